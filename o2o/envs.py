@@ -1,0 +1,223 @@
+"""Tasks, and many environments stepped together.
+
+The four locomotion tasks are gymnasium's `-v4` environments, which keep the rewards and terminations that D4RL's `-v2`
+data were collected with (`-v5` changed both). They are made and reset by gymnasium; their physics is stepped here, in
+threads, since MuJoCo releases Python's lock, and their observations and rewards are computed for all at once, equal to
+gymnasium's bit for bit. Any other gymnasium id is stepped by gymnasium itself.
+
+Ant: D4RL's observations have 111 entries of which the last 84, contact forces, are zero throughout (MuJoCo 2 no longer
+filled them in). So contact forces stay off and 84 zeros are appended.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64
+
+DEFAULT_TIME_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Task:
+    """What can be run: a gymnasium id, and how many zeros are appended to its observations."""
+
+    name: str
+    gymnasium_id: str
+    padding: int = 0
+
+
+TASKS = {
+    "hopper": Task("hopper", "Hopper-v4"),
+    "halfcheetah": Task("halfcheetah", "HalfCheetah-v4"),
+    "walker2d": Task("walker2d", "Walker2d-v4"),
+    "ant": Task("ant", "Ant-v4", padding=84),
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name: one of the four, else the name is taken as a gymnasium id.
+
+    Raises:
+        LookupError: if gymnasium does not know it, or its spaces are not one-dimensional boxes.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    try:
+        environment = gymnasium.make(name)
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise LookupError(f"task={name}: neither one of {', '.join(TASKS)} nor a gymnasium id ({error})") from None
+    spaces = environment.observation_space, environment.action_space
+    environment.close()
+    for space in spaces:
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise LookupError(f"task={name}: observations and actions must be one-dimensional boxes, not {space}")
+    return Task(name, name)
+
+
+class Environments:
+    """A number of environments of one task, stepped together; element i of every array is environment i.
+
+    They are independent: each has its own simulator and random generator, seeded by its own seed. There is no
+    automatic reset. Actions are clipped to [-1, 1] and mapped to the task's own bounds; observations and rewards come
+    as float32.
+    """
+
+    def __init__(self, task: Task, seeds: Sequence[int]):
+        """Makes one environment a seed; `reset` must come before the first `step`."""
+        self.task = task
+        self.time_limit: int = gymnasium.spec(task.gymnasium_id).max_episode_steps or DEFAULT_TIME_LIMIT
+        self._envs: list[Any] = [_make(task) for _ in seeds]
+        self.observation_size: int = self._envs[0].observation_space.shape[0] + task.padding
+        self.action_size: int = self._envs[0].action_space.shape[0]
+        self.elapsed = np.zeros(len(seeds), np.int64)
+        self._low, self._high = self._envs[0].action_space.low, self._envs[0].action_space.high
+        # Not even a mapping onto the same interval is exact in float32.
+        self._rescale = bool((self._low != -1).any() or (self._high != 1).any())
+        self._seeds: list[int | None] = list(seeds)
+
+    def __len__(self) -> int:
+        return len(self._envs)
+
+    def reset(self, members: Sequence[int] | None = None) -> Float32[np.ndarray, "E O"]:
+        """Starts new episodes in `members` (default: all) and returns their first observations."""
+        members = range(len(self)) if members is None else members
+        observations = np.zeros((len(members), self.observation_size), np.float32)
+        for row, i in enumerate(members):
+            observation, _ = self._envs[i].reset(seed=self._seeds[i])
+            self._seeds[i] = None  # the first reset seeds the generator, later ones draw from it
+            observations[row, : len(observation)] = observation
+        self.elapsed[list(members)] = 0
+        return observations
+
+    def step(
+        self, actions: Float[np.ndarray, "E A"], members: Sequence[int] | None = None
+    ) -> tuple[
+        Float32[np.ndarray, "E O"], Float32[np.ndarray, " E"], Bool[np.ndarray, " E"], Bool[np.ndarray, " E"]
+    ]:
+        """Advances `members` (default: all) by one action each: next observation, reward, terminated, truncated.
+
+        Where the time limit and a termination coincide, both are set.
+        """
+        members = range(len(self)) if members is None else members
+        actions = np.clip(actions, -1, 1, dtype=np.float32)
+        if self._rescale:
+            actions = self._low + (actions + 1) * (0.5 * (self._high - self._low))
+        observation, reward, terminated, truncated = self._advance(members, actions)
+        padded = np.zeros((len(members), self.observation_size), np.float32)
+        padded[:, : observation.shape[1]] = observation
+        self.elapsed[list(members)] += 1
+        truncated = truncated | (self.elapsed[list(members)] >= self.time_limit)
+        return padded, reward.astype(np.float32), terminated, truncated
+
+    def close(self) -> None:
+        """Releases the simulators."""
+        for env in self._envs:
+            env.close()
+
+    def _advance(self, members: Sequence[int], actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        steps = [self._envs[i].step(action) for i, action in zip(members, actions, strict=True)]
+        observation, reward, terminated, truncated, _ = zip(*steps, strict=True)
+        return np.stack(observation), np.array(reward, np.float64), np.array(terminated), np.array(truncated)
+
+
+class MujocoEnvironments(Environments):
+    """The four locomotion tasks, stepped without gymnasium's Python in between."""
+
+    def __init__(self, task: Task, seeds: Sequence[int]):
+        """As in `Environments`."""
+        super().__init__(task, seeds)
+        self._threads = min(len(seeds), os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+
+    @property
+    def qpos(self) -> Float64[np.ndarray, "E Q"]:
+        """The simulators' joint positions, a copy."""
+        return np.stack([env.data.qpos for env in self._envs])
+
+    @property
+    def qvel(self) -> Float64[np.ndarray, "E V"]:
+        """The simulators' joint velocities, a copy."""
+        return np.stack([env.data.qvel for env in self._envs])
+
+    def close(self) -> None:
+        """Releases the simulators and the threads."""
+        super().close()
+        if self._pool:
+            self._pool.shutdown()
+
+    def _advance(self, members: Sequence[int], actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        envs = [self._envs[i] for i in members]
+        x_before = self._forward_position(envs)
+        share = -(-len(envs) // self._threads)
+        parts = [slice(k, k + share) for k in range(0, len(envs), share)]
+        pending = [self._pool.submit(_simulate, envs[part], actions[part]) for part in parts[1:]] if self._pool else []
+        _simulate(envs[parts[0]], actions[parts[0]])
+        for part in pending:
+            part.result()
+        x_velocity = (self._forward_position(envs) - x_before) / envs[0].dt
+        qpos = np.stack([env.data.qpos for env in envs])
+        qvel = np.stack([env.data.qvel for env in envs])
+        observation, healthy_reward, control_weight, terminated = _RULES[self.task.name](qpos, qvel)
+        reward = x_velocity + healthy_reward - control_weight * np.sum(np.square(actions), axis=1)
+        return observation, reward, terminated, np.zeros(len(envs), bool)
+
+    def _forward_position(self, envs: Sequence[Any]) -> Float64[np.ndarray, " E"]:
+        """What the forward velocity is measured on: Ant's is the torso's, which lags the joints by a physics step."""
+        if self.task.name == "ant":
+            return np.array([env.data.body("torso").xpos[0] for env in envs])
+        return np.array([env.data.qpos[0] for env in envs])
+
+
+def make_environments(task: Task, seeds: Sequence[int]) -> Environments:
+    """Environments of `task`, one a seed, by the fastest exact implementation there is."""
+    return (MujocoEnvironments if task.name in TASKS else Environments)(task, seeds)
+
+
+def _make(task: Task) -> Any:
+    # gymnasium's checker, order and time limit wrappers cost more than the physics.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is out of date.*")  # -v4 is meant: see the module's docstring
+        return gymnasium.make(task.gymnasium_id, disable_env_checker=True).unwrapped
+
+
+def _simulate(envs: Sequence[Any], actions: np.ndarray) -> None:
+    for env, action in zip(envs, actions, strict=True):
+        env.data.ctrl[:] = action
+        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+
+
+def _hopper(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
+    state = np.concatenate([qpos, qvel], axis=1)[:, 2:]
+    height, angle = qpos[:, 1], qpos[:, 2]
+    healthy = ((state > -100) & (state < 100)).all(axis=1) & (height > 0.7) & (angle > -0.2) & (angle < 0.2)
+    return np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1), 1.0, 1e-3, ~healthy
+
+
+def _walker2d(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
+    height, angle = qpos[:, 1], qpos[:, 2]
+    healthy = (height > 0.8) & (height < 2.0) & (angle > -1.0) & (angle < 1.0)
+    return np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1), 1.0, 1e-3, ~healthy
+
+
+def _halfcheetah(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
+    return np.concatenate([qpos[:, 1:], qvel], axis=1), 0.0, 0.1, np.zeros(len(qpos), bool)
+
+
+def _ant(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
+    state = np.concatenate([qpos, qvel], axis=1)
+    healthy = np.isfinite(state).all(axis=1) & (qpos[:, 2] >= 0.2) & (qpos[:, 2] <= 1.0)
+    return np.concatenate([qpos[:, 2:], qvel], axis=1), 1.0, 0.5, ~healthy
+
+
+# Observation without padding, reward for being healthy (also on the terminating step), weight of the control cost,
+# terminated; each for all environments at once.
+_RULES = {"hopper": _hopper, "walker2d": _walker2d, "halfcheetah": _halfcheetah, "ant": _ant}
