@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden instead of comparing")
+
+
+@pytest.fixture
+def write_golden(request) -> bool:
+    """Whether golden numbers are to be rewritten (`make golden`)."""
+    return request.config.getoption("--write-golden")
