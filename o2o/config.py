@@ -24,9 +24,6 @@ from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, P
 SHARED = ("discount", "learning_rate", "network")
 """The top-level keys that both algorithms get."""
 
-TASKS = ("hopper", "halfcheetah", "walker2d", "ant")
-"""The tasks with reference returns of D4RL; any other task is a gymnasium id and brings its own."""
-
 
 class ConfigError(Exception):
     """Bad input, told to the user without a traceback; each of `problems` is one line or paragraph."""
@@ -44,7 +41,7 @@ class Dataset:
     name: str
     source: Literal["d4rl", "regenerated", "file", "minari"]
     task: str
-    """One of `TASKS`, or a gymnasium id, which needs `reference_min` and `reference_max`."""
+    """`hopper`, `halfcheetah`, `walker2d`, `ant`, or a gymnasium id, which needs its reference returns."""
     quality: str | None
     """What kind of policy the data come from, such as `medium`."""
     rows: Annotated[int, Positive] | None
@@ -224,8 +221,14 @@ def from_hydra(composed: DictConfig) -> Config:
 
 def plain(composed: DictConfig) -> dict[str, Any]:
     """The resolved container of a composition, without Hydra's own node (whose keys need a running job)."""
-    masked = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(masked, resolve=True))
+    return {
+        str(key): OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        for key, node in (
+            (key, "???" if OmegaConf.is_missing(composed, key) else composed[key])
+            for key in composed
+            if key != "hydra"
+        )
+    }
 
 
 def container(config: Config) -> dict[str, Any]:
@@ -238,13 +241,8 @@ def container(config: Config) -> dict[str, Any]:
     return tree
 
 
-def dump(config: Config) -> str:
-    """The YAML text of a configuration, as it lies in a run directory."""
-    return OmegaConf.to_yaml(OmegaConf.create(container(config)))
-
-
 def load(path: Path) -> Config:
-    """The configuration in a file that `dump` wrote.
+    """The configuration in a run directory's `config.yaml`, which holds its `container`.
 
     Raises `ConfigError` if the file does not fit this version of the code.
     """
@@ -386,7 +384,7 @@ class _Reader:
         if kind is int and number and math.isfinite(value) and value == int(value):
             return int(value)
         if kind is float and number and math.isfinite(value):
-            return float(value)
+            return float(value) + 0.0  # no negative zero: it equals zero, and so should its hash
         if kind in (str, Path) and isinstance(value, str):
             return kind(value)
         return self.note(f"{key}={_show(value)} should be {_KINDS[kind]}")
@@ -472,6 +470,8 @@ def _same_family(one: Algorithm, other: Algorithm) -> bool:
 
 
 def _dataset_problems(dataset: Dataset) -> list[str]:
+    from o2o.datasets.scores import REFERENCE_RETURNS
+
     problems = []
     needed = {
         "d4rl": ("quality",),
@@ -489,9 +489,10 @@ def _dataset_problems(dataset: Dataset) -> list[str]:
         )
     elif low is not None and high is not None and low >= high:
         problems.append(f"dataset.reference_min={low:g} should be below dataset.reference_max={high:g}")
-    elif low is None and dataset.task not in TASKS:
+    elif low is None and dataset.task not in REFERENCE_RETURNS:
         problems.append(
-            f"dataset.task={dataset.task} is none of {', '.join(TASKS)}{suggestion(dataset.task, TASKS)}; "
+            f"dataset.task={dataset.task} is none of {', '.join(REFERENCE_RETURNS)}"
+            f"{suggestion(dataset.task, REFERENCE_RETURNS)}; "
             "for a gymnasium id of your own set dataset.reference_min and dataset.reference_max, the returns "
             "that score 0 and 100"
         )

@@ -1,0 +1,44 @@
+"""Hydra's door to the planning sweeper. Nothing heavy is imported before there is something to plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class PlanningSweeper(Sweeper):
+    """Plans before it runs: expand, check, leave out what is done, and give the rest to the launcher."""
+
+    def __init__(self, grids: Any) -> None:
+        """A sweeper over `grids`, a list of {override: values}, joined with the command line."""
+        self.grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what Hydra hands over, and makes the launcher that was chosen."""
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs what `arguments` and the grids ask for; exits with 1 if a run failed."""
+        from o2o.sweep import plan
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return self.loader.load_sweep_config(self.config, overrides)
+
+        planned = plan.make(arguments, self.grids, compose, self.loader.get_group_options)
+        print(planned.text(), flush=True)
+        if planned.dry_run:
+            return []
+        returns = self.launcher.launch([run.overrides for run in planned.to_run], initial_job_idx=0)
+        if failures := plan.failures(planned.to_run, returns):
+            print(failures, file=sys.stderr)
+            sys.exit(1)
+        return returns

@@ -1,0 +1,63 @@
+"""The command line: `python launch.py [key=value …]` plans runs and runs them; `--help` says more."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def run(composed: DictConfig) -> None:
+    """One run."""
+    from o2o import config, experiment
+
+    experiment.run(config.from_hydra(composed))
+
+
+def main() -> int:
+    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 comes from the signal."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
+    try:
+        run()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(_composition_problem(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        problems = _problems(error)
+        if problems is None:
+            raise
+        print("\n".join(problems), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _problems(error: Exception) -> list[str] | None:
+    """The problems of a `ConfigError`; None for any other error. It exists only where o2o was imported."""
+    loaded = sys.modules.get("o2o.config")
+    return error.problems if loaded and isinstance(error, loaded.ConfigError) else None
+
+
+def _composition_problem(error: Exception) -> str:
+    """Hydra's own words, its cause's, and a near word for what was misspelt."""
+    cause = error.__cause__
+    text = f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
+    word, options = "", []
+    if isinstance(error, MissingConfigException):
+        word, options = (error.missing_cfg_file or "").rpartition("/")[2], error.options or []
+    elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
+        word, options = str(cause.key), list(cause.parent_node)
+    near = difflib.get_close_matches(word, options, n=1)
+    return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What a run is: a hash of its science, and the directory that follows from it.
+
+Everything that can change a result is science; where and how a run runs (`Config.execution`) is not, and neither
+is a name whose values already stand elsewhere. Equal science means one identity and one directory, whatever the
+order of keys or the form of numbers. A run that finetunes contains the identity of its pretraining, which is shared
+by all runs that finetune from it; a run from scratch has a task but no dataset; a run without finetuning is its
+pretraining.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from o2o.config import Config, ConfigError, Dataset, container
+
+HASH_DIGITS = 8
+
+
+def science(config: Config) -> dict[str, Any]:
+    """Everything that makes the run what it is, as plain JSON values."""
+    if config.finetune.env_steps == 0:
+        return _pretrain_science(config)
+    tree = container(config)
+    return {
+        **_shared_science(config),
+        "algorithm": tree["algorithm"],
+        "dataset": _task_science(config.dataset)
+        if _from_scratch(config)
+        else _dataset_science(config.dataset),
+        "pretrain": pretrain_identity(config),
+        "finetune": tree["finetune"],
+        "replay_init": _without_name(tree["replay_init"]),
+        "offline_ratio": _without_name(tree["offline_ratio"]),
+        "evaluation": tree["evaluation"],
+    }
+
+
+def identity(config: Config) -> str:
+    """The SHA-256 of the run's science, in hexadecimal."""
+    return _hash(science(config))
+
+
+def pretrain_identity(config: Config) -> str | None:
+    """The identity of the run's pretraining; None from scratch."""
+    return None if _from_scratch(config) else _hash(_pretrain_science(config))
+
+
+def cell_hash(config: Config) -> str:
+    """The hash that runs share that differ in nothing but their seed."""
+    return _hash(science(dataclasses.replace(config, seed=0)))
+
+
+def run_directory(config: Config) -> Path:
+    """The directory of the run; of its pretraining, if there is no finetuning."""
+    if config.finetune.env_steps == 0:
+        return _pretrain_directory(config)
+    ratio = config.offline_ratio.value
+    replay = "offline" if config.replay_init.preload else "empty"
+    share = "uniform" if ratio is None else f"r{100 * ratio:g}"
+    place = config.dataset.task if _from_scratch(config) else config.dataset.name
+    cell = f"{replay}-{share}-{cell_hash(config)[:HASH_DIGITS]}"
+    algorithm = container(config)["algorithm"]["name"]
+    return config.execution.paths.runs / place / algorithm / cell / f"seed-{config.seed}"
+
+
+def pretrain_directory(config: Config) -> Path | None:
+    """The directory of the pretraining that the run finetunes from; None from scratch."""
+    return None if _from_scratch(config) else _pretrain_directory(config)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What `identity.json` says of a run."""
+    return {"identity": identity(config), "code_hash": code_hash(), "science": science(config)}
+
+
+@functools.cache
+def code_hash() -> str:
+    """The SHA-256 of this package's source files, by which results of other code are told apart."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _from_scratch(config: Config) -> bool:
+    return config.pretrain.updates == 0
+
+
+def _pretrain_directory(config: Config) -> Path:
+    algorithm = container(config)["pretrain"]["algorithm"]["name"]
+    cell = _hash(_pretrain_science(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
+    place = config.execution.paths.runs / config.dataset.name / "pretrain"
+    return place / f"{algorithm}-{cell}" / f"seed-{config.seed}"
+
+
+def _shared_science(config: Config) -> dict[str, Any]:
+    tree = container(config)
+    return {key: tree[key] for key in ("seed", "batch_size", "discount", "learning_rate", "network")}
+
+
+def _pretrain_science(config: Config) -> dict[str, Any]:
+    return {
+        **_shared_science(config),
+        "dataset": _dataset_science(config.dataset),
+        "pretrain": container(config)["pretrain"],
+    }
+
+
+def _dataset_science(dataset: Dataset) -> dict[str, Any]:
+    known = {key: value for key, value in vars(dataset).items() if key != "path"}
+    if dataset.source == "regenerated":
+        from o2o.datasets.regenerate import recipe
+
+        known["recipe"] = recipe(dataset)
+    if dataset.source == "file":
+        known["sha256"] = _file_hash(Path(str(dataset.path)).expanduser())
+    return known
+
+
+def _task_science(dataset: Dataset) -> dict[str, Any]:
+    return {key: getattr(dataset, key) for key in ("task", "reference_min", "reference_max")}
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        status = path.stat()
+        return _content_hash(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(
+            [f"dataset.path={path} cannot be read: {error.strerror}; name an HDF5 file"]
+        ) from None
+
+
+@functools.cache
+def _content_hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _without_name(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "name"}
+
+
+def _hash(tree: dict[str, Any]) -> str:
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,274 @@
+"""From a command line to the runs that are still to be done.
+
+A plan is made in four steps: **expand** the command line and the preset's grids into cells (all keys but the
+seed), **compose** each cell once and check all of its runs, **dedupe** by identity, and **leave out** what is done.
+All bad cells are reported together, before anything runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from o2o import datasets
+from o2o.config import Config, ConfigError, build, plain
+from o2o.records import IDENTITY, RESULT
+from o2o.sweep.identity import code_hash, identity, pretrain_directory, run_directory
+
+LISTED_RUNS = 12
+DEFAULT_SEED = ""
+"""Stands among the overrides of the seed for the configuration's own."""
+
+Axes = dict[str, list[str]]
+"""Key to its overrides, each a valid word of the command line; one entry where the key is not swept."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ only in their seed; `label` is what tells this cell from the plan's others."""
+
+    overrides: list[str]
+    seeds: list[str]
+    label: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, the overrides that compose it, and its directories."""
+
+    config: Config
+    overrides: list[str]
+    identity: str
+    directory: Path
+    pretrain_directory: Path | None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result."""
+        return (self.directory / RESULT).is_file()
+
+    @property
+    def other_code(self) -> bool:
+        """Whether what lies in its directory was made by other code than this."""
+        try:
+            return json.loads((self.directory / IDENTITY).read_text()).get("code_hash") != code_hash()
+        except (OSError, ValueError):
+            return True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that were asked for, split into those done and those to do."""
+
+    shape: str
+    duplicates: int
+    done: list[PlannedRun]
+    to_run: list[PlannedRun]
+    dry_run: bool
+
+    def text(self) -> str:
+        """What is said to the user before anything runs."""
+        total = len(self.done) + len(self.to_run)
+        lines = [f"{_count(total, 'run')}{self.shape}"]
+        if self.duplicates:
+            lines.append(f"  {_count(self.duplicates, 'duplicate')} left out")
+        if self.done:
+            others = sum(run.other_code for run in self.done)
+            under = f", {others} of them under other code" if others else ""
+            lines.append(f"  done {len(self.done)}{under} (launch.redo=true runs them again)")
+        lines.append(f"  to run {len(self.to_run)}{self._pretrainings()}")
+        lines += [f"    {run.directory}" for run in self.to_run[:LISTED_RUNS]]
+        if len(self.to_run) > LISTED_RUNS:
+            lines.append(f"    … and {len(self.to_run) - LISTED_RUNS} more")
+        return "\n".join([*lines, *(f"  {line}" for line in self._data())])
+
+    def _pretrainings(self) -> str:
+        needed = {run.pretrain_directory for run in self.to_run} - {None}
+        missing = {path for path in needed if path is not None and not (path / RESULT).is_file()}
+        if not needed:
+            return ""
+        return f", from {_count(len(needed), 'pretraining')} of which {len(needed) - len(missing)} done"
+
+    def _data(self) -> Iterable[str]:
+        wanted = {run.config.dataset: run.config for run in self.to_run if run.pretrain_directory is not None}
+        for dataset, config in wanted.items():
+            directory = config.execution.paths.data
+            try:
+                found = datasets.locate(dataset, directory) is not None
+            except ConfigError as error:
+                yield f"missing data, whose runs will fail: {error}"
+                continue
+            if not found and dataset.source == "regenerated":
+                yield f"{dataset.name} will be generated first, in {directory}"
+            elif not found:
+                yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
+
+
+def make(
+    arguments: Sequence[str],
+    grids: Sequence[dict[str, Any]],
+    compose: Callable[[list[str]], DictConfig],
+    group_options: Callable[[str], list[str]],
+) -> Plan:
+    """The plan of a command line and a preset's grids.
+
+    Args:
+        arguments: overrides as they stand on the command line, sweeps among them.
+        grids: products of {override: values} whose union is asked for; the command line wins over their keys.
+        compose: makes the configuration of a list of overrides without sweeps, as the launcher does.
+        group_options: the options of a configuration group, for glob(…).
+
+    Raises:
+        ConfigError: with the problems of all cells.
+    """
+    products = [_axes(grid, arguments, group_options) for grid in grids or [{}]]
+    cells = [cell for axes in products for cell in _cells(axes)]
+    runs: dict[str, PlannedRun] = {}
+    problems: dict[str, list[str]] = {}
+    for cell in cells:
+        for run in _runs(cell, compose, problems):
+            runs.setdefault(run.identity, run)
+    if problems:
+        raise ConfigError(_located(problem, labels, len(cells)) for problem, labels in problems.items())
+    redo = any(run.config.execution.launch.redo for run in runs.values())
+    ordered = _neighbours(runs.values())
+    return Plan(
+        shape=_shape(products),
+        duplicates=sum(len(cell.seeds) for cell in cells) - len(runs),
+        done=[run for run in ordered if run.done and not redo],
+        to_run=[run for run in ordered if redo or not run.done],
+        dry_run=any(run.config.execution.launch.dry_run for run in runs.values()),
+    )
+
+
+def failures(runs: Sequence[PlannedRun], returns: Sequence[JobReturn]) -> str:
+    """Which runs failed and why, in a line or two each; empty if none did."""
+    failed = [
+        f"  {run.directory}\n    {_reason(result._return_value)}"
+        for run, result in zip(runs, returns, strict=True)
+        if result.status is not JobStatus.COMPLETED
+    ]
+    return "\n".join([f"{len(failed)} of {_count(len(runs), 'run')} failed:", *failed]) if failed else ""
+
+
+def _cells(axes: Axes) -> Iterable[Cell]:
+    swept = {key: words for key, words in axes.items() if key != "seed"}
+    for words in itertools.product(*swept.values()):
+        varied = [word for word, choice in zip(words, swept.values(), strict=True) if len(choice) > 1]
+        yield Cell(list(words), axes.get("seed", [DEFAULT_SEED]), label=" ".join(varied))
+
+
+def _runs(
+    cell: Cell, compose: Callable[[list[str]], DictConfig], problems: dict[str, list[str]]
+) -> Iterable[PlannedRun]:
+    """The runs of one cell, composed once; `problems` gets the labels of bad cells."""
+    composed = compose(cell.overrides)
+    for word in cell.seeds:
+        overrides = cell.overrides
+        if word != DEFAULT_SEED:
+            overrides = [*overrides, word]
+            composed.seed = OverridesParser.create().parse_override(word).value()
+        try:
+            config = build(plain(composed))
+            yield PlannedRun(
+                config, overrides, identity(config), run_directory(config), pretrain_directory(config)
+            )
+        except ConfigError as error:
+            for problem in error.problems:
+                labels = problems.setdefault(problem, [])
+                if cell.label not in labels:
+                    labels.append(cell.label)
+
+
+def _axes(grid: dict[str, Any], arguments: Sequence[str], group_options: Callable[[str], list[str]]) -> Axes:
+    parser = OverridesParser.create()
+    axes: Axes = {}
+    for override in parser.parse_overrides([*_grid_words(grid), *arguments]):
+        key = override.get_key_element().lstrip("+")
+        if key == "experiment" and override.is_sweep_override():
+            raise ConfigError(
+                [
+                    f"{override.input_line}: an experiment is a grid of its own, so one cannot sweep over "
+                    "several; start them one after the other (what they share is run once)"
+                ]
+            )
+        axes.pop(key, None)  # the later word wins, and stands later
+        axes[key] = _words(override, group_options)
+    return axes
+
+
+def _grid_words(grid: dict[str, Any]) -> list[str]:
+    for key in grid:
+        if key == "experiment" or key.startswith(("hydra.", "hydra/")):
+            raise ConfigError([f"hydra.sweeper.grids: {key} cannot be swept; say it on the command line"])
+    return [
+        f"{key}={','.join(map(_word, values)) if isinstance(values, list) else _word(values)}"
+        for key, values in grid.items()
+    ]
+
+
+def _word(value: Any) -> str:
+    """A value as the command line has it; text stands as it is and may be a sweep, as `range(10)`."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_word(item)}' for key, item in value.items())}}}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _words(override: Override, group_options: Callable[[str], list[str]]) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            [f"{override.input_line}: only lists, range(…), choice(…) and glob(…) can be swept"]
+        )
+    value = override.value()
+    if isinstance(value, Glob):
+        return [f"{key}={option}" for option in value.filter(group_options(override.key_or_group))]
+    return [f"{key}={item}" for item in override.sweep_string_iterator()]
+
+
+def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """The runs in order, but those that share a pretraining follow each other."""
+    groups: dict[Path, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.pretrain_directory or run.directory, []).append(run)
+    return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _shape(products: Sequence[Axes]) -> str:
+    factors = [
+        " × ".join(f"{len(words)} {key}" for key, words in axes.items() if len(words) > 1)
+        for axes in products
+    ]
+    return f" = {' + '.join(factor or '1' for factor in factors)}" if any(factors) else ""
+
+
+def _located(problem: str, labels: list[str], cells: int) -> str:
+    """The problem, and where it is if not everywhere."""
+    if len(labels) == cells or labels == [""]:
+        return problem
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    return f"{problem}\n  in {'; '.join(labels[:3])}{more}"
+
+
+def _reason(error: BaseException | None) -> str:
+    text = str(error).strip()
+    return (
+        text.replace("\n", "\n    ") if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
