@@ -54,12 +54,16 @@ def find_task(name: str) -> Task:
     try:
         environment = gymnasium.make(name)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise LookupError(f"task={name}: neither one of {', '.join(TASKS)} nor a gymnasium id ({error})") from None
+        raise LookupError(
+            f"task={name}: neither one of {', '.join(TASKS)} nor a gymnasium id ({error})"
+        ) from None
     spaces = environment.observation_space, environment.action_space
     environment.close()
     for space in spaces:
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise LookupError(f"task={name}: observations and actions must be one-dimensional boxes, not {space}")
+            raise LookupError(
+                f"task={name}: observations and actions must be one-dimensional boxes, not {space}"
+            )
     return Task(name, name)
 
 
@@ -159,7 +163,11 @@ class MujocoEnvironments(Environments):
         x_before = self._forward_position(envs)
         share = -(-len(envs) // self._threads)
         parts = [slice(k, k + share) for k in range(0, len(envs), share)]
-        pending = [self._pool.submit(_simulate, envs[part], actions[part]) for part in parts[1:]] if self._pool else []
+        pending = (
+            [self._pool.submit(_simulate, envs[part], actions[part]) for part in parts[1:]]
+            if self._pool
+            else []
+        )
         _simulate(envs[parts[0]], actions[parts[0]])
         for part in pending:
             part.result()

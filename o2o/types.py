@@ -102,7 +102,9 @@ class Algorithm(Protocol):
         """This algorithm's state from one that another algorithm of its family pretrained."""
         ...
 
-    def update(self, state: State, batch: Transition, key: Key[Array, ""], phase: int) -> tuple[State, Metrics]:
+    def update(
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
+    ) -> tuple[State, Metrics]:
         """One gradient step on every network that is due."""
         ...
 

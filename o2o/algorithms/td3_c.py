@@ -1,0 +1,111 @@
+"""TD3-C, the paper's conservative TD3: TD3 whose policy may move only so far from its own target.
+
+As TD3, but the policy maximises Q subject to  c = mean (π(s) - π'(s))² ≤ ε  (Eq. 4), π' the target policy from before this
+update, by a Lagrangian: it minimises  -mean Q(s, π(s)) + λ c,  and λ ≥ 0 descends on λ (ε - c)  (Eq. 5, whose printed sign
+is a slip: as printed, deviation would be rewarded). ∂Q/∂a is clipped to an L2 norm of one a sample (Table B2).
+
+Not in the paper: everything about λ but that it is learned by gradient descent along with the policy. The parametrisation
+(`dual`), its start, its optimiser and step size, and whether c is a mean or a sum over action dimensions are switches;
+docs/dual.md has what they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Key
+
+from o2o import losses
+from o2o.algorithms.td3 import TD3, Actor, TD3State
+from o2o.networks import policy_action
+from o2o.types import Metrics, Parameters, Positive, Transition
+
+LOWEST_DUAL = -18.0  # of softplus and exp, so that λ can recover from zero (Acme's MPO)
+SMALLEST_MULTIPLIER = 1e-8
+
+
+@struct.dataclass
+class ConservativeActor(Actor):
+    """TD3's actor and the dual variable behind λ: one, or one an action dimension."""
+
+    dual: Float[Array, " K"]
+    dual_optimizer: optax.OptState
+
+
+@dataclass(frozen=True)
+class TD3C(TD3):
+    """TD3-C's hyperparameters: TD3's, and the constraint's."""
+
+    constraint_epsilon: Annotated[float, Positive]
+    constraint_reduce: Literal["mean", "sum", "per_dimension"]
+    dual: Literal["softplus", "exp", "projected"]
+    dual_init: float
+    dual_learning_rate: Annotated[float, Positive]
+    dual_optimizer: Literal["adam", "sgd"]
+    dual_cadence: Literal["policy", "update"]
+
+    def policy_loss(
+        self, policy: Parameters, state: TD3State, batch: Transition
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """TD3's policy loss plus λ times the constraint."""
+        terms = self.policy_terms(policy, state, batch)
+        constraint = self.constraint(terms.action, state, batch)
+        multiplier = self.multiplier(state.actor.dual)
+        loss = terms.loss + jnp.sum(jax.lax.stop_gradient(multiplier) * constraint)
+        return loss, terms.metrics() | {
+            "policy_loss": loss,
+            "constraint": constraint.mean(),
+            "log_constraint": jnp.log(constraint.mean() + jnp.finfo(constraint.dtype).tiny),
+            "constraint_satisfied_share": jnp.mean(constraint <= self.constraint_epsilon),
+            "lambda": multiplier.mean(),
+        }
+
+    def update_policy(
+        self, state: TD3State, batch: Transition, key: Key[Array, ""], phase: int
+    ) -> tuple[ConservativeActor, Metrics]:
+        """TD3's policy step and, at the same parameters, the step of the dual variable."""
+        actor, metrics = super().update_policy(state, batch, key, phase)
+        if phase % self.policy_delay and self.dual_cadence == "policy":
+            return actor, metrics
+        action = policy_action(state.actor.policy, batch.observation)
+        constraint = self.constraint(action, state, batch)
+        gradient = jax.grad(
+            lambda d: losses.dual_loss(self.multiplier(d), constraint, self.constraint_epsilon)
+        )(state.actor.dual)
+        updates, dual_optimizer = self._dual_optimizer.update(gradient, state.actor.dual_optimizer)
+        dual = jnp.maximum(
+            optax.apply_updates(state.actor.dual, updates), 0.0 if self.dual == "projected" else LOWEST_DUAL
+        )
+        return actor.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
+
+    def constraint(
+        self, action: Float[Array, "B A"], state: TD3State, batch: Transition
+    ) -> Float[Array, " K"]:
+        """How far the actions are from the target policy's: the left side of Eq. 4."""
+        target_action = jax.lax.stop_gradient(policy_action(state.actor.target_policy, batch.observation))
+        per_dimension = jnp.mean(jnp.square(action - target_action), axis=0)
+        if self.constraint_reduce == "per_dimension":
+            return per_dimension
+        return (per_dimension.sum() if self.constraint_reduce == "sum" else per_dimension.mean())[None]
+
+    def multiplier(self, dual: Float[Array, " K"]) -> Float[Array, " K"]:
+        """λ of the dual variable."""
+        if self.dual == "softplus":
+            return jax.nn.softplus(dual) + SMALLEST_MULTIPLIER
+        return jnp.exp(dual) if self.dual == "exp" else dual
+
+    @property
+    def _dual_optimizer(self) -> optax.GradientTransformation:
+        return {"adam": optax.adam, "sgd": optax.sgd}[self.dual_optimizer](self.dual_learning_rate)
+
+    def _adopt_actor(self, actor: Actor) -> Any:
+        size = actor.policy["output"]["bias"].shape[-1] if self.constraint_reduce == "per_dimension" else 1
+        dual = jnp.full(size, self.dual_init, jnp.float32)
+        return ConservativeActor(
+            actor.policy, actor.target_policy, actor.optimizer, dual, self._dual_optimizer.init(dual)
+        )

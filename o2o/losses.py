@@ -1,0 +1,79 @@
+"""The equations, as pure functions of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+from jaxtyping import Array, Bool, Float
+
+
+def td_target(
+    reward: Float[Array, " B"], terminated: Bool[Array, " B"], next_value: Float[Array, " B"], discount: float
+) -> Float[Array, " B"]:
+    """The one-step bootstrap target r + γ (1 - terminated) V(s'). No gradient flows through it (Eq. 1)."""
+    return stop_gradient(reward + discount * jnp.where(terminated, 0.0, next_value))
+
+
+def td_loss(value: Float[Array, " B"], target: Float[Array, " B"]) -> Float[Array, ""]:
+    """The mean squared Bellman error, without a factor of one half (Eq. 1)."""
+    return jnp.mean(jnp.square(target - value))
+
+
+def value_and_action_gradient(
+    critic: Callable[[Float[Array, "B A"]], Float[Array, " B"]], action: Float[Array, "B A"]
+) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
+    """Q(s, a) and ∂Q/∂a of every sample at `action`; no gradient flows through either."""
+    value, pullback = jax.vjp(critic, stop_gradient(action))
+    (gradient,) = pullback(jnp.ones_like(value))
+    return stop_gradient(value), stop_gradient(gradient)
+
+
+def clip_by_norm(gradient: Float[Array, "B A"], max_norm: float) -> Float[Array, "B A"]:
+    """Each sample's vector, shortened to an L2 norm of at most `max_norm` (paper, Appendix B; 1.0 is Acme's DDPG's)."""
+    norm = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
+    return gradient * (max_norm / jnp.maximum(norm, max_norm))
+
+
+def dpg_loss(
+    action: Float[Array, "B A"], action_gradient: Float[Array, "B A"], reduce: Literal["sum", "mean"]
+) -> Float[Array, ""]:
+    """The deterministic policy gradient's surrogate: its gradient is that of -mean Q(s, π(s)) (Eq. 2).
+
+    `reduce` runs over the action's dimensions. "mean" divides the gradient by their number, as stock Acme does.
+    """
+    reduced = jnp.sum if reduce == "sum" else jnp.mean
+    return -jnp.mean(reduced(stop_gradient(action_gradient) * action, axis=-1))
+
+
+def behavior_cloning_loss(
+    action: Float[Array, "B A"], dataset_action: Float[Array, "B A"]
+) -> Float[Array, ""]:
+    """The mean over batch and action dimensions of (a - π(s))² (Eq. 3)."""
+    return jnp.mean(jnp.square(action - dataset_action))
+
+
+def dual_loss(
+    multiplier: Float[Array, " K"], constraint: Float[Array, " K"], epsilon: float
+) -> Float[Array, ""]:
+    """λ (ε - c), to be minimised over λ: it grows while c > ε (Eq. 5, with the sign of the Lagrangian of Eq. 4)."""
+    return jnp.sum(multiplier * (epsilon - stop_gradient(constraint)))
+
+
+def tanh_gaussian(
+    mean: Float[Array, "*B A"], log_std: Float[Array, "*B A"], noise: Float[Array, "*B A"]
+) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
+    """The action tanh(mean + std · noise) and its log density."""
+    raw = mean + jnp.exp(log_std) * noise
+    log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * jnp.log(2 * jnp.pi)
+    # log(1 - tanh²(x)) in a form that is exact at large |x|
+    log_slope = 2 * (jnp.log(2.0) - raw - jax.nn.softplus(-2 * raw))
+    return jnp.tanh(raw), jnp.sum(log_normal - log_slope, axis=-1)
+
+
+def moved_towards(old: object, new: object, step: float) -> object:
+    """A tree moved from `old` towards `new` by the share `step`: Polyak averaging."""
+    return jax.tree.map(lambda o, n: (1 - step) * o + step * n, old, new)

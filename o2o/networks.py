@@ -1,0 +1,135 @@
+"""The networks, as plain parameter trees and pure functions. The only file that imports flax.linen.
+
+An apply function needs nothing but parameters and inputs: it reads the layers' sizes off the parameters.
+
+The LayerNorm networks are the paper's (Appendix B, after Acme's LayerNormMLP): linear, LayerNorm, tanh, then linear and
+ELU for every further hidden layer, with one linear output. The ReLU networks are SAC's, used to make data (rlkit's,
+as D4RL's behaviour policies).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer, variance_scaling
+from jaxtyping import Array, Float, Key
+
+from o2o.types import Network, Parameters
+
+# U(-m, m) with m = 0.333 sqrt(3 / fan_in), in the terms of variance_scaling.
+UNIFORM_SCALING = variance_scaling(0.333**2, "fan_in", "uniform")
+# Truncated normal of variance 1e-4 / fan_in: the initial policy's actions are nearly zero.
+NEAR_ZERO = variance_scaling(1e-4, "fan_in", "truncated_normal")
+LOG_STD_RANGE = (-20.0, 2.0)  # rlkit
+
+
+class LayerNormMLP(nn.Module):
+    """Linear, LayerNorm, tanh; then linear and ELU a further layer; then the linear `output`."""
+
+    hidden_sizes: tuple[int, ...]
+    output_size: int
+    output_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
+        """The output, without an activation."""
+        for i, size in enumerate(self.hidden_sizes):
+            x = nn.Dense(size, kernel_init=UNIFORM_SCALING, name=f"hidden_{i}")(x)
+            if i == 0:
+                x = jnp.tanh(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm")(x))
+            else:
+                x = nn.elu(x)
+        return nn.Dense(self.output_size, kernel_init=self.output_init, name="output")(x)
+
+
+class ReluMLP(nn.Module):
+    """Linear and ReLU a hidden layer, then the linear `output`, initialised close to zero."""
+
+    hidden_sizes: tuple[int, ...]
+    output_size: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
+        """The output, without an activation."""
+        for i, size in enumerate(self.hidden_sizes):
+            x = nn.relu(nn.Dense(size, kernel_init=_within_inverse_root_fan_in, name=f"hidden_{i}")(x))
+        return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(3e-3), name="output")(x)
+
+
+def init_policy(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
+    """Fresh parameters of a deterministic policy, whose first actions are nearly zero."""
+    module = LayerNormMLP(network.hidden_sizes, action_size, NEAR_ZERO)
+    return module.init(key, jnp.zeros(observation_size))["params"]
+
+
+def policy_action(parameters: Parameters, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
+    """The deterministic policy's action in [-1, 1]."""
+    module = LayerNormMLP(*_sizes(parameters), NEAR_ZERO)
+    return jnp.tanh(module.apply({"params": parameters}, observation))
+
+
+def init_critic(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
+    """Fresh parameters of one critic."""
+    module = LayerNormMLP(network.hidden_sizes, 1, UNIFORM_SCALING)
+    return module.init(key, jnp.zeros(observation_size + action_size))["params"]
+
+
+def critic_value(
+    parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+) -> Float[Array, "*B"]:
+    """Q(s, a) of one critic."""
+    module = LayerNormMLP(*_sizes(parameters), UNIFORM_SCALING)
+    return module.apply({"params": parameters}, jnp.concatenate([observation, action], axis=-1)).squeeze(-1)
+
+
+def init_gaussian_policy(
+    key: Key[Array, ""], network: Network, observation_size: int, action_size: int
+) -> Parameters:
+    """Fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
+    return ReluMLP(network.hidden_sizes, 2 * action_size).init(key, jnp.zeros(observation_size))["params"]
+
+
+def gaussian_policy(
+    parameters: Parameters, observation: Float[Array, "*B O"]
+) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
+    """Mean and log standard deviation of the action before its tanh."""
+    mean, log_std = jnp.split(
+        ReluMLP(*_sizes(parameters)).apply({"params": parameters}, observation), 2, axis=-1
+    )
+    return mean, jnp.clip(log_std, *LOG_STD_RANGE)
+
+
+def init_relu_critic(
+    key: Key[Array, ""], network: Network, observation_size: int, action_size: int
+) -> Parameters:
+    """Fresh parameters of one of SAC's critics."""
+    return ReluMLP(network.hidden_sizes, 1).init(key, jnp.zeros(observation_size + action_size))["params"]
+
+
+def relu_critic_value(
+    parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+) -> Float[Array, "*B"]:
+    """Q(s, a) of one of SAC's critics."""
+    module = ReluMLP(*_sizes(parameters))
+    return module.apply({"params": parameters}, jnp.concatenate([observation, action], axis=-1)).squeeze(-1)
+
+
+def _sizes(parameters: Parameters) -> tuple[tuple[int, ...], int]:
+    """Hidden sizes and output size, off the biases."""
+    hidden = sum(name.startswith("hidden_") for name in parameters)
+    return (
+        tuple(parameters[f"hidden_{i}"]["bias"].shape[-1] for i in range(hidden)),
+        parameters["output"]["bias"].shape[-1],
+    )
+
+
+def _symmetric_uniform(limit: float) -> Initializer:
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def _within_inverse_root_fan_in(key, shape, dtype=jnp.float32, out_sharding=None):
+    return _symmetric_uniform(shape[0] ** -0.5)(key, shape, dtype)
