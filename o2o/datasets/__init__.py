@@ -1,0 +1,92 @@
+"""Offline data: D4RL's own files, sets that this project generates, and the user's HDF5 files.
+
+`dataset.source` alone decides which kind is read. There is no way from one to another: a D4RL file that is missing
+is an error, never a reason to generate something like it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from o2o.config import ConfigError, Dataset
+from o2o.datasets import d4rl, hdf5, regenerate
+from o2o.datasets.hdf5 import Rows
+from o2o.types import Transition
+
+ANT_OBSERVED = (
+    27  # of 111 entries; the contact forces after them are zero in D4RL's data (its issue #143) and in ours
+)
+
+
+def load(
+    dataset: Dataset,
+    data_directory: Path,
+    observation_size: int | None = None,
+    action_size: int | None = None,
+) -> Transition:
+    """The transitions of a set as numpy arrays of N rows; a regenerated set is generated on first use.
+
+    Raises:
+        ConfigError: if the set is missing, or anything about its file is not as it should be.
+    """
+    return hdf5.transitions(load_rows(dataset, data_directory, observation_size, action_size))
+
+
+def load_rows(
+    dataset: Dataset,
+    data_directory: Path,
+    observation_size: int | None = None,
+    action_size: int | None = None,
+) -> Rows:
+    """The rows of a set's file, as `load`, from which statistics and transitions are made."""
+    path = _obtain(dataset, data_directory)
+    rows = hdf5.read(path, observation_size=observation_size, action_size=action_size, rows=dataset.rows)
+    if dataset.source == "regenerated":
+        regenerate.verify(path, rows, dataset)
+    without_contact_forces = dataset.task == "ant" and dataset.source in ("d4rl", "regenerated")
+    if without_contact_forces and rows.observations[:, ANT_OBSERVED:].any():
+        raise ConfigError(
+            [
+                f"{path}: observations[:, {ANT_OBSERVED}:] are not all zero, so it has contact forces, which "
+                "neither D4RL's ant sets nor this project's task have. Use dataset=file for other data."
+            ]
+        )
+    return rows
+
+
+def locate(dataset: Dataset, data_directory: Path) -> Path | None:
+    """The set's file if it is there, else None. It is neither generated nor checked.
+
+    Raises:
+        ConfigError: if there can be no such set.
+    """
+    match dataset.source:
+        case "d4rl":
+            path = d4rl.file_path(dataset, data_directory)
+        case "regenerated":
+            path = regenerate.file_path(dataset, data_directory)
+        case _:
+            path = _own_file(dataset)
+    return path if path.is_file() else None
+
+
+def _obtain(dataset: Dataset, data_directory: Path) -> Path:
+    match dataset.source:
+        case "d4rl":
+            return d4rl.locate(dataset, data_directory)
+        case "regenerated":
+            return regenerate.obtain(dataset, data_directory)
+        case _:
+            return _own_file(dataset)
+
+
+def _own_file(dataset: Dataset) -> Path:
+    if dataset.source == "minari":
+        raise ConfigError(
+            ["dataset.source=minari: not supported yet. Export it to HDF5 in D4RL's layout: dataset=file."]
+        )
+    if dataset.path is None:
+        raise ConfigError(
+            ["dataset.path=null: dataset=file needs the path of an HDF5 file in D4RL's layout."]
+        )
+    return Path(dataset.path).expanduser()

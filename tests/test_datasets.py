@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from o2o import datasets
+from o2o.config import ConfigError, Dataset
+from o2o.datasets import __main__ as command
+from o2o.datasets import d4rl, hdf5
+
+OWN = Dataset(
+    name="file",
+    source="file",
+    task="hopper",
+    quality=None,
+    rows=None,
+    seed=0,
+    path=None,
+    id=None,
+    reference_min=None,
+    reference_max=None,
+)
+HALFCHEETAH = replace(OWN, name="halfcheetah-medium-v2", source="d4rl", task="halfcheetah", quality="medium")
+
+
+def contents(rows: int = 20, observation_size: int = 3, action_size: int = 2) -> dict[str, np.ndarray]:
+    """Arrays of a set whose episodes of five rows end in a terminal and a timeout by turns."""
+    generator = np.random.default_rng(0)
+    number = np.arange(1, rows + 1)
+    return {
+        "observations": generator.normal(size=(rows, observation_size)).astype(np.float32),
+        "actions": generator.uniform(-1, 1, (rows, action_size)).astype(np.float32),
+        "rewards": generator.normal(size=rows).astype(np.float32),
+        "terminals": number % 10 == 5,
+        "timeouts": number % 10 == 0,
+    }
+
+
+def write(path: Path, arrays: dict[str, Any]) -> Path:
+    with h5py.File(path, "w") as file:
+        for key, values in arrays.items():
+            file[key] = values
+    return path
+
+
+def rows_of(**changes: Any) -> hdf5.Rows:
+    return hdf5.Rows(**(contents() | changes))
+
+
+def test_transitions_leave_out_timeouts_and_the_last_row_but_keep_terminals(tmp_path: Path):
+    path = write(
+        tmp_path / "tiny.hdf5",
+        {
+            "observations": np.array([[0.0], [1.0], [10.0], [11.0], [12.0], [20.0]], np.float32),
+            "actions": np.array([[0.1], [0.2], [0.3], [0.4], [0.5], [0.6]], np.float32),
+            "rewards": np.array([1, 2, 3, 4, 5, 6], np.float32),
+            "terminals": np.array([False, True, False, False, False, False]),
+            "timeouts": np.array([False, False, False, False, True, False]),
+        },
+    )
+    batch = datasets.load(replace(OWN, path=str(path)), tmp_path, observation_size=1, action_size=1)
+    np.testing.assert_array_equal(batch.observation, [[0], [1], [10], [11]])
+    np.testing.assert_array_equal(batch.action, np.array([[0.1], [0.2], [0.3], [0.4]], np.float32))
+    np.testing.assert_array_equal(batch.reward, [1, 2, 3, 4])
+    np.testing.assert_array_equal(batch.terminated, [False, True, False, False])
+    np.testing.assert_array_equal(batch.next_observation, [[1], [10], [11], [12]])
+    assert [x.dtype.name for x in batch] == ["float32", "float32", "float32", "bool", "float32"]
+
+
+def test_statistics_count_complete_episodes_only():
+    rows = hdf5.Rows(
+        observations=np.zeros((6, 1), np.float32),
+        actions=np.zeros((6, 1), np.float32),
+        rewards=np.array([1, 2, 3, 4, 5, 1000], np.float32),
+        terminals=np.array([False, True, False, False, False, False]),
+        timeouts=np.array([False, False, False, False, True, False]),
+    )
+    assert hdf5.statistics(rows) == hdf5.Statistics(
+        rows=6,
+        complete_rows=5,
+        episodes=2,
+        return_mean=7.5,
+        return_std=4.5,
+        return_min=3.0,
+        return_max=12.0,
+        terminal_share=1 / 6,
+        timeout_share=1 / 6,
+    )
+
+
+def test_statistics_without_a_complete_episode_have_no_returns():
+    none = np.zeros(20, bool)
+    statistics = hdf5.statistics(rows_of(terminals=none, timeouts=none))
+    assert (statistics.episodes, statistics.complete_rows) == (0, 0)
+    assert np.isnan([statistics.return_mean, statistics.return_max]).all()
+
+
+@pytest.mark.parametrize("cast", [np.float64, ">f4"])
+def test_other_floats_and_columns_are_read_as_flat_float32(tmp_path: Path, cast: Any):
+    arrays = contents()
+    other = {
+        key: array.reshape(len(array), -1) if key in ("rewards", "terminals", "timeouts") else array
+        for key, array in arrays.items()
+    }
+    other = {key: array if array.dtype == bool else array.astype(cast) for key, array in other.items()}
+    rows = hdf5.read(write(tmp_path / "other.hdf5", other))
+    for key, array in rows._asdict().items():
+        np.testing.assert_array_equal(array, arrays[key])
+        assert array.dtype == arrays[key].dtype
+
+
+def test_compressed_arrays_are_read(tmp_path: Path):
+    arrays = contents(5000)
+    with h5py.File(tmp_path / "gzip.hdf5", "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, compression="gzip", shuffle=True)
+    np.testing.assert_array_equal(hdf5.read(tmp_path / "gzip.hdf5").observations, arrays["observations"])
+
+
+def test_rows_takes_the_first_rows(tmp_path: Path):
+    path = write(tmp_path / "a.hdf5", contents())
+    rows = hdf5.read(path, rows=7)
+    np.testing.assert_array_equal(rows.rewards, contents()["rewards"][:7])
+    assert all(len(array) == 7 for array in rows)
+
+
+def changed(**changes: Any) -> Callable[[Path], None]:
+    return lambda path: void(write(path, contents() | changes))
+
+
+def without(key: str) -> Callable[[Path], None]:
+    return lambda path: void(write(path, {k: v for k, v in contents().items() if k != key}))
+
+
+def void(_: Any) -> None:
+    """Drops a value, for lambdas."""
+
+
+def with_value(key: str, at: Any, value: float, dtype: Any = None) -> Callable[[Path], None]:
+    array = contents()[key].astype(dtype) if dtype else contents()[key]
+    array[at] = value
+    return changed(**{key: array})
+
+
+def cut_short(path: Path) -> None:
+    write(path, contents())
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def scrambled(path: Path) -> None:
+    write(path, contents())
+    path.write_bytes(path.read_bytes()[:64] + b"\xa5" * 4000)
+
+
+def replaced(key: str, put: Callable[[h5py.File], Any]) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        write(path, {k: v for k, v in contents().items() if k != key})
+        with h5py.File(path, "a") as file:
+            put(file)
+
+    return make
+
+
+def external_link(file: h5py.File) -> None:
+    other = write(Path(file.filename).with_name("other.hdf5"), contents())
+    file["rewards"] = h5py.ExternalLink(other.name, "rewards")
+
+
+def soft_link(file: h5py.File) -> None:
+    file["rewards_elsewhere"] = contents()["rewards"]
+    file["rewards"] = h5py.SoftLink("/rewards_elsewhere")
+
+
+def virtual(file: h5py.File) -> None:
+    other = write(Path(file.filename).with_name("other.hdf5"), contents())
+    layout = h5py.VirtualLayout((20,), np.float32)
+    layout[:] = h5py.VirtualSource(other.name, "rewards", (20,))
+    file.create_virtual_dataset("rewards", layout)
+
+
+def external_storage(file: h5py.File) -> None:
+    raw = Path(file.filename).with_name("raw")
+    raw.write_bytes(contents()["rewards"].tobytes())
+    file.create_dataset("rewards", (20,), np.float32, external=[(raw.name, 0, 80)])
+
+
+def strings(file: h5py.File) -> None:
+    file.create_dataset("rewards", data=["one"] * 20, dtype=h5py.string_dtype())
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing file": (lambda path: None, "no such file"),
+    "directory": (lambda path: path.mkdir(), "not a file"),
+    "empty": (lambda path: path.touch(), "not an HDF5 file"),
+    "text": (lambda path: path.write_text("observations,actions\n"), "not an HDF5 file"),
+    "cut short": (cut_short, "truncated or damaged"),
+    "scrambled": (scrambled, "truncated or damaged"),
+    "empty HDF5": (lambda path: write(path, {}), "no 'observations'"),
+    "no actions": (without("actions"), "no 'actions' (at its root: 'observations'"),
+    "no timeouts": (without("timeouts"), "no 'timeouts'"),
+    "a group": (replaced("rewards", lambda file: file.create_group("rewards")), "is a group, not an array"),
+    "external link": (replaced("rewards", external_link), "'rewards' is a link"),
+    "soft link": (replaced("rewards", soft_link), "'rewards' is a link"),
+    "virtual": (replaced("rewards", virtual), "keeps its values in other files"),
+    "external storage": (replaced("rewards", external_storage), "keeps its values in other files"),
+    "variable strings": (replaced("rewards", strings), "'rewards' has dtype object"),
+    "fixed strings": (changed(rewards=np.full(20, b"1.0")), "'rewards' has dtype |S3"),
+    "integers": (changed(rewards=np.ones(20, np.int64)), "'rewards' has dtype int64; it must be float32"),
+    "half precision": (changed(actions=np.zeros((20, 2), np.float16)), "'actions' has dtype float16"),
+    "complex": (changed(rewards=np.ones(20, complex)), "'rewards' has dtype complex128"),
+    "compound": (changed(rewards=np.zeros(20, [("a", "f4")])), "'rewards' has dtype"),
+    "scalar": (changed(rewards=np.float32(1)), "'rewards' has shape ()"),
+    "flat observations": (changed(observations=np.zeros(20, np.float32)), "'observations' has shape (20,)"),
+    "images": (changed(observations=np.zeros((20, 3, 1), np.float32)), "'observations' has shape (20, 3, 1)"),
+    "wide rewards": (changed(rewards=np.zeros((20, 2), np.float32)), "'rewards' has shape (20, 2)"),
+    "no rows": (lambda path: write(path, contents(0)), "no transition is left of 0 rows"),
+    "one row": (lambda path: write(path, contents(1)), "no transition is left of 1 rows"),
+    "all timeouts": (changed(timeouts=np.ones(20, bool)), "no transition is left"),
+    "lengths": (changed(rewards=np.zeros(19, np.float32)), "observations 20, actions 20, rewards 19"),
+    "observation size": (
+        lambda path: write(path, contents(20, 4)),
+        "'observations' has 4 columns instead of 3",
+    ),
+    "action size": (lambda path: write(path, contents(20, 3, 5)), "'actions' has 5 columns instead of 2"),
+    "no columns": (lambda path: write(path, contents(20, 3, 0)), "'actions' has 0 columns"),
+    "nan": (with_value("observations", (7, 2), np.nan), "observations[7, 2] is nan"),
+    "infinite": (with_value("rewards", 3, np.inf), "rewards[3] is inf"),
+    "beyond float32": (with_value("rewards", 4, 1e300, np.float64), "rewards[4] is inf as float32"),
+    "large action": (with_value("actions", (0, 0), -1.001), "'actions' reach 1.001"),
+    "odd terminal": (with_value("terminals", 6, 2, np.int64), "'terminals' is 2 in row 6"),
+    "nan timeout": (with_value("timeouts", 6, np.nan, np.float32), "'timeouts' is nan in row 6"),
+    "never written": (
+        replaced("rewards", lambda file: file.create_dataset("rewards", (20,), np.float32)),
+        "'rewards' declares shape (20,), 80 bytes, but 0 bytes are stored",
+    ),
+    "absurd shape": (
+        replaced(
+            "rewards",
+            lambda file: file.create_dataset("rewards", (10**13,), np.float32, compression="gzip"),
+        ),
+        "40000000000000 bytes, but 0 bytes are stored",
+    ),
+    "unknown filter": (
+        replaced(
+            "rewards",
+            lambda file: file.create_dataset(
+                "rewards", data=np.zeros(20, np.float32), scaleoffset=3, chunks=True
+            ),
+        ),
+        "is packed with HDF5 filter",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_file_is_refused_with_a_line_that_names_it(tmp_path: Path, kind: str):
+    make, expected = BROKEN[kind]
+    path = tmp_path / "bad.hdf5"
+    make(path)
+    with pytest.raises(ConfigError) as caught:
+        hdf5.read(path, observation_size=3, action_size=2)
+    assert any(expected in problem for problem in caught.value.problems)
+    for problem in caught.value.problems:
+        assert problem.startswith(f"{path}: ")
+        assert "\n" not in problem
+
+
+@pytest.mark.parametrize("position", range(0, 2048, 64))
+def test_flipped_bytes_are_refused_or_harmless_but_never_crash(tmp_path: Path, position: int):
+    path = write(tmp_path / "flipped.hdf5", contents())
+    damaged = bytearray(path.read_bytes())
+    damaged[position : position + 8] = bytes(byte ^ 0xFF for byte in damaged[position : position + 8])
+    path.write_bytes(damaged)
+    try:
+        rows = hdf5.read(path, observation_size=3, action_size=2)
+    except ConfigError:
+        return
+    assert rows.observations.shape == (20, 3)
+    assert np.isfinite(rows.observations).all()
+
+
+def test_all_problems_of_a_kind_are_reported_together(tmp_path: Path):
+    path = write(tmp_path / "bad.hdf5", {"observations": contents()["observations"]})
+    with pytest.raises(ConfigError) as caught:
+        hdf5.read(path)
+    assert len(caught.value.problems) == 4
+
+
+def test_more_rows_than_there_are_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"dataset.rows=21, but it has 20 rows"):
+        hdf5.read(write(tmp_path / "a.hdf5", contents()), rows=21)
+
+
+def test_actions_within_tolerance_are_accepted(tmp_path: Path):
+    arrays = contents()
+    arrays["actions"][0, 0] = 1.00005
+    assert hdf5.read(write(tmp_path / "a.hdf5", arrays)).actions.max() > 1
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a file of halfcheetah-medium's shape: 1000 episodes of 1000 steps."""
+    directory = tmp_path_factory.mktemp("data")
+    count = 1_000_000
+    generator = np.random.default_rng(0)
+    arrays = {
+        "observations": generator.standard_normal((count, 17), np.float32),
+        "actions": generator.random((count, 6), np.float32),
+        "rewards": generator.random(count, np.float32),
+        "terminals": np.zeros(count, bool),
+        "timeouts": np.arange(1, count + 1) % 1000 == 0,
+    }
+    (directory / "d4rl").mkdir()
+    write(directory / "d4rl" / "halfcheetah_medium-v2.hdf5", arrays)
+    return directory
+
+
+@pytest.fixture
+def halfcheetah(published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file, which passes for D4RL's own."""
+    path = published / "d4rl" / "halfcheetah_medium-v2.hdf5"
+    entry = replace(
+        d4rl.SETS["halfcheetah-medium-v2"],
+        bytes=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setitem(d4rl.SETS, "halfcheetah-medium-v2", entry)
+    return path
+
+
+def test_a_set_of_halfcheetah_mediums_shape_gives_999_000_transitions_quickly(
+    published: Path, halfcheetah: Path
+):
+    rows = datasets.load_rows(HALFCHEETAH, published)
+    start = time.perf_counter()
+    batch = datasets.load(HALFCHEETAH, published, observation_size=17, action_size=6)
+    seconds = time.perf_counter() - start
+    assert batch.reward.shape == (999_000,)
+    np.testing.assert_array_equal(batch.next_observation[:999], rows.observations[1:1000])
+    np.testing.assert_array_equal(batch.observation[999], rows.observations[1000])
+    assert hdf5.statistics(rows).episodes == 1000
+    assert seconds < 10  # about 1 on two cores; the margin is for a busy machine
+
+
+def test_the_command_line_puts_published_statistics_beside_a_d4rl_sets_own(
+    published: Path, halfcheetah: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert command.main(["info", "halfcheetah-medium-v2", f"paths.data={published}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    episodes = next(line for line in lines if line.startswith("  episodes"))
+    assert episodes.split() == ["episodes", "1000", "published", "for", "the", "whole", "set:", "1000"]
+    assert sum("published" in line for line in lines) == 5
+    assert "4770.33" in next(line for line in lines if line.startswith("  return mean"))
+
+
+def test_medium_replays_row_count_follows_from_its_episodes():
+    ends = np.arange(1, 202_001) % 1000 == 0
+    rows = hdf5.Rows(
+        observations=np.zeros((202_000, 1), np.float32),
+        actions=np.zeros((202_000, 1), np.float32),
+        rewards=np.zeros(202_000, np.float32),
+        terminals=np.zeros(202_000, bool),
+        timeouts=ends,
+    )
+    assert hdf5.transitions(rows).reward.shape == (201_798,)
+
+
+def test_terminals_survive_the_conversion_and_no_row_with_a_timeout_does():
+    rows = rows_of(rewards=np.arange(20, dtype=np.float32))
+    batch = hdf5.transitions(rows)
+    assert batch.terminated.sum() == rows.terminals.sum()
+    kept = np.asarray(batch.reward, int)  # the reward is the row's number
+    assert not rows.timeouts[kept].any()
+
+
+def test_the_sha256_is_computed_once_and_again_when_the_file_changed(
+    published: Path, halfcheetah: Path, monkeypatch: pytest.MonkeyPatch
+):
+    d4rl.locate(HALFCHEETAH, published)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)  # calling it would fail
+        assert d4rl.locate(HALFCHEETAH, published) == halfcheetah
+    memory = json.loads(halfcheetah.with_name(halfcheetah.name + ".sha256.json").read_text())
+    assert memory["sha256"] == d4rl.SETS["halfcheetah-medium-v2"].sha256
+    with halfcheetah.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(ConfigError, match="SHA-256"):
+        d4rl.locate(HALFCHEETAH, published)
+    with halfcheetah.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(last)
+
+
+def test_another_file_under_d4rls_name_is_refused(tmp_path: Path):
+    (tmp_path / "d4rl").mkdir()
+    write(tmp_path / "d4rl" / "halfcheetah_medium-v2.hdf5", contents())
+    with pytest.raises(ConfigError, match="237727262"):
+        datasets.load(HALFCHEETAH, tmp_path)
+
+
+def test_a_missing_d4rl_file_is_an_error_with_the_way_out_and_nothing_is_generated(tmp_path: Path):
+    with pytest.raises(ConfigError) as caught:
+        datasets.load(HALFCHEETAH, tmp_path)
+    (problem,) = caught.value.problems
+    path = tmp_path / "d4rl" / "halfcheetah_medium-v2.hdf5"
+    url = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/halfcheetah_medium-v2.hdf5"
+    assert all(part in problem for part in (str(path), url, "O2O_DATA", "dataset=regen-"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", d4rl.SETS)
+def test_published_scores_agree_with_the_table_of_returns(name: str):
+    published = d4rl.SETS[name]
+    assert published.file == name.replace("-v2", "").replace("-", "_") + "-v2.hdf5"
+    assert len(published.sha256) == 64
+    assert published.returns is None or published.returns.min < published.returns.mean < published.returns.max
+
+
+def test_locate_finds_what_is_there_and_gives_none_for_what_is_not(tmp_path: Path, published: Path):
+    assert datasets.locate(HALFCHEETAH, published) == published / "d4rl" / "halfcheetah_medium-v2.hdf5"
+    assert datasets.locate(HALFCHEETAH, tmp_path) is None
+    assert datasets.locate(replace(OWN, path=str(tmp_path / "none.hdf5")), tmp_path) is None
+
+
+def test_unknown_names_and_sources_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="not a D4RL set"):
+        datasets.load(replace(HALFCHEETAH, name="halfcheetah-expert-v2"), tmp_path)
+    with pytest.raises(ConfigError, match="not supported"):
+        datasets.load(replace(OWN, source="minari", id="mujoco/hopper/medium-v0"), tmp_path)
+    with pytest.raises(ConfigError, match=r"dataset\.path"):
+        datasets.load(OWN, tmp_path)
+
+
+def test_contact_forces_in_a_d4rl_ant_set_are_refused_but_a_file_of_ones_own_may_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arrays = contents(20, 111, 8)
+    (tmp_path / "d4rl").mkdir()
+    path = write(tmp_path / "d4rl" / "ant_medium-v2.hdf5", arrays)
+    monkeypatch.setattr(d4rl, "locate", lambda dataset, data_directory: path)
+    ant = replace(OWN, name="ant-medium-v2", source="d4rl", task="ant", quality="medium")
+    with pytest.raises(ConfigError, match="contact forces"):
+        datasets.load(ant, tmp_path)
+    assert len(datasets.load(replace(ant, source="file", path=str(path)), tmp_path).reward) == 18
+    arrays["observations"][:, 27:] = 0
+    write(path, arrays)
+    assert len(datasets.load(ant, tmp_path).reward) == 18
