@@ -17,7 +17,7 @@ def run(composed: DictConfig) -> None:
     """One run."""
     from o2o import config, experiment
 
-    experiment.run(config.from_hydra(composed))
+    experiment.run(config.build(config.plain(composed)))
 
 
 def main() -> int:

@@ -7,19 +7,19 @@ discount, learning rates) stands once at the top of the configuration and is han
 
 from __future__ import annotations
 
-import difflib
-import itertools
-import math
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive, Range
+from o2o.reading import BROKEN, MISSING, Reader, annotations, shown, suggestion
+from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
+
+Composed = DictConfig
+"""What Hydra composes."""
 
 SHARED = ("discount", "learning_rate", "network")
 """The top-level keys that both algorithms get."""
@@ -48,13 +48,13 @@ class Dataset:
     """Steps in the file; for regenerated data, how many are made."""
     seed: Annotated[int, NonNegative]
     """The seed of the generation; regenerated data only."""
-    path: str | None
+    path: str | None = None
     """An HDF5 file with D4RL's keys; `source: file` only."""
-    id: str | None
+    id: str | None = None
     """Minari's name of the set; `source: minari` only."""
-    reference_min: float | None
+    reference_min: float | None = None
     """The return that scores 0; D4RL's where not given."""
-    reference_max: float | None
+    reference_max: float | None = None
     """The return that scores 100; D4RL's where not given."""
 
 
@@ -205,30 +205,25 @@ def build(container: Mapping[str, Any]) -> Config:
     Raises `ConfigError` with all that is wrong: names, missing keys and types, and where those are right also
     ranges and contradictions.
     """
-    problems: list[str] = []
-    config = _Reader(problems).config(dict(container))
-    if config is not _BROKEN:
-        problems += _contradictions(config)
-    if problems:
-        raise ConfigError(problems)
+    from o2o.contradictions import contradictions
+
+    reader = Reader()
+    config = _read(reader, dict(container))
+    if config is not BROKEN:
+        reader.problems += contradictions(config)
+    if reader.problems:
+        raise ConfigError(reader.problems)
     return config
 
 
-def from_hydra(composed: DictConfig) -> Config:
-    """The configuration that Hydra composed."""
-    return build(plain(composed))
-
-
-def plain(composed: DictConfig) -> dict[str, Any]:
+def plain(composed: Composed) -> dict[str, Any]:
     """The resolved container of a composition, without Hydra's own node (whose keys need a running job)."""
-    return {
-        str(key): OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        for key, node in (
-            (key, "???" if OmegaConf.is_missing(composed, key) else composed[key])
-            for key in composed
-            if key != "hydra"
-        )
-    }
+    tree = {}
+    for key in composed:
+        if key != "hydra":
+            node = MISSING if OmegaConf.is_missing(composed, key) else composed[key]
+            tree[str(key)] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return tree
 
 
 def container(config: Config) -> dict[str, Any]:
@@ -247,7 +242,7 @@ def load(path: Path) -> Config:
     Raises `ConfigError` if the file does not fit this version of the code.
     """
     try:
-        return build(plain(typing.cast("DictConfig", OmegaConf.load(path))))
+        return build(plain(typing.cast("Composed", OmegaConf.load(path))))
     except ConfigError as error:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
 
@@ -257,12 +252,6 @@ def algorithm_name(algorithm: Algorithm) -> str:
     from o2o.algorithms import ALGORITHMS
 
     return next(name for name, cls in ALGORITHMS.items() if type(algorithm) is cls)
-
-
-def suggestion(word: object, options: Iterable[str]) -> str:
-    """` (did you mean …?)` if one of the options is near, else nothing."""
-    near = difflib.get_close_matches(str(word), list(options), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _plain(value: Any) -> Any:
@@ -280,227 +269,33 @@ def _is_algorithm(value: object) -> bool:
     return type(value) in ALGORITHMS.values()
 
 
-_BROKEN: Any = object()
-"""Stands for a value that could not be read; the problem is noted."""
+def _read(reader: Reader, tree: dict[str, Any]) -> Config:
+    conventions = tree.get("conventions")
+    if isinstance(conventions, Mapping):
+        tree["conventions"] = conventions.get("name", MISSING)
+    hints = annotations(Config)
+    shared = {key: reader.value(hints[key], tree.pop(key, MISSING), key) for key in SHARED}
+    pretrain = tree.pop("pretrain", MISSING)
+    offline = MISSING
+    if isinstance(pretrain, Mapping):
+        offline = pretrain.get("algorithm", MISSING)
+        pretrain = {key: value for key, value in pretrain.items() if key != "algorithm"}
+    offline_algorithm = _read_algorithm(reader, offline, "pretrain.algorithm", shared)
+    execution = {key: tree.pop(key) for key in EXECUTION if key in tree}
+    given = {
+        "algorithm": _read_algorithm(reader, tree.pop("algorithm", MISSING), "algorithm", shared),
+        "pretrain": reader.dataclass(Pretrain, pretrain, "pretrain", {"algorithm": offline_algorithm}),
+        "execution": reader.dataclass(Execution, execution, "", {}),
+    }
+    return reader.dataclass(Config, tree, "", {**shared, **given})
 
 
-class _Reader:
-    """Reads values by the annotations of dataclasses, and notes what is wrong."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-
-    def config(self, tree: dict[str, Any]) -> Config:
-        conventions = tree.get("conventions")
-        if isinstance(conventions, Mapping):
-            tree["conventions"] = conventions.get("name", "???")
-        hints = typing.get_type_hints(Config, include_extras=True)
-        given = {key: self.value(hints[key], tree.get(key, "???"), key) for key in SHARED}
-        given["algorithm"] = self.algorithm(tree.get("algorithm", "???"), "algorithm", given)
-        pretrain = tree.get("pretrain", "???")
-        offline = pretrain.get("algorithm", "???") if isinstance(pretrain, Mapping) else "???"
-        inner = {
-            "algorithm": self.algorithm(offline, "pretrain.algorithm", {key: given[key] for key in SHARED})
-        }
-        given["pretrain"] = self.dataclass(Pretrain, pretrain, "pretrain", inner)
-        execution = {key: tree.pop(key) for key in EXECUTION if key in tree}
-        given["execution"] = self.dataclass(Execution, execution, "", {})
-        return self.dataclass(Config, tree, "", given)
-
-    def algorithm(self, tree: Any, key: str, shared: Mapping[str, Any]) -> Any:
-        from o2o.algorithms import ALGORITHMS
-
-        name = tree.get("name") if isinstance(tree, Mapping) else tree
-        if name not in ALGORITHMS:
-            near = suggestion(name, ALGORITHMS)
-            return self.note(f"{key}.name={_show(name)} is not one of {', '.join(ALGORITHMS)}{near}")
-        own = {name: value for name, value in tree.items() if name != "name"}
-        return self.dataclass(ALGORITHMS[name], own, key, shared)
-
-    def dataclass(self, cls: type, tree: Any, key: str, given: Mapping[str, Any]) -> Any:
-        if not isinstance(tree, Mapping):
-            return self.note(
-                f"{key}={_show(tree)} should be a group of keys: {', '.join(f.name for f in fields(cls))}"
-            )
-        hints = typing.get_type_hints(cls, include_extras=True)
-        names = [field.name for field in fields(cls)]
-        unknown = [name for name in tree if name not in names]
-        for name in unknown:
-            options = [option for option in names if option not in tree and option not in given] or names
-            near = suggestion(name, options) or f" (the keys here are {', '.join(names)})"
-            self.note(f"{_join(key, name)} is not a key{near}")
-        values = {
-            name: given[name]
-            if name in given
-            else self.value(hints[name], tree.get(name, "???"), _join(key, name))
-            for name in names
-        }
-        return _BROKEN if unknown or any(v is _BROKEN for v in values.values()) else cls(**values)
-
-    def value(self, annotation: Any, value: Any, key: str) -> Any:
-        if isinstance(value, str) and value == "???":
-            return self.note(f"{key} is missing; set {key}=…")
-        if get_origin(annotation) is Annotated:
-            inner, *limits = get_args(annotation)
-            result = self.value(inner, value, key)
-            for limit in limits:
-                if isinstance(limit, Range) and isinstance(result, (int, float)) and result not in limit:
-                    self.problems.append(f"{key}={_show(value)} is out of range: it must be {limit}")
-            return result
-        if get_origin(annotation) in (typing.Union, types.UnionType):
-            if value is None:
-                return None
-            (annotation,) = (option for option in get_args(annotation) if option is not types.NoneType)
-            return self.value(annotation, value, key)
-        if get_origin(annotation) is Literal:
-            options = get_args(annotation)
-            if value in options:
-                return value
-            return self.note(
-                f"{key}={_show(value)} is not one of {', '.join(options)}{suggestion(value, options)}"
-            )
-        if get_origin(annotation) is tuple:
-            return self.tuple(get_args(annotation), value, key)
-        if is_dataclass(annotation):
-            return self.dataclass(typing.cast("type", annotation), value, key, {})
-        return self.scalar(annotation, value, key)
-
-    def tuple(self, items: tuple[Any, ...], value: Any, key: str) -> Any:
-        if not isinstance(value, (list, tuple)):
-            return self.note(f"{key}={_show(value)} should be a list, as in {key}=[…]")
-        if items[-1] is Ellipsis:
-            items = (items[0],) * len(value)
-        elif len(items) != len(value):
-            return self.note(f"{key}={_show(value)} should have {len(items)} items")
-        read = tuple(
-            self.value(item, v, f"{key}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True))
-        )
-        return _BROKEN if any(item is _BROKEN for item in read) else read
-
-    def scalar(self, kind: type, value: Any, key: str) -> Any:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind is bool and isinstance(value, bool):
-            return value
-        if kind is int and number and math.isfinite(value) and value == int(value):
-            return int(value)
-        if kind is float and number and math.isfinite(value):
-            return float(value) + 0.0  # no negative zero: it equals zero, and so should its hash
-        if kind in (str, Path) and isinstance(value, str):
-            return kind(value)
-        return self.note(f"{key}={_show(value)} should be {_KINDS[kind]}")
-
-    def note(self, problem: str) -> Any:
-        self.problems.append(problem)
-        return _BROKEN
-
-
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    str: "text",
-    Path: "a path",
-}
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _contradictions(config: Config) -> list[str]:
-    """What is wrong between keys that are each right by themselves, with the way out."""
-    pretrain, finetune, replay = config.pretrain, config.finetune, config.replay_init
-    ratio, batch_size = config.offline_ratio.value, config.batch_size
-    problems: list[str] = _dataset_problems(config.dataset) + _schedule_problems(config.evaluation)
-    scratch = pretrain.updates == 0
-    if scratch and finetune.env_steps == 0:
-        problems.append(
-            "pretrain.updates=0 and finetune.env_steps=0 leave nothing to do: set one of them above 0"
-        )
-    if scratch and replay.preload:
-        problems.append(
-            f"pretrain.updates=0 is training from scratch, without a dataset, but replay_init={replay.name} "
-            "preloads one: add replay_init=empty"
-        )
-    if ratio is not None and not replay.preload:
-        problems.append(
-            f"offline_ratio.value={ratio:g} needs offline rows, but replay_init={replay.name} has none: "
-            "set replay_init=offline or offline_ratio=uniform"
-        )
-    if ratio is not None and 0 < ratio < 1 and round(ratio * batch_size) in (0, batch_size):
-        problems.append(
-            f"offline_ratio.value={ratio:g} of batch_size={batch_size} rounds to {round(ratio * batch_size)} "
-            f"offline rows: say offline_ratio.value={round(ratio)}, or enlarge batch_size"
-        )
-    if replay.min_size > replay.capacity:
-        problems.append(
-            f"replay_init.min_size={replay.min_size} is above replay_init.capacity={replay.capacity}: "
-            "updates would never begin"
-        )
-    waits = finetune.env_steps > 0 and (not replay.preload or (ratio is not None and ratio < 1))
-    if waits and batch_size > replay.min_size:
-        problems.append(
-            f"batch_size={batch_size} is above replay_init.min_size={replay.min_size}: the first batches "
-            f"would repeat rows; set replay_init.min_size={batch_size} or more"
-        )
-    if waits and replay.min_size > finetune.env_steps:
-        problems.append(
-            f"finetune.env_steps={finetune.env_steps} is below replay_init.min_size={replay.min_size}: "
-            "updates would never begin; lower replay_init.min_size or collect more"
-        )
-    if not scratch and finetune.env_steps > 0 and not _same_family(config.algorithm, pretrain.algorithm):
-        online, offline = algorithm_name(config.algorithm), algorithm_name(pretrain.algorithm)
-        problems.append(
-            f"algorithm={online} cannot take over what {offline} pretrained: "
-            f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init=empty"
-        )
-    return problems
-
-
-def _same_family(one: Algorithm, other: Algorithm) -> bool:
+def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, Any]) -> Any:
     from o2o.algorithms import ALGORITHMS
 
-    return any(isinstance(one, cls) and isinstance(other, cls) for cls in ALGORITHMS.values())
-
-
-def _dataset_problems(dataset: Dataset) -> list[str]:
-    from o2o.datasets.scores import REFERENCE_RETURNS
-
-    problems = []
-    needed = {
-        "d4rl": ("quality",),
-        "regenerated": ("quality", "rows"),
-        "file": ("path",),
-        "minari": ("id",),
-    }[dataset.source]
-    for name in needed:
-        if getattr(dataset, name) is None:
-            problems.append(f"dataset.{name} is missing: dataset={dataset.name} needs dataset.{name}=…")
-    low, high = dataset.reference_min, dataset.reference_max
-    if (low is None) != (high is None):
-        problems.append(
-            "dataset.reference_min and dataset.reference_max belong together: set both or neither"
-        )
-    elif low is not None and high is not None and low >= high:
-        problems.append(f"dataset.reference_min={low:g} should be below dataset.reference_max={high:g}")
-    elif low is None and dataset.task not in REFERENCE_RETURNS:
-        problems.append(
-            f"dataset.task={dataset.task} is none of {', '.join(REFERENCE_RETURNS)}"
-            f"{suggestion(dataset.task, REFERENCE_RETURNS)}; "
-            "for a gymnasium id of your own set dataset.reference_min and dataset.reference_max, the returns "
-            "that score 0 and 100"
-        )
-    return problems
-
-
-def _schedule_problems(evaluation: Evaluation) -> list[str]:
-    ends = [until for until, _ in evaluation.online_intervals]
-    if any(end <= start for start, end in itertools.pairwise([0, *ends])):
-        return [f"evaluation.online_intervals: the ends {ends} should increase"]
-    return []
+    name = tree.get("name", MISSING) if isinstance(tree, Mapping) else tree
+    if name not in ALGORITHMS:
+        near = suggestion(name, ALGORITHMS)
+        return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
+    own = {field: value for field, value in tree.items() if field != "name"}
+    return reader.dataclass(ALGORITHMS[name], own, key, shared)

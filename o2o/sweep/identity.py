@@ -1,10 +1,10 @@
 """What a run is: a hash of its science, and the directory that follows from it.
 
-Everything that can change a result is science; where and how a run runs (`Config.execution`) is not, and neither
-is a name whose values already stand elsewhere. Equal science means one identity and one directory, whatever the
-order of keys or the form of numbers. A run that finetunes contains the identity of its pretraining, which is shared
-by all runs that finetune from it; a run from scratch has a task but no dataset; a run without finetuning is its
-pretraining.
+Everything that can change a result is science; where and how a run runs (`Config.execution`) is not, and
+neither is a name whose values already stand elsewhere. Equal science means one identity and one directory,
+whatever the order of keys or the form of numbers. A run that finetunes contains the identity of its
+pretraining, which is shared by all that finetune from it; a run from scratch has a task but no dataset; a run
+without finetuning is its pretraining.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def run_directory(config: Config) -> Path:
     ratio = config.offline_ratio.value
     replay = "offline" if config.replay_init.preload else "empty"
     share = "uniform" if ratio is None else f"r{100 * ratio:g}"
-    place = config.dataset.task if _from_scratch(config) else config.dataset.name
+    place = config.dataset.task.replace("/", "-") if _from_scratch(config) else config.dataset.name
     cell = f"{replay}-{share}-{cell_hash(config)[:HASH_DIGITS]}"
     algorithm = container(config)["algorithm"]["name"]
     return config.execution.paths.runs / place / algorithm / cell / f"seed-{config.seed}"
@@ -116,12 +116,17 @@ def _pretrain_science(config: Config) -> dict[str, Any]:
 def _dataset_science(dataset: Dataset) -> dict[str, Any]:
     known = {key: value for key, value in vars(dataset).items() if key != "path"}
     if dataset.source == "regenerated":
-        from o2o.datasets.regenerate import recipe
-
-        known["recipe"] = recipe(dataset)
+        known["recipe"] = _recipe(dataset)
     if dataset.source == "file":
         known["sha256"] = _file_hash(Path(str(dataset.path)).expanduser())
     return known
+
+
+@functools.cache
+def _recipe(dataset: Dataset) -> dict[str, Any]:
+    from o2o.datasets.regenerate import recipe
+
+    return recipe(dataset)
 
 
 def _task_science(dataset: Dataset) -> dict[str, Any]:

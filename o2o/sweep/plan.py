@@ -1,8 +1,8 @@
 """From a command line to the runs that are still to be done.
 
 A plan is made in four steps: **expand** the command line and the preset's grids into cells (all keys but the
-seed), **compose** each cell once and check all of its runs, **dedupe** by identity, and **leave out** what is done.
-All bad cells are reported together, before anything runs.
+seed), **compose** each cell once and check all of its runs, **dedupe** by identity, and **leave out** what is
+done. All bad cells are reported together, before anything runs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig
 
 from o2o import datasets
-from o2o.config import Config, ConfigError, build, plain
+from o2o.config import Composed, Config, ConfigError, build, plain
 from o2o.records import IDENTITY, RESULT
 from o2o.sweep.identity import code_hash, identity, pretrain_directory, run_directory
 
@@ -92,11 +91,9 @@ class Plan:
         return "\n".join([*lines, *(f"  {line}" for line in self._data())])
 
     def _pretrainings(self) -> str:
-        needed = {run.pretrain_directory for run in self.to_run} - {None}
-        missing = {path for path in needed if path is not None and not (path / RESULT).is_file()}
-        if not needed:
-            return ""
-        return f", from {_count(len(needed), 'pretraining')} of which {len(needed) - len(missing)} done"
+        needed = {run.pretrain_directory for run in self.to_run if run.pretrain_directory != run.directory}
+        missing = [path for path in needed if path is not None and not (path / RESULT).is_file()]
+        return f", after {_count(len(missing), 'pretraining')}" if missing else ""
 
     def _data(self) -> Iterable[str]:
         wanted = {run.config.dataset: run.config for run in self.to_run if run.pretrain_directory is not None}
@@ -116,7 +113,7 @@ class Plan:
 def make(
     arguments: Sequence[str],
     grids: Sequence[dict[str, Any]],
-    compose: Callable[[list[str]], DictConfig],
+    compose: Callable[[list[str]], Composed],
     group_options: Callable[[str], list[str]],
 ) -> Plan:
     """The plan of a command line and a preset's grids.
@@ -168,17 +165,19 @@ def _cells(axes: Axes) -> Iterable[Cell]:
 
 
 def _runs(
-    cell: Cell, compose: Callable[[list[str]], DictConfig], problems: dict[str, list[str]]
+    cell: Cell, compose: Callable[[list[str]], Composed], problems: dict[str, list[str]]
 ) -> Iterable[PlannedRun]:
     """The runs of one cell, composed once; `problems` gets the labels of bad cells."""
     composed = compose(cell.overrides)
+    default, composed.seed = composed.seed, "???"  # an interpolation of the seed is an error from here on
+    tree = plain(composed)
     for word in cell.seeds:
-        overrides = cell.overrides
+        overrides, tree["seed"] = cell.overrides, default
         if word != DEFAULT_SEED:
             overrides = [*overrides, word]
-            composed.seed = OverridesParser.create().parse_override(word).value()
+            tree["seed"] = OverridesParser.create().parse_override(word).value()
         try:
-            config = build(plain(composed))
+            config = build(tree)
             yield PlannedRun(
                 config, overrides, identity(config), run_directory(config), pretrain_directory(config)
             )
