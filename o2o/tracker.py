@@ -1,6 +1,6 @@
 """wandb's door: it mirrors rows of the run directory to a tracker, and its failure never stops training.
 
-Modes: `none`; `offline` (files in the run directory, to be synced later); `wandb` (online); `auto` (online where an
+Modes: `none`; `offline` (files in the run directory, to be synced later); `online`; `auto` (online where an
 API key is configured, else offline). Nothing ever prompts: online without a key, without a network, or refused by the
 server within a bounded time becomes offline, said in one line.
 
@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Mode = Literal["none", "offline", "wandb", "auto"]
+Mode = Literal["none", "offline", "online", "auto"]
 
 INIT_SECONDS = 20
 FINISH_SECONDS = 60
 
 logger = logging.getLogger(__name__)
+
+# Set once a server did not answer, so that the members of a job do not wait for it one after the other.
+_unreachable = False
 
 
 class Tracker:
@@ -76,6 +79,7 @@ def open_tracker(
         config: the run's configuration, plain values.
         directory: where wandb keeps its files.
     """
+    global _unreachable
     if mode == "none":
         return Tracker()
     try:
@@ -90,9 +94,9 @@ def open_tracker(
             x_transaction_log_flush_interval=1.0,
         )
 
-        if mode == "wandb" and not _has_key(settings):
+        online = mode in ("online", "auto") and _has_key(wandb.setup().settings)
+        if mode == "online" and not online:
             logger.warning("tracker: no wandb API key is configured; tracking offline")
-        online = mode in ("wandb", "auto") and _has_key(settings)
         Path(directory).mkdir(parents=True, exist_ok=True)
 
         def init(wandb_mode: Literal["online", "offline"]) -> Any:
@@ -111,11 +115,14 @@ def open_tracker(
             )
 
         run = None
-        if online:
+        if online and not _unreachable:
             try:
                 run = init("online")
             except wandb.errors.Error as error:
-                logger.warning("tracker: wandb is not reachable (%s); tracking offline", error)
+                _unreachable = True
+                reason = " ".join(str(error).split())
+                logger.warning("tracker: wandb is not reachable (%s); tracking offline", reason)
+                wandb.teardown()  # it still holds the run's id
         run = run or init("offline")
         run.define_metric("step")
         run.define_metric("*", step_metric="step")

@@ -39,7 +39,7 @@ def test_offline_rows_are_read_back_with_their_own_step(tmp_path):
 
 
 @pytest.mark.usefixtures("nobody_logged_in")
-@pytest.mark.parametrize(("mode", "said"), [("auto", False), ("wandb", True)])
+@pytest.mark.parametrize(("mode", "said"), [("auto", False), ("online", True)])
 def test_without_a_key_online_modes_track_offline_and_never_prompt(tmp_path, caplog, mode, said):
     opened(mode, tmp_path).finish()
     assert list(tmp_path.glob("wandb/offline-run-*"))

@@ -1,0 +1,1 @@
+"""From run directories to tables and figures: collect finished runs, tabulate them, draw them. Never imports JAX."""

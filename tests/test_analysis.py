@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from analysis.__main__ import main
+from analysis.collect import collect
+from analysis.figures import COLORS, learning_curves
+from analysis.tables import finetuning_tables
+from o2o import collapse, records
+from o2o.records import RunDirectory
+
+SWITCH = 1000
+STEPS = np.array([500, 1000, 1500])
+
+
+def base(seed, source):
+    dataset = {
+        "name": "regen-hopper" if source == "regenerated" else "hopper",
+        "source": source,
+        "task": "hopper",
+    }
+    pretrain = {"updates": SWITCH, "algorithm": {"name": "td3_bc"}}
+    return {"seed": seed, "batch_size": 256, "dataset": dataset, "pretrain": pretrain}
+
+
+def pretrain(root, seed=0, source="d4rl"):
+    config = base(seed, source)
+    directory = RunDirectory(
+        root / config["dataset"]["name"] / "pretrain" / "td3_bc-00000000" / f"seed-{seed}"
+    )
+    directory.start(config, {})
+    for step in (500, 1000):
+        directory.append(
+            records.EVAL, {"phase": "pretrain", "step": step, "env_steps": 0, "score": step / 20}
+        )
+    directory.finish({})
+
+
+def finetune(root, algorithm, scores, seed=0, source="d4rl", replay="offline", ratio=None, code="11111111"):
+    name = "uniform" if ratio is None else f"r{ratio:.0%}"
+    config = base(seed, source) | {
+        "algorithm": {"name": algorithm},
+        "replay_init": {"name": replay},
+        "offline_ratio": {"name": name, "value": ratio},
+    }
+    directory = RunDirectory(
+        root / config["dataset"]["name"] / algorithm / f"{replay}-{name}-{code}" / f"seed-{seed}"
+    )
+    directory.start(config, {})
+    rows = zip([0, *STEPS], [50.0, *scores], strict=True)
+    for env_steps, score in rows:
+        row = {"phase": "finetune", "step": SWITCH + env_steps, "env_steps": env_steps, "score": score}
+        directory.append(records.EVAL, row)
+    online = float(scores[-1])
+    directory.finish(
+        {
+            "offline_score": 50.0,
+            "online_score": online,
+            "delta": online - 50.0,
+            "collapse": collapse.summarise(STEPS, np.array(scores), 50.0, window=500),
+        }
+    )
+    return directory
+
+
+def cells(table):
+    """The text of a table, row by row."""
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_one_seed_is_a_row_of_its_numbers(tmp_path):
+    finetune(tmp_path, "td3", [10.0, 60.0, 70.0])
+    (table,) = finetuning_tables(collect(tmp_path).finetunings)
+    # Windowed over 500 env steps: (50 + 10) / 2 at 500, and less where 10 lies within the window.
+    assert cells(table) == [
+        ["TD3", "offline", "50.0", "70.0", "+20.0", table.columns[5]._cells[0], "869", "1"]
+    ]
+    assert float(table.columns[5]._cells[0]) == pytest.approx(22.2, abs=0.05)
+
+
+def test_seeds_are_averaged_with_their_standard_deviation(tmp_path):
+    for seed, online in enumerate([60.0, 70.0, 80.0]):
+        finetune(tmp_path, "td3", [50.0, 55.0, online], seed=seed)
+    ((*_, online, delta, _depth, recovery, seeds),) = cells(
+        finetuning_tables(collect(tmp_path).finetunings)[0]
+    )
+    assert (online, delta, recovery, seeds) == ("70.0 ± 10.0", "+20.0 ± 10.0", "0", "3")
+
+
+def test_recovery_that_never_came_is_said(tmp_path):
+    finetune(tmp_path, "td3", [10.0, 10.0, 10.0])
+    finetune(tmp_path, "td3_c", [10.0, 10.0, 10.0], seed=0)
+    finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=1)
+    finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=2)
+    td3, td3_c = cells(finetuning_tables(collect(tmp_path).finetunings)[0])
+    assert td3[-2] == "never"
+    assert td3_c[-2] == "0 (1 of 3 never)"
+
+
+def test_settings_that_differ_in_something_unseen_are_never_averaged(tmp_path):
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], code="aaaaaaaa")
+    finetune(tmp_path, "td3", [50.0, 50.0, 80.0], code="bbbbbbbb")
+    rows = cells(finetuning_tables(collect(tmp_path).finetunings)[0])
+    assert [row[0] for row in rows] == ["TD3 aaaaaaaa", "TD3 bbbbbbbb"]
+    assert [row[3] for row in rows] == ["60.0", "80.0"]
+
+
+def test_regenerated_data_is_a_table_of_its_own_and_labelled(tmp_path):
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], source="regenerated")
+    titles = [str(table.title) for table in finetuning_tables(collect(tmp_path).finetunings)]
+    assert titles == ["hopper", "regen-hopper (regenerated data, not D4RL's)"]
+
+
+def test_the_ratio_is_shown_only_where_there_is_one(tmp_path):
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
+    assert "share" not in str([c.header for c in finetuning_tables(collect(tmp_path).finetunings)[0].columns])
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], ratio=0.25)
+    assert [row[2] for row in cells(finetuning_tables(collect(tmp_path).finetunings)[0])] == [
+        "uniform",
+        "25%",
+    ]
+
+
+def test_a_run_finds_its_own_pretraining(tmp_path):
+    for seed in (0, 1):
+        pretrain(tmp_path, seed)
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], seed=1)
+    (finetuning,) = collect(tmp_path).finetunings
+    assert finetuning.pretraining is not None
+    assert finetuning.pretraining.config["seed"] == 1
+    assert finetuning.pretraining_curve[0].tolist() == [500, 1000]
+
+
+def test_unfinished_runs_are_counted_and_left_out(tmp_path):
+    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
+    finetune(tmp_path, "td3_c", [50.0, 50.0, 60.0]).start(base(0, "d4rl"), {})
+    collection = collect(tmp_path)
+    assert [f.algorithm for f in collection.finetunings] == ["td3"]
+    assert dict(collection.unfinished) == {"RUNNING": 1}
+
+
+def test_the_figure_draws_the_mean_of_the_seeds_from_the_switch_on(tmp_path):
+    for seed, online in enumerate([60.0, 80.0]):
+        pretrain(tmp_path, seed)
+        finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed)
+        finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed, replay="empty")
+    axes = learning_curves(collect(tmp_path).finetunings).axes
+    assert [a.get_title() for a in axes] == ["replay starts with the offline data", "replay starts empty"]
+    lines = [line for line in axes[0].get_lines() if line.get_color() == COLORS["td3"]]
+    (mean,) = [line for line in lines if line.get_alpha() is None]
+    assert len(lines) == 3
+    assert np.asarray(mean.get_xdata()).tolist() == [1000, 1500, 2000, 2500]
+    assert np.asarray(mean.get_ydata()).tolist() == [50.0, 40.0, 45.0, 70.0]
+
+
+def test_the_command_prints_tables_and_the_path_of_a_png(tmp_path, capsys):
+    finetune(tmp_path / "runs", "td3", [10.0, 60.0, 70.0])
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "figures")]) == 0
+    out = capsys.readouterr().out
+    path = tmp_path / "figures" / "learning_curves.png"
+    assert "TD3" in out
+    assert f"learning curves: {path}" in out
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_nothing_finished_and_no_directory_are_told_apart(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "is not a directory" in capsys.readouterr().err
+
+
+def test_a_run_without_an_offline_score_is_a_row_of_dashes():
+    config = base(0, "d4rl") | {
+        "pretrain": {"updates": 0, "algorithm": {"name": "td3_bc"}},
+        "algorithm": {"name": "td3"},
+        "replay_init": {"name": "empty"},
+        "offline_ratio": {"name": "uniform", "value": None},
+    }
+    from pathlib import Path
+
+    from analysis.collect import Finetuning
+
+    result = {"offline_score": None, "online_score": 30.0, "delta": None, "collapse": None}
+    run = SimpleNamespace(path=Path("hopper/td3/x/seed-0"), config=config, result=result)
+    (table,) = finetuning_tables([Finetuning(run, None)])
+    assert table.title == "hopper from scratch"
+    assert cells(table) == [["TD3", "empty", "–", "30.0", "–", "–", "–", "1"]]
+
+
+def test_the_analysis_never_imports_jax():
+    code = "import sys, analysis.__main__; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
