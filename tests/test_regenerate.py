@@ -55,6 +55,7 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for task, sizes in SIZES.items():
         random_policy(directory / f"{task}-medium.npz", *sizes)
     monkeypatch.setattr(regenerate, "POLICIES", directory)
+    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 4)  # making them takes longer than stepping them here
     return directory
 
 
