@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.collect import Finetuning, by_dataset, by_setting, display_name, labels
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -33,7 +35,6 @@ STYLE = {
     "grid.color": "0.92",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "figure.constrained_layout.use": True,
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
 }
@@ -57,8 +58,8 @@ def learning_curves(finetunings: Sequence[Finetuning]) -> Figure:
     arms = list(dict.fromkeys((f.replay_init, f.offline_ratio) for f in finetunings))
     width = COLUMN_WIDTH if len(arms) == 1 else PAGE_WIDTH
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, PANEL_HEIGHT * len(datasets) + 0.45))
-        figure.get_layout_engine().set(wspace=0.06)
+        size = (width, PANEL_HEIGHT * len(datasets) + 0.45)
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = figure.subplots(len(datasets), len(arms), sharex="row", sharey="row", squeeze=False)
         legend: dict[str, Line2D] = {}
         for row, (dataset, runs) in enumerate(datasets.items()):

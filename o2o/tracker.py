@@ -118,7 +118,7 @@ def open_tracker(
         if online and not _unreachable:
             try:
                 run = init("online")
-            except wandb.errors.Error as error:
+            except wandb.Error as error:
                 _unreachable = True
                 reason = " ".join(str(error).split())
                 logger.warning("tracker: wandb is not reachable (%s); tracking offline", reason)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from analysis.__main__ import main
-from analysis.collect import collect
+from analysis.collect import Finetuning, collect
 from analysis.figures import COLORS, learning_curves
 from analysis.tables import finetuning_tables
 from o2o import collapse, records
@@ -76,11 +76,9 @@ def cells(table):
 def test_one_seed_is_a_row_of_its_numbers(tmp_path):
     finetune(tmp_path, "td3", [10.0, 60.0, 70.0])
     (table,) = finetuning_tables(collect(tmp_path).finetunings)
-    # Windowed over 500 env steps: (50 + 10) / 2 at 500, and less where 10 lies within the window.
-    assert cells(table) == [
-        ["TD3", "offline", "50.0", "70.0", "+20.0", table.columns[5]._cells[0], "869", "1"]
-    ]
-    assert float(table.columns[5]._cells[0]) == pytest.approx(22.2, abs=0.05)
+    # 50 falls to 10 by 8 per hundred steps and climbs to 60 by 10 per hundred. The window of 500 is lowest where its
+    # ends are level, at 32.2 with 10 between them: a mean of 21.1. It is back above 48 at 1 148.
+    assert cells(table) == [["TD3", "offline", "50.0", "70.0", "+20.0", "28.9", "1\u202f148", "1"]]
 
 
 def test_seeds_are_averaged_with_their_standard_deviation(tmp_path):
@@ -183,10 +181,6 @@ def test_a_run_without_an_offline_score_is_a_row_of_dashes():
         "replay_init": {"name": "empty"},
         "offline_ratio": {"name": "uniform", "value": None},
     }
-    from pathlib import Path
-
-    from analysis.collect import Finetuning
-
     result = {"offline_score": None, "online_score": 30.0, "delta": None, "collapse": None}
     run = SimpleNamespace(path=Path("hopper/td3/x/seed-0"), config=config, result=result)
     (table,) = finetuning_tables([Finetuning(run, None)])
@@ -196,4 +190,4 @@ def test_a_run_without_an_offline_score_is_a_row_of_dashes():
 
 def test_the_analysis_never_imports_jax():
     code = "import sys, analysis.__main__; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    subprocess.run([sys.executable, "-c", code], check=True)
