@@ -32,18 +32,12 @@ def main() -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     except Exception as error:
-        problems = _problems(error)
+        problems = getattr(error, "problems", None)  # a ConfigError, whose module would import JAX for --help
         if problems is None:
             raise
         print("\n".join(problems), file=sys.stderr)
         return 2
     return 0
-
-
-def _problems(error: Exception) -> list[str] | None:
-    """The problems of a `ConfigError`; None for any other error. It exists only where o2o was imported."""
-    loaded = sys.modules.get("o2o.config")
-    return error.problems if loaded and isinstance(error, loaded.ConfigError) else None
 
 
 def _composition_problem(error: Exception) -> str:

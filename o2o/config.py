@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from o2o.reading import BROKEN, MISSING, Reader, annotations, shown, suggestion
+from o2o.reading import BROKEN, MISSING, Reader, hints_of, shown, suggestion
 from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
 
 Composed = DictConfig
@@ -255,25 +255,22 @@ def algorithm_name(algorithm: Algorithm) -> str:
 
 
 def _plain(value: Any) -> Any:
+    from o2o.algorithms import ALGORITHMS
+
     if is_dataclass(value):
         tree = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        return {"name": algorithm_name(value), **tree} if _is_algorithm(value) else tree
+        names = [name for name, cls in ALGORITHMS.items() if type(value) is cls]
+        return {"name": names[0], **tree} if names else tree
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _is_algorithm(value: object) -> bool:
-    from o2o.algorithms import ALGORITHMS
-
-    return type(value) in ALGORITHMS.values()
 
 
 def _read(reader: Reader, tree: dict[str, Any]) -> Config:
     conventions = tree.get("conventions")
     if isinstance(conventions, Mapping):
         tree["conventions"] = conventions.get("name", MISSING)
-    hints = annotations(Config)
+    hints = hints_of(Config)
     shared = {key: reader.value(hints[key], tree.pop(key, MISSING), key) for key in SHARED}
     pretrain = tree.pop("pretrain", MISSING)
     offline = MISSING

@@ -48,7 +48,7 @@ def shown(value: Any) -> str:
 
 
 @functools.cache
-def annotations(cls: type) -> dict[str, Any]:
+def hints_of(cls: type) -> dict[str, Any]:
     """The annotations of a dataclass, evaluated, with their ranges."""
     return typing.get_type_hints(cls, include_extras=True)
 
@@ -77,7 +77,7 @@ class Reader:
             absent = [option for option in names if option not in tree and option not in given]
             near = suggestion(name, absent) or suggestion(name, names) or f"; known are {', '.join(names)}"
             self.note(f"{_join(key, name)} is not a key{near}")
-        hints = annotations(cls)
+        hints = hints_of(cls)
         values = dict(given)
         for field in dataclasses.fields(cls):
             optional = field.default is not dataclasses.MISSING

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.o2o.grammar import expand
 
 
 class PlanningSweeper(Sweeper):
@@ -30,15 +34,15 @@ class PlanningSweeper(Sweeper):
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed."""
         from o2o.sweep import plan
 
-        def compose(overrides: list[str]) -> DictConfig:
-            return self.loader.load_sweep_config(self.config, overrides)
-
-        planned = plan.make(arguments, self.grids, compose, self.loader.get_group_options)
+        products = expand(arguments, self.grids, self.loader.get_group_options)
+        planned = plan.make(products, partial(self.loader.load_sweep_config, self.config))
         print(planned.text(), flush=True)
-        if planned.dry_run:
+        if planned.dry_run or not planned.to_run:
             return []
         returns = self.launcher.launch([run.overrides for run in planned.to_run], initial_job_idx=0)
-        if failures := plan.failures(planned.to_run, returns):
-            print(failures, file=sys.stderr)
+        # A failed job does not raise: Hydra keeps its exception as what it returned.
+        errors = [job._return_value if job.status is JobStatus.FAILED else None for job in returns]
+        if report := plan.failures(planned.to_run, errors):
+            print(report, file=sys.stderr)
             sys.exit(1)
         return returns

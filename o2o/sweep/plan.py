@@ -1,8 +1,8 @@
 """From a command line to the runs that are still to be done.
 
-A plan is made in four steps: **expand** the command line and the preset's grids into cells (all keys but the
-seed), **compose** each cell once and check all of its runs, **dedupe** by identity, and **leave out** what is
-done. All bad cells are reported together, before anything runs.
+A plan is made in four steps: **expand** products of overrides into cells (all keys but the seed), **compose** each
+cell once and check all of its runs, **dedupe** by identity, and **leave out** what is done. All bad cells are
+reported together, before anything runs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
-from hydra.core.utils import JobReturn, JobStatus
+import yaml
 
 from o2o import datasets
 from o2o.config import Composed, Config, ConfigError, build, plain
@@ -110,24 +107,16 @@ class Plan:
                 yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
 
 
-def make(
-    arguments: Sequence[str],
-    grids: Sequence[dict[str, Any]],
-    compose: Callable[[list[str]], Composed],
-    group_options: Callable[[str], list[str]],
-) -> Plan:
-    """The plan of a command line and a preset's grids.
+def make(products: Sequence[Axes], compose: Callable[[list[str]], Composed]) -> Plan:
+    """The plan of a union of products.
 
     Args:
-        arguments: overrides as they stand on the command line, sweeps among them.
-        grids: products of {override: values} whose union is asked for; the command line wins over their keys.
+        products: what is to be run, as the command line and a preset's grids ask for it.
         compose: makes the configuration of a list of overrides without sweeps, as the launcher does.
-        group_options: the options of a configuration group, for glob(…).
 
     Raises:
         ConfigError: with the problems of all cells.
     """
-    products = [_axes(grid, arguments, group_options) for grid in grids or [{}]]
     cells = [cell for axes in products for cell in _cells(axes)]
     runs: dict[str, PlannedRun] = {}
     problems: dict[str, list[str]] = {}
@@ -147,12 +136,12 @@ def make(
     )
 
 
-def failures(runs: Sequence[PlannedRun], returns: Sequence[JobReturn]) -> str:
+def failures(runs: Sequence[PlannedRun], errors: Sequence[BaseException | None]) -> str:
     """Which runs failed and why, in a line or two each; empty if none did."""
     failed = [
-        f"  {run.directory}\n    {_reason(result._return_value)}"
-        for run, result in zip(runs, returns, strict=True)
-        if result.status is not JobStatus.COMPLETED
+        f"  {run.directory}\n    {_reason(error)}"
+        for run, error in zip(runs, errors, strict=True)
+        if error is not None
     ]
     return "\n".join([f"{len(failed)} of {_count(len(runs), 'run')} failed:", *failed]) if failed else ""
 
@@ -175,7 +164,7 @@ def _runs(
         overrides, tree["seed"] = cell.overrides, default
         if word != DEFAULT_SEED:
             overrides = [*overrides, word]
-            tree["seed"] = OverridesParser.create().parse_override(word).value()
+            tree["seed"] = yaml.safe_load(word.partition("=")[2])
         try:
             config = build(tree)
             yield PlannedRun(
@@ -186,56 +175,6 @@ def _runs(
                 labels = problems.setdefault(problem, [])
                 if cell.label not in labels:
                     labels.append(cell.label)
-
-
-def _axes(grid: dict[str, Any], arguments: Sequence[str], group_options: Callable[[str], list[str]]) -> Axes:
-    parser = OverridesParser.create()
-    axes: Axes = {}
-    for override in parser.parse_overrides([*_grid_words(grid), *arguments]):
-        key = override.get_key_element().lstrip("+")
-        if key == "experiment" and override.is_sweep_override():
-            raise ConfigError(
-                [
-                    f"{override.input_line}: an experiment is a grid of its own, so one cannot sweep over "
-                    "several; start them one after the other (what they share is run once)"
-                ]
-            )
-        axes.pop(key, None)  # the later word wins, and stands later
-        axes[key] = _words(override, group_options)
-    return axes
-
-
-def _grid_words(grid: dict[str, Any]) -> list[str]:
-    for key in grid:
-        if key == "experiment" or key.startswith(("hydra.", "hydra/")):
-            raise ConfigError([f"hydra.sweeper.grids: {key} cannot be swept; say it on the command line"])
-    return [
-        f"{key}={','.join(map(_word, values)) if isinstance(values, list) else _word(values)}"
-        for key, values in grid.items()
-    ]
-
-
-def _word(value: Any) -> str:
-    """A value as the command line has it; text stands as it is and may be a sweep, as `range(10)`."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_word(item)}' for key, item in value.items())}}}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _words(override: Override, group_options: Callable[[str], list[str]]) -> list[str]:
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        raise ConfigError(
-            [f"{override.input_line}: only lists, range(…), choice(…) and glob(…) can be swept"]
-        )
-    value = override.value()
-    if isinstance(value, Glob):
-        return [f"{key}={option}" for option in value.filter(group_options(override.key_or_group))]
-    return [f"{key}={item}" for item in override.sweep_string_iterator()]
 
 
 def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
@@ -262,7 +201,7 @@ def _located(problem: str, labels: list[str], cells: int) -> str:
     return f"{problem}\n  in {'; '.join(labels[:3])}{more}"
 
 
-def _reason(error: BaseException | None) -> str:
+def _reason(error: BaseException) -> str:
     text = str(error).strip()
     return (
         text.replace("\n", "\n    ") if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,73 @@
+"""Hydra's override grammar: the sweeps of a command line, joined with a preset's grids, as lists of plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import ConfigCompositionException
+
+
+def expand(
+    arguments: Sequence[str], grids: Sequence[dict[str, Any]], options: Callable[[str], list[str]]
+) -> list[dict[str, list[str]]]:
+    """One product for each grid: key to its overrides, one where the key is not swept.
+
+    Args:
+        arguments: the command line; it wins over a grid's same key.
+        grids: of {override: values}, where the values are a list, or one value, or one of Hydra's sweeps as text.
+        options: of a configuration group, for glob(…).
+    """
+    return [_axes([*_grid_words(grid), *arguments], options) for grid in grids or [{}]]
+
+
+def _axes(words: list[str], options: Callable[[str], list[str]]) -> dict[str, list[str]]:
+    axes: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(words):
+        key = override.get_key_element().lstrip("+")
+        if key == "experiment" and override.is_sweep_override():
+            raise ConfigCompositionException(
+                f"{override.input_line}: an experiment is a grid of its own, so one cannot sweep over several. "
+                "Start them one after the other; what they share is run once."
+            )
+        axes.pop(key, None)  # the later word wins, and stands later
+        axes[key] = _choices(override, options)
+    return axes
+
+
+def _choices(override: Override, options: Callable[[str], list[str]]) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        raise ConfigCompositionException(
+            f"{override.input_line}: only lists, range(…), choice(…) and glob(…) can be swept."
+        )
+    value = override.value()
+    if isinstance(value, Glob):
+        return [f"{key}={option}" for option in value.filter(options(override.key_or_group))]
+    return [f"{key}={item}" for item in override.sweep_string_iterator()]
+
+
+def _grid_words(grid: dict[str, Any]) -> list[str]:
+    for key in grid:
+        if key == "experiment" or key.startswith(("hydra.", "hydra/")):
+            raise ConfigCompositionException(
+                f"hydra.sweeper.grids: {key} cannot be swept. Say it on the command line."
+            )
+    return [
+        f"{key}={','.join(map(_word, values)) if isinstance(values, list) else _word(values)}"
+        for key, values in grid.items()
+    ]
+
+
+def _word(value: Any) -> str:
+    """A value as the command line has it; text stands as it is."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_word(item)}' for key, item in value.items())}}}"
+    return value if isinstance(value, str) else json.dumps(value)

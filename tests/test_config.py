@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from o2o.algorithms import ALGORITHMS
+from o2o.config import ConfigError, build, container, load, plain
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+CONVENTIONS = ("dpg_reduce", "bc_normaliser", "target_noise_shared_in_batch", "delay_target_critic")
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("config", list(overrides)))
+
+
+@pytest.fixture(scope="module")
+def defaults():
+    return composed("dataset=hopper-medium-v2")
+
+
+@pytest.fixture
+def tree(defaults):
+    return copy.deepcopy(defaults)
+
+
+def put(tree, key, value):
+    *groups, last = key.split(".")
+    for group in groups:
+        tree = tree[group]
+    tree[last] = value
+
+
+def problems_of(tree, **changes):
+    for key, value in changes.items():
+        put(tree, key, value)
+    with pytest.raises(ConfigError) as error:
+        build(tree)
+    return error.value.problems
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"dataset={name}" for name in options("dataset") if name != "file"),
+        "dataset=file dataset.path=my.hdf5 dataset.task=hopper",
+        *(f"conventions={name}" for name in options("conventions")),
+        *(f"tracker={name}" for name in options("tracker")),
+        *(f"offline_ratio={name}" for name in options("offline_ratio")),
+        *(f"replay_init={name}" for name in options("replay_init")),
+        *(f"algorithm={name} algorithm@pretrain.algorithm={name}" for name in options("algorithm")),
+    ],
+)
+def test_every_option_of_every_group_builds(override):
+    build(composed(*override.split()))
+
+
+def test_every_registered_algorithm_has_a_file_and_the_other_way_round():
+    assert options("algorithm") == sorted(ALGORITHMS)
+
+
+def test_building_leaves_the_container_as_it_was(tree, defaults):
+    build(tree)
+    assert tree == defaults
+
+
+def test_a_configuration_written_to_a_run_directory_is_read_back_equal(tree, tmp_path):
+    config = build(tree)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(container(config)))
+    assert load(path) == config
+
+
+def test_a_file_of_another_version_is_refused_by_its_name(tree, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**tree, "batch_sise": 3}))
+    with pytest.raises(ConfigError, match="batch_sise is not a key"):
+        load(path)
+
+
+def test_what_stands_once_at_the_top_reaches_both_algorithms(tree):
+    put(tree, "discount", 0.95)
+    put(tree, "network.hidden_sizes", [64, 32])
+    config = build(tree)
+    for algorithm in (config.algorithm, config.pretrain.algorithm):
+        assert algorithm.discount == 0.95
+        assert algorithm.network.hidden_sizes == (64, 32)
+        assert algorithm.learning_rate is config.learning_rate
+
+
+def test_one_choice_of_conventions_sets_both_phases():
+    config = build(composed("dataset=hopper-medium-v2", "conventions=standard", "algorithm=td3_bc"))
+    assert config.conventions == "standard"
+    for algorithm in (config.algorithm, config.pretrain.algorithm):
+        assert algorithm.delay_target_critic
+        assert not algorithm.target_noise_shared_in_batch
+
+
+def test_one_key_of_the_conventions_can_be_overridden_in_one_phase():
+    config = build(composed("dataset=hopper-medium-v2", "algorithm.dpg_reduce=mean"))
+    assert (config.algorithm.dpg_reduce, config.pretrain.algorithm.dpg_reduce) == ("mean", "sum")
+
+
+def test_the_conventions_files_have_the_same_keys():
+    for name in options("conventions"):
+        assert sorted(yaml.safe_load((CONF / f"conventions/{name}.yaml").read_text())) == sorted(
+            ("name", *CONVENTIONS)
+        )
+
+
+def test_the_defaults_are_the_papers(tree):
+    config = build(tree)
+    td3_c = build(composed("dataset=hopper-medium-v2", "algorithm=td3_c")).algorithm
+    assert (config.batch_size, config.discount, config.network.hidden_sizes) == (256, 0.99, (256, 256))
+    assert (config.pretrain.updates, config.finetune.env_steps) == (500_000, 200_000)
+    assert (config.learning_rate.policy, config.learning_rate.critic) == (3e-4, 3e-4)
+    assert (config.replay_init.capacity, config.replay_init.min_size) == (1_000_000, 1000)
+    assert (config.algorithm.target_step, config.algorithm.policy_delay) == (0.005, 2)
+    assert config.pretrain.algorithm.behavior_cloning_alpha == 2.5
+    assert config.algorithm.action_gradient_clip is None
+    assert (td3_c.action_gradient_clip, td3_c.constraint_epsilon) == (1.0, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("batch_sise", 3, r"batch_sise is not a key"),
+        ("algorithm.target_stp", 0.1, r"algorithm\.target_stp is not a key.*target_step"),
+        ("algorithm.discount", 0.9, r"algorithm\.discount is not a key.*set discount"),
+        ("algorithm.name", "td3bc", r"algorithm\.name=td3bc is not one of .*did you mean td3_bc\?"),
+        ("algorithm.dpg_reduce", "summ", r"algorithm\.dpg_reduce=summ .*did you mean sum\?"),
+        ("algorithm.target_step", "abc", r"algorithm\.target_step=abc should be a finite number"),
+        ("discount", True, r"discount=true should be a finite number"),
+        ("discount", float("nan"), r"discount=nan should be a finite number"),
+        ("batch_size", 2.5, r"batch_size=2\.5 should be a whole number"),
+        ("batch_size", None, r"batch_size=null should be a whole number"),
+        ("seed", False, r"seed=false should be a whole number"),
+        ("launch.redo", 1, r"launch\.redo=1 should be true or false"),
+        ("dataset.task", 3, r"dataset\.task=3 should be text"),
+        ("dataset.task", "???", r"dataset\.task is missing"),
+        ("network.hidden_sizes", 256, r"network\.hidden_sizes=256 should be a list"),
+        ("network.hidden_sizes", [256, "x"], r"network\.hidden_sizes\[1\]=x should be a whole number"),
+        ("evaluation.online_intervals", [[1, 2, 3]], r"online_intervals\[0\]=.* should have 2 items"),
+        ("finetune", 3, r"finetune=3 should be a group of keys: env_steps"),
+        ("pretrain.algorithm", "???", r"pretrain\.algorithm"),
+        ("seed", -1, r"seed=-1 is out of range: it must be at least 0"),
+        ("network.hidden_sizes", [256, 0], r"network\.hidden_sizes\[1\]=0 is out of range"),
+        ("algorithm.target_step", 1.5, r"target_step=1\.5 is out of range: it must be above 0 and at most 1"),
+        ("dataset.name", "../x", r"dataset\.name=\.\./x names a folder"),
+        ("dataset.task", "hoper", r"dataset\.task=hoper .*did you mean hopper\?.*dataset\.reference_min"),
+        ("dataset.quality", None, r"dataset\.quality is missing"),
+        ("dataset.reference_min", 1.0, r"reference_min and dataset\.reference_max belong together"),
+        ("offline_ratio.value", 0.001, r"rounds to 0 offline rows"),
+        ("pretrain.updates", 0, r"from scratch.*add replay_init=empty"),
+        ("replay_init.min_size", 2_000_000, r"replay_init\.min_size=2000000 is above replay_init\.capacity"),
+        ("evaluation.online_intervals", [[10, 1], [10, 2]], r"\[10, 10\] should increase"),
+    ],
+)
+def test_a_mistake_is_told_with_its_key_its_value_and_the_way_out(tree, key, value, problem):
+    problems = problems_of(tree, **{key: value})
+    assert len(problems) == 1
+    assert re.search(problem, problems[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"replay_init.preload": False, "offline_ratio.value": 0.5}, "offline_ratio.value=0.5 needs"),
+        ({"pretrain.updates": 0, "replay_init.preload": False, "finetune.env_steps": 0}, "nothing to do"),
+        ({"replay_init.preload": False, "batch_size": 2000}, "batch_size=2000 is above replay_init.min_size"),
+        ({"replay_init.preload": False, "finetune.env_steps": 500}, "updates would never begin"),
+        ({"dataset.source": "file"}, "dataset.path is missing"),
+        ({"dataset.reference_min": 2.0, "dataset.reference_max": 1.0}, "should be below"),
+    ],
+)
+def test_a_contradiction_between_keys_is_told(tree, changes, problem):
+    assert any(problem in told for told in problems_of(tree, **changes))
+
+
+def test_an_algorithm_of_another_family_cannot_take_over_a_pretraining():
+    tree = composed("dataset=hopper-medium-v2", "algorithm=sac")
+    assert "algorithm=sac cannot take over what td3_bc pretrained" in problems_of(tree)[0]
+
+
+def test_ranges_and_contradictions_are_told_all_together(tree):
+    changes = {"batch_size": 0, "discount": 2, "pretrain.updates": 0, "evaluation.online_intervals": [[5, 0]]}
+    assert len(problems_of(tree, **changes)) == 4
+
+
+def test_names_and_types_are_told_all_together(tree):
+    assert len(problems_of(tree, batch_sise=1, discount="x", **{"algorithm.policy_delay": "y"})) == 3
+
+
+def test_a_missing_key_is_told(tree):
+    del tree["finetune"]["env_steps"]
+    assert problems_of(tree) == ["finetune.env_steps is missing: set finetune.env_steps=…"]
+
+
+def test_whole_numbers_do_for_floats_and_whole_floats_for_integers(tree):
+    put(tree, "discount", 1)
+    put(tree, "finetune.env_steps", 2e5)
+    config = build(tree)
+    assert type(config.discount) is float
+    assert type(config.finetune.env_steps) is int
+
+
+def test_a_task_of_ones_own_needs_its_reference_returns_only(tree):
+    for key, value in {"task": "Swimmer-v4", "reference_min": 0.0, "reference_max": 100.0}.items():
+        put(tree, f"dataset.{key}", value)
+    assert build(tree).dataset.task == "Swimmer-v4"
+
+
+def test_a_configuration_can_be_hashed_and_not_changed(tree):
+    config = build(tree)
+    hash(config)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
