@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from o2o.config import EXECUTION, ConfigError, build, plain
+from o2o.sweep import identity as identities
+from o2o.sweep.identity import (
+    cell_hash,
+    code_hash,
+    describe,
+    identity,
+    pretrain_directory,
+    pretrain_identity,
+    run_directory,
+    science,
+)
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("config", ["dataset=hopper-medium-v2", *overrides]))
+
+
+TREE = composed("algorithm=td3_c", "replay_init=empty")
+
+# Another legal value of each key of the science; `pretrained` where the pretraining is another one too.
+SCIENCE = {
+    "seed": (1, True),
+    "batch_size": (128, True),
+    "discount": (0.95, True),
+    "learning_rate.policy": (1e-3, True),
+    "learning_rate.critic": (1e-3, True),
+    "network.hidden_sizes": ([256], True),
+    "dataset.name": ("hopper-medium-replay-v2", True),
+    "dataset.task": ("ant", True),
+    "dataset.rows": (7, True),
+    "dataset.quality": ("expert", True),
+    "pretrain.updates": (10, True),
+    "pretrain.algorithm.behavior_cloning_alpha": (1.0, True),
+    "pretrain.algorithm.bc_normaliser": ("mean_abs_dqda", True),
+    "algorithm.constraint_epsilon": (1e-4, False),
+    "algorithm.action_gradient_clip": (None, False),
+    "algorithm.dual": ("exp", False),
+    "finetune.env_steps": (1000, False),
+    "finetune.reset_optimizers": (True, False),
+    "finetune.reset_targets": (True, False),
+    "replay_init.preload": (True, False),
+    "replay_init.capacity": (5000, False),
+    "replay_init.min_size": (500, False),
+    "evaluation.episodes": (5, False),
+    "evaluation.online_intervals": ([], False),
+}
+EXECUTED = {
+    "paths.data": "/elsewhere",
+    "tracker.mode": "offline",
+    "tracker.project": "other",
+    "launch.seeds_per_job": 10,
+    "launch.redo": True,
+    "launch.dry_run": True,
+    "records.interval": 5,
+    "checkpoint.interval_seconds": 1,
+    "device.platform": "cpu",
+}
+LABELS = {"conventions.name": "mine", "replay_init.name": "mine", "offline_ratio.name": "mine"}
+
+
+def changed(**changes):
+    tree = json.loads(json.dumps(TREE))
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        node = tree
+        for group in groups:
+            node = node[group]
+        node[last] = value
+    return build(tree)
+
+
+def shuffled(draw, tree):
+    if not isinstance(tree, dict):
+        return tree
+    return {key: shuffled(draw, tree[key]) for key in draw(st.permutations(list(tree)))}
+
+
+def as_floats(draw, value):
+    """Whole numbers written as floats and the other way round, here and there."""
+    if isinstance(value, dict):
+        return {key: as_floats(draw, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_floats(draw, item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        return draw(st.sampled_from([int, float]))(value)
+    return value
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_order_of_keys_and_form_of_numbers_change_nothing(data):
+    written_otherwise = build(as_floats(data.draw, shuffled(data.draw, TREE)))
+    assert identity(written_otherwise) == identity(build(TREE))
+    assert run_directory(written_otherwise) == run_directory(build(TREE))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.dictionaries(st.sampled_from(sorted(EXECUTED)), st.none()))
+def test_how_and_where_it_runs_changes_nothing(keys):
+    config = changed(**{key: EXECUTED[key] for key in keys})
+    assert (identity(config), run_directory(config)) == (identity(build(TREE)), run_directory(build(TREE)))
+
+
+def test_the_execution_keys_tried_are_all_there_are():
+    tried = {key.partition(".")[0] for key in EXECUTED}
+    assert tried == set(EXECUTION)
+
+
+@pytest.mark.parametrize("key", LABELS)
+def test_a_label_changes_nothing(key):
+    config = changed(**{key: LABELS[key]})
+    assert (identity(config), run_directory(config)) == (identity(build(TREE)), run_directory(build(TREE)))
+
+
+@pytest.mark.parametrize("key", SCIENCE)
+def test_any_key_of_the_science_makes_another_run(key):
+    value, pretrained = SCIENCE[key]
+    config, base = changed(**{key: value}), build(TREE)
+    assert identity(config) != identity(base)
+    assert run_directory(config) != run_directory(base)
+    assert (pretrain_identity(config) != pretrain_identity(base)) == pretrained
+    assert (pretrain_directory(config) != pretrain_directory(base)) == pretrained
+
+
+@settings(deadline=None, max_examples=50)
+@given(*[st.dictionaries(st.sampled_from(sorted(SCIENCE)), st.none(), max_size=3)] * 2)
+def test_different_runs_have_different_directories(one, other):
+    a, b = (changed(**{key: SCIENCE[key][0] for key in keys}) for keys in (one, other))
+    assert (science(a) == science(b)) == (run_directory(a) == run_directory(b))
+    assert (identity(a) == identity(b)) == (run_directory(a) == run_directory(b))
+
+
+def test_the_ratio_is_science_whatever_its_name():
+    r50, by_value = (
+        build(composed("offline_ratio=r50")),
+        build(composed("offline_ratio.value=0.5")),
+    )
+    assert identity(r50) == identity(by_value) != identity(build(composed()))
+    assert "offline-r50-" in str(run_directory(by_value))
+
+
+def test_runs_that_differ_in_their_seed_share_the_folder_above():
+    one, other = build(TREE), changed(seed=7)
+    assert cell_hash(one) == cell_hash(other)
+    assert run_directory(one).parent == run_directory(other).parent
+    assert (run_directory(one).name, run_directory(other).name) == ("seed-0", "seed-7")
+
+
+def test_the_directory_is_the_designs():
+    config = build(composed("algorithm=td3_bc", "paths.runs=here"))
+    assert run_directory(config) == Path(
+        f"here/hopper-medium-v2/td3_bc/offline-uniform-{cell_hash(config)[:8]}/seed-0"
+    )
+    pretrain = pretrain_directory(config)
+    assert pretrain is not None
+    assert pretrain.parts[:3] == ("here", "hopper-medium-v2", "pretrain")
+    assert pretrain.parts[3].startswith("td3_bc-")
+    assert pretrain.name == "seed-0"
+
+
+def test_arms_share_one_pretraining():
+    arms = [
+        build(composed(*words))
+        for words in (["algorithm=td3"], ["algorithm=td3_bc", "evaluation.episodes=3"], ["replay_init=empty"])
+    ]
+    assert len({pretrain_identity(arm) for arm in arms}) == 1
+    assert len({identity(arm) for arm in arms}) == 3
+
+
+def test_from_scratch_a_run_has_a_task_and_no_dataset_or_pretraining():
+    scratch = ["pretrain.updates=0", "replay_init=empty"]
+    one, other = (
+        build(composed(*scratch)),
+        build(composed(*scratch, "dataset=hopper-medium-replay-v2", "algorithm@pretrain.algorithm=sac")),
+    )
+    assert identity(one) == identity(other)
+    assert identity(one) != identity(build(composed(*scratch, "dataset=ant-medium-v2")))
+    assert pretrain_identity(one) is None
+    assert pretrain_directory(one) is None
+    assert "hopper" in run_directory(one).parts
+
+
+def test_without_finetuning_a_run_is_its_pretraining():
+    config = build(composed("finetune.env_steps=0", "algorithm=td3_c"))
+    finetuned = build(composed())
+    assert identity(config) == pretrain_identity(config) == pretrain_identity(finetuned)
+    assert run_directory(config) == pretrain_directory(config) == pretrain_directory(finetuned)
+
+
+def test_a_file_is_known_by_its_content_and_not_its_place(tmp_path):
+    def of(name, content):
+        (tmp_path / name).write_bytes(content)
+        return build(composed("dataset=file", f"dataset.path={tmp_path / name}", "dataset.task=ant"))
+
+    assert identity(of("a", b"rows")) == identity(of("b", b"rows"))
+    assert identity(of("a", b"rows")) != identity(of("c", b"other rows"))
+
+
+def test_a_file_that_is_not_there_is_told():
+    config = build(composed("dataset=file", "dataset.path=no.hdf5", "dataset.task=ant"))
+    with pytest.raises(ConfigError, match=r"dataset\.path=no\.hdf5 cannot be read"):
+        identity(config)
+
+
+def test_regenerated_data_are_known_by_their_recipe(monkeypatch):
+    config = build(composed("dataset=regen-hopper-medium"))
+    seen = set()
+    for policy in ("one", "other"):
+        monkeypatch.setattr(identities, "_recipe", lambda dataset, policy=policy: {"policy": policy})
+        seen.add(identity(config))
+    assert len(seen) == 2
+
+
+def test_what_is_written_of_a_run_is_its_identity_its_code_and_its_science():
+    config = build(TREE)
+    written = json.loads(json.dumps(describe(config)))
+    assert written == {"identity": identity(config), "code_hash": code_hash(), "science": science(config)}

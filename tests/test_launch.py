@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import o2o
+from o2o.config import ConfigError, container
+from o2o.records import RESULT
+from o2o.sweep.identity import run_directory
+
+ROOT = Path(__file__).resolve().parent.parent
+DATASET = "dataset=hopper-medium-v2"
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch, capsys):
+    """Runs the command line in this process with a stand-in for training; gives code, output and errors."""
+    monkeypatch.setenv("O2O_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("O2O_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # launch.py sets it; so it is restored
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["launch.py", *arguments])
+        call.ran = []
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "launch.py"), run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    def run(config):
+        call.ran.append(config)
+        if config.seed in call.raises:
+            raise call.raises[config.seed]
+        directory = run_directory(config)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / RESULT).write_text("{}")
+
+    call.raises = {}
+    stand_in = types.ModuleType("o2o.experiment")
+    monkeypatch.setattr(stand_in, "run", run, raising=False)
+    monkeypatch.setitem(sys.modules, "o2o.experiment", stand_in)
+    monkeypatch.setattr(o2o, "experiment", stand_in, raising=False)
+    return call
+
+
+def test_one_run_is_a_plan_too(launch, tmp_path):
+    code, output, _ = launch(DATASET)
+    assert code == 0
+    assert output.startswith("1 run\n")
+    assert len(launch.ran) == 1
+    assert launch.ran[0].algorithm.target_step == 0.005
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_sweep_runs_every_cell_and_a_second_time_nothing(launch, multirun):
+    command = [*multirun, DATASET, "algorithm=td3,td3_c", "seed=range(2)"]
+    assert launch(*command)[0] == 0
+    assert len(launch.ran) == 4
+    code, output, _ = launch(*command)
+    assert (code, launch.ran) == (0, [])
+    assert "done 4" in output
+
+
+def test_a_dry_run_prints_the_plan_and_runs_nothing(launch, tmp_path):
+    code, output, _ = launch(DATASET, "seed=range(2)", "launch.dry_run=true")
+    assert (code, launch.ran) == (0, [])
+    assert "2 runs" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runs_after_a_failed_one_go_on_and_the_exit_code_says_so(launch):
+    launch.raises = {1: ValueError("diverged"), 2: ConfigError(["dataset: missing"])}
+    code, _, errors = launch(DATASET, "seed=range(4)")
+    assert code == 1
+    assert [config.seed for config in launch.ran] == [0, 1, 2, 3]
+    assert "2 of 4 runs failed" in errors
+    assert "ValueError: diverged" in errors
+    assert "dataset: missing" in errors
+    launch.raises = {}
+    assert launch(DATASET, "seed=range(4)")[0] == 0
+    assert [config.seed for config in launch.ran] == [1, 2]
+
+
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_an_interruption_ends_the_sweep_with_its_own_code(launch, signal, code):
+    launch.raises = {1: signal}
+    assert launch(DATASET, "seed=range(4)")[0] == code
+    assert [config.seed for config in launch.ran] == [0, 1]
+
+
+def test_hydra_leaves_nothing_of_its_own_behind(launch, tmp_path):
+    launch(DATASET)
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {(run_directory(launch.ran[0]) / RESULT).relative_to(tmp_path).as_posix()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_an_experiment_sets_values_and_the_command_line_wins(launch):
+    code, output, _ = launch("experiment=demo", DATASET, "algorithm=td3,td3_bc", "finetune.env_steps=3000")
+    assert code == 0
+    assert "4 runs = 2 replay_init × 2 algorithm" in output
+    first = launch.ran[0]
+    assert (first.pretrain.updates, first.finetune.env_steps) == (60_000, 3000)
+    assert {config.dataset.name for config in launch.ran} == {"hopper-medium-v2"}
+
+
+def test_runs_get_the_configuration_that_was_asked_for(launch):
+    launch(DATASET, "network.hidden_sizes=[64,32],[16]", "algorithm.action_gradient_clip=null,0.5")
+    asked = {(config.network.hidden_sizes, config.algorithm.action_gradient_clip) for config in launch.ran}
+    assert asked == {((64, 32), None), ((64, 32), 0.5), ((16,), None), ((16,), 0.5)}
+    assert container(launch.ran[0])["dataset"]["name"] == "hopper-medium-v2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["algorithm=td3bc"], ["td3_c", "Did you mean td3_bc?"]),
+        (["experiment=demoo"], ["figure1", "Did you mean demo?"]),
+        (["algoritm=td3"], ["Did you mean algorithm?"]),
+        (["algorithm.target_stp=1"], ["Did you mean target_step?"]),
+        (["+batch_sise=3"], ["batch_sise is not a key (did you mean batch_size?)"]),
+        (["discount=2", "batch_size=0"], ["discount=2 is out", "batch_size=0 is out"]),
+        (["seed=abc"], ["seed=abc should be a whole number"]),
+        (["seed=range(3"], ["range(3"]),
+        (["experiment=demo,figure1"], ["an experiment is a grid of its own"]),
+        (["dataset=file"], ["dataset.path is missing", "dataset.task is missing"]),
+    ],
+)
+def test_bad_input_is_told_in_one_screen_without_a_traceback(launch, arguments, said):
+    code, output, errors = launch(DATASET, *arguments)
+    assert (code, launch.ran) == (2, [])
+    for words in said:
+        assert words in errors
+    assert "Traceback" not in output + errors
+    assert len(errors.splitlines()) < 24
+
+
+def test_one_bad_cell_stops_the_sweep_before_anything_runs(launch):
+    code, _, errors = launch(DATASET, "discount=0.9,2", "seed=range(3)")
+    assert (code, launch.ran) == (2, [])
+    assert "in discount=2" in errors
+
+
+@pytest.fixture(scope="module")
+def process():
+    def call(*arguments):
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    return call
+
+
+def test_help_names_every_group_its_options_and_the_common_commands(process):
+    shown = process("launch.py", "--help")
+    assert shown.returncode == 0
+    for group in (
+        "algorithm",
+        "conventions",
+        "dataset",
+        "experiment",
+        "offline_ratio",
+        "replay_init",
+        "tracker",
+    ):
+        options = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+        assert f"{group}: {', '.join(options)}" in shown.stdout
+    assert "algorithm@pretrain.algorithm" in shown.stdout
+    assert "launch.dry_run=true" in shown.stdout
+
+
+def test_help_imports_nothing_heavy(process):
+    listed = process("-X", "importtime", "launch.py", "--help").stderr
+    modules = {line.rpartition("|")[2].strip() for line in listed.splitlines()}
+    assert "hydra" in modules
+    assert modules & {"jax", "flax", "optax", "mujoco", "gymnasium", "h5py", "wandb", "o2o.types"} == set()
+
+
+def test_the_command_line_runs_from_another_directory(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), DATASET, "launch.dry_run=true"],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if not key.startswith("O2O_")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "to run 1, after 1 pretraining" in shown.stdout
+    assert list(tmp_path.iterdir()) == []

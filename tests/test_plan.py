@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+
+from hydra_plugins.o2o.grammar import expand
+from o2o import datasets
+from o2o.config import ConfigError, build, plain
+from o2o.sweep import plan
+from o2o.sweep.identity import code_hash
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+BASE = ["dataset=hopper-medium-v2"]
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plans a command line and grids; `planned.composed` counts the compositions."""
+    monkeypatch.setenv("O2O_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("O2O_DATA", str(tmp_path / "data"))
+
+    def make(*arguments, grids=()):
+        def counted(overrides):
+            make.composed += 1
+            return compose("config", overrides)
+
+        make.composed = 0
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return plan.make(expand([*BASE, *arguments], list(grids), options), counted)
+
+    return make
+
+
+def finish(run, code=None):
+    run.directory.mkdir(parents=True)
+    (run.directory / "result.json").write_text("{}")
+    (run.directory / "identity.json").write_text(json.dumps({"code_hash": code or code_hash()}))
+
+
+def test_the_command_line_is_a_product_of_its_sweeps():
+    (axes,) = expand(["algorithm=td3,td3_c", "seed=range(3)", "discount=0.9"], [], options)
+    assert axes == {
+        "algorithm": ["algorithm=td3", "algorithm=td3_c"],
+        "seed": ["seed=0", "seed=1", "seed=2"],
+        "discount": ["discount=0.9"],
+    }
+
+
+def test_a_glob_is_the_options_of_its_group():
+    (axes,) = expand(["dataset=glob(hopper*)"], [], options)
+    assert axes["dataset"] == ["dataset=hopper-medium-replay-v2", "dataset=hopper-medium-v2"]
+
+
+def test_the_values_of_a_grid_are_lists_single_values_or_sweeps():
+    grid = {
+        "algorithm": ["td3", "td3_bc"],
+        "pretrain.updates": 0,
+        "seed": "range(2)",
+        "network.hidden_sizes": [[64, 64], [32]],
+        "algorithm.action_gradient_clip": [None, 1e-5],
+    }
+    (axes,) = expand([], [grid], options)
+    assert axes["algorithm"] == ["algorithm=td3", "algorithm=td3_bc"]
+    assert axes["pretrain.updates"] == ["pretrain.updates=0"]
+    assert axes["seed"] == ["seed=0", "seed=1"]
+    assert axes["network.hidden_sizes"] == ["network.hidden_sizes=[64,64]", "network.hidden_sizes=[32]"]
+    assert axes["algorithm.action_gradient_clip"] == [
+        "algorithm.action_gradient_clip=null",
+        "algorithm.action_gradient_clip=1e-05",
+    ]
+
+
+def test_the_command_line_wins_over_a_grids_same_key():
+    first, second = expand(["seed=5"], [{"seed": "range(10)", "discount": 0.9}, {"seed": 1}], options)
+    assert first == {"discount": ["discount=0.9"], "seed": ["seed=5"]}
+    assert second == {"seed": ["seed=5"]}
+
+
+@pytest.mark.parametrize("grid", [{"experiment": "demo"}, {"hydra.mode": "RUN"}, {"hydra/launcher": "basic"}])
+def test_a_grid_may_not_choose_what_is_fixed_before_it(grid):
+    with pytest.raises(ConfigCompositionException, match="cannot be swept"):
+        expand([], [grid], options)
+
+
+def test_sweeping_over_experiments_is_refused_with_the_reason():
+    with pytest.raises(ConfigCompositionException, match="an experiment is a grid of its own"):
+        expand(["experiment=demo,figure1"], [], options)
+
+
+def test_a_continuous_sweep_is_refused():
+    with pytest.raises(ConfigCompositionException, match="only lists"):
+        expand(["discount=interval(0,1)"], [], options)
+
+
+def test_a_cell_is_composed_once_for_all_its_seeds(planned):
+    made = planned("algorithm=td3,td3_bc", "seed=range(20)")
+    assert len(made.to_run) == 40
+    assert planned.composed == 2
+
+
+def test_planned_configurations_are_those_that_the_launcher_composes(planned):
+    made = planned("algorithm=td3,td3_c", "seed=3,1", "discount=0.9,1", grids=[{"replay_init": "empty"}])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        launched = [build(plain(compose("config", run.overrides))) for run in made.to_run]
+    assert launched == [run.config for run in made.to_run]
+    assert [repr(config) for config in launched] == [repr(run.config) for run in made.to_run]
+
+
+def test_grids_are_joined_and_runs_asked_for_twice_are_planned_once(planned):
+    grids = [{"algorithm": ["td3", "td3_bc"], "seed": "range(2)"}, {"algorithm": ["td3", "td3_c"]}]
+    made = planned(grids=grids)
+    assert len(made.to_run) == 5
+    assert made.duplicates == 1
+    assert "5 runs = 2 algorithm × 2 seed + 2 algorithm" in made.text()
+    assert "1 duplicate left out" in made.text()
+
+
+def test_what_is_done_is_left_out(planned):
+    finish(planned("seed=1").to_run[0])
+    made = planned("seed=range(3)")
+    assert [run.config.seed for run in made.done] == [1]
+    assert [run.config.seed for run in made.to_run] == [0, 2]
+    assert "done 1 (launch.redo=true" in made.text()
+
+
+def test_results_of_other_code_are_left_out_and_named(planned):
+    finish(planned("seed=1").to_run[0], code="other")
+    assert "done 1, 1 of them under other code" in planned("seed=range(3)").text()
+
+
+def test_redo_runs_again_what_is_done(planned):
+    finish(planned("seed=1").to_run[0])
+    assert [run.config.seed for run in planned("seed=range(2)", "launch.redo=true").to_run] == [0, 1]
+
+
+def test_runs_that_share_a_pretraining_follow_each_other(planned):
+    made = planned("algorithm=td3,td3_bc", "seed=0,1", "dataset=hopper-medium-v2,ant-medium-v2")
+    shared = [run.pretrain_directory for run in made.to_run]
+    assert len(set(shared)) == 4
+    assert sum(a != b for a, b in itertools.pairwise(shared)) == 3
+    assert "to run 8, after 4 pretrainings" in made.text()
+
+
+def test_a_pretraining_that_is_done_is_not_counted(planned):
+    run = planned().to_run[0]
+    run.pretrain_directory.mkdir(parents=True)
+    (run.pretrain_directory / "result.json").write_text("{}")
+    assert "to run 1\n" in planned().text()
+
+
+def test_all_problems_of_all_cells_are_told_once_each_with_their_cells(planned):
+    with pytest.raises(ConfigError) as error:
+        planned(
+            "evaluation.interval=0",
+            "discount=0.9,2",
+            "seed=range(3)",
+            "offline_ratio=r50",
+            "replay_init=offline,empty",
+        )
+    everywhere, *elsewhere = error.value.problems
+    assert everywhere == "evaluation.interval=0 is out of range: it must be above 0"
+    here, there = sorted(elsewhere)
+    assert here.startswith("discount=2 is out of range")
+    assert "discount=2 replay_init=offline; discount=2 replay_init=empty" in here
+    assert there.startswith("offline_ratio.value=0.5 needs offline rows")
+
+
+def test_missing_data_are_reported_and_stop_nothing(planned):
+    text = planned().text()
+    assert "missing data, whose runs will fail: hopper-medium-v2 is not in" in text
+
+
+def test_training_from_scratch_misses_no_data(planned):
+    assert "missing" not in planned("pretrain.updates=0", "replay_init=empty").text()
+
+
+def test_data_that_will_be_generated_are_not_missing(planned, monkeypatch):
+    monkeypatch.setattr("o2o.sweep.identity._recipe", lambda dataset: {})
+    monkeypatch.setattr(datasets, "locate", lambda dataset, directory: None)
+    text = planned("dataset=regen-hopper-medium").text()
+    assert "regen-hopper-medium will be generated first" in text
+    assert "missing" not in text
+
+
+def test_a_seed_that_other_keys_hang_on_is_refused(planned):
+    with pytest.raises(Exception, match="seed"):
+        planned("dataset.seed=${seed}", "seed=range(2)")
+
+
+def test_failures_name_the_run_and_the_reason(planned):
+    runs = planned("seed=range(2)").to_run
+    assert plan.failures(runs, [None, None]) == ""
+    report = plan.failures(runs, [None, ValueError("no")])
+    assert report == f"1 of 2 runs failed:\n  {runs[1].directory}\n    ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "runs"),
+    [
+        ("figure1", 200),
+        ("figure2", 320),
+        ("figure3", 480),
+        ("figure4", 480),
+        ("table1", 240),
+        ("paper", 1000),
+    ],
+)
+def test_the_presets_are_the_papers_runs(experiment, runs):
+    preset = yaml.safe_load((CONF / f"experiment/{experiment}.yaml").read_text())
+    products = expand([], preset["hydra"]["sweeper"]["grids"], options)
+    assert sum(math.prod(map(len, axes.values())) for axes in products) == runs
