@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
 
@@ -18,28 +18,29 @@ from hydra_plugins.o2o.grammar import expand
 class PlanningSweeper(Sweeper):
     """Plans before it runs: expand, check, leave out what is done, and give the rest to the launcher."""
 
-    def __init__(self, grids: Any) -> None:
+    def __init__(self, grids: ListConfig) -> None:
         """A sweeper over `grids`, a list of {override: values}, joined with the command line."""
-        self.grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
+        self.grids: list[dict[str, Any]] = cast("Any", OmegaConf.to_container(grids, resolve=True))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over, and makes the launcher that was chosen."""
-        self.config = config
+        self.master = config
         self.loader = hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
+        launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed."""
         from o2o.sweep import plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options)
-        planned = plan.make(products, partial(self.loader.load_sweep_config, self.config))
+        planned = plan.make(products, partial(self.loader.load_sweep_config, self.master))
         print(planned.text(), flush=True)
         if planned.dry_run or not planned.to_run:
             return []
-        returns = self.launcher.launch([run.overrides for run in planned.to_run], initial_job_idx=0)
+        returns = self.launch([run.overrides for run in planned.to_run], initial_job_idx=0)
         # A failed job does not raise: Hydra keeps its exception as what it returned.
         errors = [job._return_value if job.status is JobStatus.FAILED else None for job in returns]
         if report := plan.failures(planned.to_run, errors):
