@@ -137,8 +137,10 @@ class Reader:
             return float(value) + 0.0  # no negative zero: it equals zero, and so should its hash
         if kind is bool and isinstance(value, bool):
             return value
-        if kind in (str, Path) and isinstance(value, str):
-            return kind(value)
+        if kind is str and isinstance(value, str):
+            return value
+        if kind is Path and isinstance(value, str):
+            return Path(value).expanduser()
         return self.note(f"{key}={shown(value)} should be {KINDS[kind]}")
 
 

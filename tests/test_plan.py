@@ -62,6 +62,11 @@ def test_a_glob_is_the_options_of_its_group():
     assert axes["dataset"] == ["dataset=hopper-medium-replay-v2", "dataset=hopper-medium-v2"]
 
 
+def test_a_glob_that_matches_nothing_is_refused():
+    with pytest.raises(ConfigCompositionException, match="none of the options matches: empty, offline"):
+        expand(["replay_init=glob(x*)"], [], options)
+
+
 def test_the_values_of_a_grid_are_lists_single_values_or_sweeps():
     grid = {
         "algorithm": ["td3", "td3_bc"],

@@ -48,7 +48,12 @@ def _choices(override: Override, options: Callable[[str], list[str]]) -> list[st
         )
     value = override.value()
     if isinstance(value, Glob):
-        return [f"{key}={option}" for option in value.filter(options(override.key_or_group))]
+        known = options(override.key_or_group)
+        if not (chosen := value.filter(known)):
+            raise ConfigCompositionException(
+                f"{override.input_line}: none of the options matches: {', '.join(known)}."
+            )
+        return [f"{key}={option}" for option in chosen]
     return [f"{key}={item}" for item in override.sweep_string_iterator()]
 
 

@@ -25,7 +25,7 @@ def science(config: Config) -> dict[str, Any]:
     """Everything that makes the run what it is, as plain JSON values."""
     if config.finetune.env_steps == 0:
         return _pretrain_science(config)
-    tree = container(config)
+    tree = _tree(config)
     return {
         **_shared_science(config),
         "algorithm": tree["algorithm"],
@@ -64,7 +64,7 @@ def run_directory(config: Config) -> Path:
     share = "uniform" if ratio is None else f"r{100 * ratio:g}"
     place = config.dataset.task.replace("/", "-") if _from_scratch(config) else config.dataset.name
     cell = f"{replay}-{share}-{cell_hash(config)[:HASH_DIGITS]}"
-    algorithm = container(config)["algorithm"]["name"]
+    algorithm = _tree(config)["algorithm"]["name"]
     return config.execution.paths.runs / place / algorithm / cell / f"seed-{config.seed}"
 
 
@@ -89,19 +89,24 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+@functools.lru_cache(maxsize=8)
+def _tree(config: Config) -> dict[str, Any]:
+    return container(config)  # asked for many times a run, and never changed here
+
+
 def _from_scratch(config: Config) -> bool:
     return config.pretrain.updates == 0
 
 
 def _pretrain_directory(config: Config) -> Path:
-    algorithm = container(config)["pretrain"]["algorithm"]["name"]
+    algorithm = _tree(config)["pretrain"]["algorithm"]["name"]
     cell = _hash(_pretrain_science(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
     place = config.execution.paths.runs / config.dataset.name / "pretrain"
     return place / f"{algorithm}-{cell}" / f"seed-{config.seed}"
 
 
 def _shared_science(config: Config) -> dict[str, Any]:
-    tree = container(config)
+    tree = _tree(config)
     return {key: tree[key] for key in ("seed", "batch_size", "discount", "learning_rate", "network")}
 
 
@@ -109,7 +114,7 @@ def _pretrain_science(config: Config) -> dict[str, Any]:
     return {
         **_shared_science(config),
         "dataset": _dataset_science(config.dataset),
-        "pretrain": container(config)["pretrain"],
+        "pretrain": _tree(config)["pretrain"],
     }
 
 
