@@ -102,6 +102,10 @@ class Environments:
         self.elapsed[list(members)] = 0
         return observations
 
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Makes the next `reset` of environment i start the random stream of `seeds[i]`."""
+        self._seeds = list(seeds)
+
     def step(
         self, actions: Float[np.ndarray, "E A"], members: Sequence[int] | None = None
     ) -> tuple[

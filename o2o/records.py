@@ -208,14 +208,14 @@ class RunDirectory:
 
     def _close(self, state: State, **details: Any) -> None:
         attempt = f"{ATTEMPTS}/{self._attempt}.json"
-        opened = _read_object(self.path / attempt) or {"attempt": self._attempt}
+        opened = read_object(self.path / attempt) or {"attempt": self._attempt}
         self.write(attempt, {**opened, "ended_at": _now(), "state": state, **details})
         short = {name: value for name, value in details.items() if name != "traceback"}
         self._set_state(state, **short)
 
     def _set_state(self, state: State, **details: Any) -> None:
         # The last known phase and step outlive the attempt: one wants to read "FAILED at step 512 000".
-        last = _read_object(self.path / STATUS) or {}
+        last = read_object(self.path / STATUS) or {}
         known = {name: last[name] for name in ("phase", "step") if name in last}
         status = {"state": state, "attempt": self._attempt, "updated_at": _now(), **known, **details}
         self.write(STATUS, status)
@@ -257,8 +257,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         path=path,
         state=read_state(path),
         config=yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")),
-        identity=_read_object(path / IDENTITY) or {},
-        result=_read_object(path / RESULT),
+        identity=read_object(path / IDENTITY) or {},
+        result=read_object(path / RESULT),
         train=columns[TRAIN],
         eval=columns[EVAL],
         episodes=columns[EPISODES],
@@ -272,7 +272,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
     path = Path(path)
     if (path / RESULT).exists():
         return State.DONE
-    status = _read_object(path / STATUS)
+    status = read_object(path / STATUS)
     if status is None:
         return State.PLANNED
     state = State(status["state"])
@@ -335,7 +335,8 @@ def _read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
 
+from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
 Metrics = dict[str, Any]  # name -> scalar array; the names are documented in records.py
-State = Any  # a pytree of arrays and nothing else; its class belongs to the algorithm
 Parameters = Mapping[str, Any]  # a plain tree of arrays, as flax.linen makes it
 
 
@@ -29,6 +29,17 @@ class Transition(NamedTuple):
     reward: Float[Array, "*B"]
     terminated: Bool[Array, "*B"]
     next_observation: Float[Array, "*B O"]
+
+
+@struct.dataclass
+class State:
+    """Everything an algorithm learns: a tree of arrays and nothing else, in the parts that its two halves write.
+
+    The next action depends on `actor` alone. What the parts hold belongs to the algorithm.
+    """
+
+    actor: Any
+    critics: Any
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,9 @@ class Range:
         return " and ".join(f"{words[k]} {v:g}" for k, v in vars(self).items() if v is not None)
 
 
-Positive = Range(above=0)
-NonNegative = Range(at_least=0)
-Fraction = Range(at_least=0, at_most=1)
+Positive = Range(above=0.0)
+NonNegative = Range(at_least=0.0)
+Fraction = Range(at_least=0.0, at_most=1.0)
 
 
 @dataclass(frozen=True)
@@ -79,14 +90,12 @@ class Network:
 class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with pure functions.
 
-    The functions are written for one member and one device, are free of Python side effects, and can be jitted,
-    scanned and vmapped. `update` takes the place of the update in a cycle of `period` updates as a Python integer
-    (`phase = updates so far mod period`), so that work that is due only every so often, TD3's delayed policy step,
-    costs nothing when it is not due, also under vmap.
+    The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped. An
+    update is told its place in a cycle of `period` updates as a Python integer (`phase`: updates so far mod `period`), so
+    that work that is due only every so often, such as TD3's delayed policy step, costs nothing when it is not due.
 
-    An algorithm that offers `update_policy` and `update_critic` gives its update in two halves: both read the *old*
-    state and write disjoint parts of it, and `update` is their composition. The online loop then acts on the first
-    half while the second is still being computed.
+    The update has two halves, which both read the *old* state and write one part of it each. The online loop acts on
+    the first half while the second is still being computed.
     """
 
     @property
@@ -98,14 +107,24 @@ class Algorithm(Protocol):
         """A fresh state for the observation and action sizes of `example` (one transition, no batch axis)."""
         ...
 
-    def adopt(self, state: State) -> State:
-        """This algorithm's state from one that another algorithm of its family pretrained."""
+    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
+        """This algorithm's state from one that an algorithm of its family pretrained.
+
+        Raises:
+            NotImplementedError: if that is not on offer.
+        """
         ...
 
-    def update(
+    def update_policy(
         self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[State, Metrics]:
-        """One gradient step on every network that is due."""
+    ) -> tuple[Any, Metrics]:
+        """The half that the next action depends on: the new `State.actor`."""
+        ...
+
+    def update_critic(
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
+    ) -> tuple[Any, Metrics]:
+        """The other half: the new `State.critics`."""
         ...
 
     def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
@@ -117,3 +136,22 @@ class Algorithm(Protocol):
     ) -> Float[Array, "*B A"]:
         """The action for collecting data."""
         ...
+
+    def value(
+        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+    ) -> Float[Array, "*B"]:
+        """Q(s, a), of the critic that the policy follows."""
+        ...
+
+    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
+        """What the critic says of a batch without learning from it: `q_mean` and the RMS `td_error`."""
+        ...
+
+
+def update(
+    algorithm: Algorithm, state: State, batch: Transition, key: Key[Array, ""], phase: int
+) -> tuple[State, Metrics]:
+    """One update: both halves of it, from the same old state."""
+    actor, policy_metrics = algorithm.update_policy(state, batch, key, phase)
+    critics, critic_metrics = algorithm.update_critic(state, batch, key, phase)
+    return State(actor, critics), policy_metrics | critic_metrics

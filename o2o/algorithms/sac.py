@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 from o2o import losses
 from o2o.algorithms.td3 import Critics
 from o2o.networks import gaussian_policy, init_gaussian_policy, init_relu_critic, relu_critic_value
-from o2o.types import Fraction, LearningRate, Metrics, Network, Parameters, Positive, Range, Transition
+from o2o.types import Fraction, LearningRate, Metrics, Network, Parameters, Positive, Range, State, Transition
 
 
 @struct.dataclass
@@ -35,14 +35,6 @@ class SACActor:
     temperature_optimizer: optax.OptState
 
 
-@struct.dataclass
-class SACState:
-    """Everything SAC learns."""
-
-    actor: SACActor
-    critics: Critics
-
-
 @dataclass(frozen=True)
 class SAC:
     """SAC's hyperparameters and its functions (o2o.types.Algorithm)."""
@@ -50,7 +42,7 @@ class SAC:
     discount: Annotated[float, Fraction]
     learning_rate: LearningRate
     network: Network
-    target_step: Annotated[float, Range(above=0, at_most=1)]
+    target_step: Annotated[float, Range(above=0.0, at_most=1.0)]
     target_entropy_per_dim: float
     initial_temperature: Annotated[float, Positive]
     temperature_learning_rate: Annotated[float, Positive]
@@ -60,7 +52,7 @@ class SAC:
         """Every update is like every other."""
         return 1
 
-    def init(self, key: Key[Array, ""], example: Transition) -> SACState:
+    def init(self, key: Key[Array, ""], example: Transition) -> State:
         """Fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
         policy_key, critic_key, twin_key = jax.random.split(key, 3)
@@ -71,7 +63,7 @@ class SAC:
         )
         log_temperature = jnp.log(jnp.asarray(self.initial_temperature, jnp.float32))
         temperature_optimizer = self._temperature_optimizer.init(log_temperature)
-        return SACState(
+        return State(
             SACActor(policy, self._policy_optimizer.init(policy), log_temperature, temperature_optimizer),
             Critics(
                 critics,
@@ -80,32 +72,24 @@ class SAC:
             ),
         )
 
-    def adopt(self, state: SACState, reset_optimizers: bool = False, reset_targets: bool = False) -> SACState:
+    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
         """Going on with SAC's own state is all that is offered."""
-        if not isinstance(state, SACState) or reset_optimizers or reset_targets:
+        if not isinstance(state, State) or reset_optimizers or reset_targets:
             raise NotImplementedError("SAC finetunes nothing yet: it is here to make data")
         return state
 
-    def act(self, state: SACState, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
+    def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
         """The tanh of the mean."""
         return jnp.tanh(gaussian_policy(state.actor.policy, observation)[0])
 
     def explore(
-        self, state: SACState, observation: Float[Array, "*B O"], key: Key[Array, ""]
+        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""]
     ) -> Float[Array, "*B A"]:
         """A sample of the policy."""
         return self.sample(state.actor.policy, observation, key)[0]
 
-    def update(
-        self, state: SACState, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[SACState, Metrics]:
-        """One update: both halves, from the same old state."""
-        actor, policy_metrics = self.update_policy(state, batch, key, phase)
-        critics, critic_metrics = self.update_critic(state, batch, key, phase)
-        return SACState(actor, critics), policy_metrics | critic_metrics
-
     def update_policy(
-        self, state: SACState, batch: Transition, key: Key[Array, ""], phase: int
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
     ) -> tuple[SACActor, Metrics]:
         """The half that the next action depends on: temperature and policy."""
         actor = state.actor
@@ -135,7 +119,7 @@ class SAC:
         return SACActor(policy, optimizer, log_temperature, temperature_optimizer), metrics
 
     def update_critic(
-        self, state: SACState, batch: Transition, key: Key[Array, ""], phase: int
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
     ) -> tuple[Critics, Metrics]:
         """The other half: the new critics."""
         old = state.critics
@@ -152,19 +136,19 @@ class SAC:
         metrics = {"critic_loss": (errors[0] + errors[1]) / 2, "q_mean": values[0]}
         return Critics(*(tuple(pair) for pair in zip(*new, strict=True))), metrics
 
-    def diagnose(self, state: SACState, batch: Transition, key: Key[Array, ""]) -> Metrics:
+    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
         """What the first critic says of a batch without learning from it: mean Q and root mean squared TD error."""
         value = self.value(state, batch.observation, batch.action)
         error = value - self._td_target(state, batch, key)
         return {"q_mean": value.mean(), "td_error": jnp.sqrt(jnp.mean(jnp.square(error)))}
 
     def value(
-        self, state: SACState, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
     ) -> Float[Array, "*B"]:
         """Q(s, a) of the first critic."""
         return relu_critic_value(state.critics.critics[0], observation, action)
 
-    def _td_target(self, state: SACState, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
+    def _td_target(self, state: State, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
         action, log_prob = self.sample(state.actor.policy, batch.next_observation, key)
         values = [relu_critic_value(c, batch.next_observation, action) for c in state.critics.target_critics]
         next_value = jnp.minimum(*values) - jnp.exp(state.actor.log_temperature) * log_prob

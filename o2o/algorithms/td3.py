@@ -36,6 +36,7 @@ from o2o.types import (
     Parameters,
     Positive,
     Range,
+    State,
     Transition,
 )
 
@@ -58,14 +59,6 @@ class Critics:
     optimizers: tuple[optax.OptState, optax.OptState]
 
 
-@struct.dataclass
-class TD3State:
-    """Everything TD3 learns."""
-
-    actor: Any  # Actor, or a subclass's
-    critics: Critics
-
-
 @dataclass(frozen=True)
 class TD3:
     """TD3's hyperparameters and its functions (o2o.types.Algorithm)."""
@@ -73,7 +66,7 @@ class TD3:
     discount: Annotated[float, Fraction]
     learning_rate: LearningRate
     network: Network
-    target_step: Annotated[float, Range(above=0, at_most=1)]
+    target_step: Annotated[float, Range(above=0.0, at_most=1.0)]
     policy_delay: Annotated[int, Positive]
     exploration_noise: Annotated[float, NonNegative]
     target_noise: Annotated[float, NonNegative]
@@ -89,18 +82,18 @@ class TD3:
         """The policy is due in the first of so many updates."""
         return self.policy_delay
 
-    def init(self, key: Key[Array, ""], example: Transition) -> TD3State:
+    def init(self, key: Key[Array, ""], example: Transition) -> State:
         """Fresh networks; targets start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
         policy_key, critic_key, twin_key = jax.random.split(key, 3)
         policy = init_policy(policy_key, self.network, *sizes)
         critics = (init_critic(critic_key, self.network, *sizes), init_critic(twin_key, self.network, *sizes))
-        return TD3State(
+        return State(
             actor=self._adopt_actor(Actor(policy, _copy(policy), self._policy_optimizer.init(policy))),
             critics=Critics(critics, _copy(critics), tuple(self._critic_optimizer.init(c) for c in critics)),
         )
 
-    def adopt(self, state: TD3State, reset_optimizers: bool = False, reset_targets: bool = False) -> TD3State:
+    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
         """This algorithm's state from one that TD3 or an algorithm derived from it pretrained.
 
         Networks are carried over, and so are Adam's moments and the targets unless they are to be reset.
@@ -114,29 +107,21 @@ class TD3:
         if reset_targets:
             actor = actor.replace(target_policy=_copy(actor.policy))
             critics = critics.replace(target_critics=_copy(critics.critics))
-        return TD3State(self._adopt_actor(Actor(actor.policy, actor.target_policy, actor.optimizer)), critics)
+        return State(self._adopt_actor(Actor(actor.policy, actor.target_policy, actor.optimizer)), critics)
 
-    def act(self, state: TD3State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
+    def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
         """π(s)."""
         return policy_action(state.actor.policy, observation)
 
     def explore(
-        self, state: TD3State, observation: Float[Array, "*B O"], key: Key[Array, ""]
+        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""]
     ) -> Float[Array, "*B A"]:
         """π(s) plus Gaussian noise, clipped to [-1, 1]."""
         action = policy_action(state.actor.policy, observation)
         return jnp.clip(action + self.exploration_noise * jax.random.normal(key, action.shape), -1, 1)
 
-    def update(
-        self, state: TD3State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[TD3State, Metrics]:
-        """One update: both halves, from the same old state."""
-        actor, policy_metrics = self.update_policy(state, batch, key, phase)
-        critics, critic_metrics = self.update_critic(state, batch, key, phase)
-        return state.replace(actor=actor, critics=critics), policy_metrics | critic_metrics
-
     def update_policy(
-        self, state: TD3State, batch: Transition, key: Key[Array, ""], phase: int
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
     ) -> tuple[Actor, Metrics]:
         """The half that the next action depends on: the new actor."""
         if phase % self.policy_delay:
@@ -151,7 +136,7 @@ class TD3:
         return state.actor.replace(policy=policy, target_policy=target_policy, optimizer=optimizer), metrics
 
     def update_critic(
-        self, state: TD3State, batch: Transition, key: Key[Array, ""], phase: int
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
     ) -> tuple[Critics, Metrics]:
         """The other half: the new critics."""
         old = state.critics
@@ -176,13 +161,13 @@ class TD3:
         return Critics(*(tuple(pair) for pair in zip(*new, strict=True))), metrics
 
     def policy_loss(
-        self, policy: Parameters, state: TD3State, batch: Transition
+        self, policy: Parameters, state: State, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """The policy's loss, to be minimised, and its metrics."""
         terms = self.policy_terms(policy, state, batch)
         return terms.loss, terms.metrics()
 
-    def policy_terms(self, policy: Parameters, state: TD3State, batch: Transition) -> PolicyTerms:
+    def policy_terms(self, policy: Parameters, state: State, batch: Transition) -> PolicyTerms:
         """The policy gradient's surrogate and what it is made of (Eq. 2)."""
         action = policy_action(policy, batch.observation)
         value, gradient = losses.value_and_action_gradient(
@@ -199,8 +184,8 @@ class TD3:
             clip=self.action_gradient_clip,
         )
 
-    def td_target(self, state: TD3State, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
-        """r + γ min Q' at the smoothed target action (clipped double Q-learning)."""
+    def td_target(self, state: State, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
+        """R + γ min Q' at the smoothed target action (clipped double Q-learning)."""
         shape = batch.action.shape[-1:] if self.target_noise_shared_in_batch else batch.action.shape
         noise = jnp.clip(
             self.target_noise * jax.random.normal(key, shape), -self.target_noise_clip, self.target_noise_clip
@@ -212,14 +197,14 @@ class TD3:
         )
         return losses.td_target(batch.reward, batch.terminated, next_value, self.discount)
 
-    def diagnose(self, state: TD3State, batch: Transition, key: Key[Array, ""]) -> Metrics:
+    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
         """What the first critic says of a batch without learning from it: mean Q and root mean squared TD error."""
         value = critic_value(state.critics.critics[0], batch.observation, batch.action)
         error = value - self.td_target(state, batch, key)
         return {"q_mean": value.mean(), "td_error": jnp.sqrt(jnp.mean(jnp.square(error)))}
 
     def value(
-        self, state: TD3State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
     ) -> Float[Array, "*B"]:
         """Q(s, a) of the first critic."""
         return critic_value(state.critics.critics[0], observation, action)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from o2o import losses
-from o2o.algorithms.td3 import TD3, TD3State
-from o2o.types import Metrics, Parameters, Positive, Transition
+from o2o.algorithms.td3 import TD3
+from o2o.types import Metrics, Parameters, Positive, State, Transition
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TD3BC(TD3):
     bc_normaliser: Literal["mean_abs_q", "mean_abs_dqda"]
 
     def policy_loss(
-        self, policy: Parameters, state: TD3State, batch: Transition
+        self, policy: Parameters, state: State, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """TD3's policy loss plus scaled behaviour cloning."""
         terms = self.policy_terms(policy, state, batch)

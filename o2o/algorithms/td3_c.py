@@ -21,9 +21,9 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from o2o import losses
-from o2o.algorithms.td3 import TD3, Actor, TD3State
+from o2o.algorithms.td3 import TD3, Actor
 from o2o.networks import policy_action
-from o2o.types import Metrics, Parameters, Positive, Transition
+from o2o.types import Metrics, Parameters, Positive, State, Transition
 
 LOWEST_DUAL = -18.0  # of softplus and exp, so that λ can recover from zero (Acme's MPO)
 SMALLEST_MULTIPLIER = 1e-8
@@ -50,7 +50,7 @@ class TD3C(TD3):
     dual_cadence: Literal["policy", "update"]
 
     def policy_loss(
-        self, policy: Parameters, state: TD3State, batch: Transition
+        self, policy: Parameters, state: State, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """TD3's policy loss plus λ times the constraint."""
         terms = self.policy_terms(policy, state, batch)
@@ -66,7 +66,7 @@ class TD3C(TD3):
         }
 
     def update_policy(
-        self, state: TD3State, batch: Transition, key: Key[Array, ""], phase: int
+        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
     ) -> tuple[ConservativeActor, Metrics]:
         """TD3's policy step and, at the same parameters, the step of the dual variable."""
         actor, metrics = super().update_policy(state, batch, key, phase)
@@ -83,9 +83,7 @@ class TD3C(TD3):
         )
         return actor.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
 
-    def constraint(
-        self, action: Float[Array, "B A"], state: TD3State, batch: Transition
-    ) -> Float[Array, " K"]:
+    def constraint(self, action: Float[Array, "B A"], state: State, batch: Transition) -> Float[Array, " K"]:
         """How far the actions are from the target policy's: the left side of Eq. 4."""
         target_action = jax.lax.stop_gradient(policy_action(state.actor.target_policy, batch.observation))
         per_dimension = jnp.mean(jnp.square(action - target_action), axis=0)

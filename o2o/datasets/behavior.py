@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from o2o.algorithms.sac import SAC, SACState
+from o2o.algorithms.sac import SAC
 from o2o.envs import TASKS, Environments, make_environments
 from o2o.replay import Online, Replay, pack, unpack
-from o2o.types import LearningRate, Network, Parameters, Transition
+from o2o.types import LearningRate, Network, Parameters, State, Transition, update
 
 BLOCK = 1000  # environment steps, and updates, an epoch
 MEDIUM_RETURN = {
@@ -55,7 +55,7 @@ def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Pat
     online = replay.init((epochs + 1) * BLOCK)
     key = jax.random.key(seed)
     state = RLKIT_SAC.init(jax.random.fold_in(key, 0), unpack(online.rows[0], sizes[0]))
-    update = jax.jit(functools.partial(_update_block, replay), donate_argnums=(0,))
+    learn = jax.jit(functools.partial(_update_block, replay), donate_argnums=(0,))
     add = jax.jit(_add_block, donate_argnums=(0,))
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -64,11 +64,11 @@ def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Pat
         online = add(online, _collect(environments, state, jax.random.fold_in(epoch_key, 0)))
         if epoch == 0:
             continue
-        state, metrics = update(state, online, jax.random.fold_in(epoch_key, 1))
+        state, metrics = learn(state, online, jax.random.fold_in(epoch_key, 1))
         if epoch % snapshot_every == 0:
             returns = rollout_returns(evaluation, state.actor.policy, jax.random.fold_in(epoch_key, 2))
             provenance = {
-                "command": "python -m o2o.datasets.behavior " + " ".join(sys.argv[1:]),
+                "command": f"python -m o2o.datasets.behavior {task} --seed {seed} --epochs {epochs}",
                 "algorithm": "SAC, rlkit's schedule (o2o/datasets/behavior.py)",
                 "task": task,
                 "seed": seed,
@@ -76,6 +76,8 @@ def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Pat
                 "stochastic_return_mean": float(returns.mean()),
                 "stochastic_return_std": float(returns.std()),
                 "episodes": len(returns),
+                "device": jax.devices()[0].device_kind,
+                "versions": {name: version(name) for name in ("jax", "mujoco", "gymnasium")},
             }
             write_policy(directory / f"{task}-{seed}-{epoch:04d}.npz", state.actor.policy, provenance)
             line = {k: f"{float(v):.3g}" for k, v in metrics.items()}
@@ -134,7 +136,7 @@ def export_nearest(task: str, target: float, directory: Path, destination: Path)
     return nearest
 
 
-def _collect(environments: Environments, state: SACState, key: Key[Array, ""]) -> Float[np.ndarray, "N W"]:
+def _collect(environments: Environments, state: State, key: Key[Array, ""]) -> Float[np.ndarray, "N W"]:
     """A block of packed transitions of the stochastic policy, from a fresh episode on."""
     rows = []
     observation = environments.reset()
@@ -158,14 +160,12 @@ def _add_block(online: Online, block: Float[Array, "N W"]) -> Online:
     return Online(rows, online.added + block.shape[0])
 
 
-def _update_block(
-    replay: Replay, state: SACState, online: Online, key: Key[Array, ""]
-) -> tuple[SACState, Any]:
+def _update_block(replay: Replay, state: State, online: Online, key: Key[Array, ""]) -> tuple[State, Any]:
     nothing = online.rows[:0]
 
-    def one(state: SACState, i: Array) -> tuple[SACState, Any]:
+    def one(state: State, i: Array) -> tuple[State, Any]:
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-        return RLKIT_SAC.update(state, replay.sample(nothing, online, sample_key), update_key, 0)
+        return update(RLKIT_SAC, state, replay.sample(nothing, online, sample_key), update_key, 0)
 
     state, metrics = jax.lax.scan(one, state, jnp.arange(BLOCK))
     return state, jax.tree.map(jnp.mean, metrics)

@@ -1,0 +1,309 @@
+"""One job: runs that differ only in their seeds, from data to result.
+
+It builds the pieces, drives the generators of `training`, and evaluates, records and saves what they report. A job's
+members train side by side; each has a run directory of its own. A pretraining is a run too, shared by every run that
+finetunes from it; where it is not there yet, it is made first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from o2o import checkpoint, datasets, records, training
+from o2o.config import Config, ConfigError, Dataset
+from o2o.envs import Task, find_task, make_environments
+from o2o.evaluation import Evaluation, Evaluator, episode_seeds
+from o2o.journal import Journal
+from o2o.members import Bundle, Members, make_members
+from o2o.records import FINETUNE, PRETRAIN, RESULT
+from o2o.replay import Online, Replay, Rows, pack, unpack
+from o2o.sweep.identity import run_directory
+from o2o.types import Algorithm, State
+
+FINAL_STATE = f"{records.CHECKPOINTS}/final.npz"
+SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
+PROBE_ROWS = 1024  # offline rows, the same throughout a run, that the diagnostics look at
+
+# What a seed's key is folded with, so that every use of randomness has a stream of its own.
+INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM = range(5)
+
+
+def run(config: Config) -> None:
+    """Runs one run to its result, and first the pretraining it needs where that is not there yet.
+
+    Raises:
+        ConfigError: bad input, before anything is computed or written.
+        Exception: whatever stopped the run; it is recorded as FAILED, with the traceback.
+    """
+    run_members([config])
+
+
+def run_members(configs: Sequence[Config]) -> None:
+    """As `run`, for runs that differ only in their seeds, side by side."""
+    config = configs[0]
+    _configure_jax(config)
+    task, sizes = _task(config.dataset.task)
+    offline = jnp.zeros((0, 1))
+    if config.pretrain.updates or config.replay_init.preload:
+        offline = _offline_rows(config.dataset, config.execution.paths.data, sizes)
+    if config.pretrain.updates:
+        asked_for = config.finetune.env_steps == 0
+        due = [
+            _pretraining(c) for c in configs if asked_for or not (_pretrain_directory(c) / RESULT).is_file()
+        ]
+        if due:
+            _pretrain(due, task, _replay(config, sizes), offline)
+    if config.finetune.env_steps:
+        _finetune(configs, task, _replay(config, sizes), offline)
+
+
+def switch_evaluation(config: Config) -> list[int]:
+    """The seeds of the episodes at the switch; the first `evaluation.episodes` are those of any evaluation there."""
+    return episode_seeds(config.seed, config.pretrain.updates, config.evaluation.switch_episodes)
+
+
+def evaluation_steps(config: Config, phase: str) -> list[int]:
+    """The updates (pretraining) or env steps (finetuning) after which a run is evaluated, the last one included."""
+    evaluation = config.evaluation
+    if phase == PRETRAIN:
+        return _multiples(evaluation.interval, config.pretrain.updates)
+    steps, step = [], 0
+    while step < config.finetune.env_steps:
+        every = next(
+            (every for until, every in evaluation.online_intervals if step < until), evaluation.interval
+        )
+        step = min(step + every, config.finetune.env_steps)
+        steps.append(step)
+    return steps
+
+
+def _pretrain(configs: Sequence[Config], task: Task, replay: Replay, offline: Rows) -> None:
+    config = configs[0]
+    algorithm, members = config.pretrain.algorithm, make_members(len(configs))
+    evaluated = set(evaluation_steps(config, PRETRAIN))
+    stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.pretrain.updates)})
+    keys = members.bundle([_key(c, PRETRAIN_STREAM) for c in configs])
+    with Journal(configs) as journal:
+        evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
+        example = training.example(replay)
+        state = members.bundle([algorithm.init(_key(c, INIT_STREAM), example) for c in configs])
+        for report in training.pretrain(algorithm, replay, members, state, offline, keys, stops):
+            journal.trained(report)
+            if report.step in evaluated:
+                seeds = [episode_seeds(c.seed, report.step, c.evaluation.episodes) for c in configs]
+                journal.evaluated(report, evaluator.evaluate(report.state, seeds))
+            state = report.state
+        for c, value in zip(configs, members.values(state), strict=True):
+            checkpoint.save(run_directory(c) / FINAL_STATE, value)
+        journal.finish()
+
+
+def _finetune(configs: Sequence[Config], task: Task, replay: Replay, offline: Rows) -> None:
+    config = configs[0]
+    algorithm, members = config.algorithm, make_members(len(configs))
+    sampled = offline if config.replay_init.preload else offline[:0]
+    evaluated = set(evaluation_steps(config, FINETUNE))
+    stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.finetune.env_steps)})
+    keys = members.bundle([_key(c, FINETUNE_STREAM) for c in configs])
+    environments = make_environments(task, [_environment_seed(c) for c in configs])
+    with Journal(configs) as journal:
+        evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
+        state = members.bundle([_initial_state(c, replay) for c in configs])
+        diagnostics = _Diagnostics(algorithm, replay, members, configs, offline, state)
+        journal.switched(_evaluate_switch(configs, evaluator, state), diagnostics.of(state, None))
+        for report in training.finetune(
+            algorithm, replay, members, environments, state, sampled, keys, stops, config.pretrain.updates
+        ):
+            if report.step in evaluated:
+                journal.trained(report, diagnostics.of(report.state, report.online))
+                seeds = [
+                    episode_seeds(c.seed, c.pretrain.updates + report.step, c.evaluation.episodes)
+                    for c in configs
+                ]
+                journal.evaluated(report, evaluator.evaluate(report.state, seeds))
+            else:
+                journal.trained(report)
+            state = report.state
+        for c, value in zip(configs, members.values(state), strict=True):
+            checkpoint.save(run_directory(c) / FINAL_STATE, value)
+        journal.finish()
+
+
+class _Diagnostics:
+    """What one needs to see why a policy collapsed, beyond the algorithm's own metrics; each is one member's mean.
+
+    The probe is a fixed sample of the offline rows, fresh the newest online rows. TD errors are root mean squares.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        replay: Replay,
+        members: Members,
+        configs: Sequence[Config],
+        offline: Rows,
+        state: Bundle,
+    ):
+        self._members, self._fresh_rows = members, replay.batch_size
+        self._on_offline, self._on_fresh, self._actions = _diagnostic_functions(algorithm, replay, members)
+        self._keys = members.bundle([_key(c, PROBE_STREAM) for c in configs])
+        self._probes: Bundle | None = None
+        if offline.shape[0]:
+            probes = [
+                jax.random.randint(_key(c, PROBE_STREAM), (PROBE_ROWS,), 0, offline.shape[0]) for c in configs
+            ]
+            self._probes = members.bundle([offline[probe] for probe in probes])
+            (self._first_actions,) = self._actions(state, self._probes)
+
+    def of(self, state: Bundle, online: Bundle | None) -> list[dict[str, float]]:
+        """The diagnostics of every member; those on fresh rows once there is a batch of them."""
+        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
+        parts = []
+        if self._probes is not None:
+            parts += self._on_offline(state, self._probes, self._first_actions, self._keys)
+        if online is not None and int(self._members.values(online)[0].added) >= self._fresh_rows:
+            parts += self._on_fresh(state, online, self._keys)
+        for part in parts:
+            for result, metrics in zip(results, self._members.values(part), strict=True):
+                result |= {name: float(value) for name, value in metrics.items()}
+        return results
+
+
+@functools.cache
+def _diagnostic_functions(
+    algorithm: Algorithm, replay: Replay, members: Members
+) -> tuple[Callable[..., Any], ...]:
+    def actions(state: State, probe: Rows) -> tuple[Array]:
+        return (algorithm.act(state, unpack(probe, replay.observation_size).observation),)
+
+    def on_offline(
+        state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
+    ) -> tuple[dict[str, Array]]:
+        batch = unpack(probe, replay.observation_size)
+        found = algorithm.diagnose(state, batch, key)
+        distance = jnp.linalg.norm(algorithm.act(state, batch.observation) - first, axis=-1).mean()
+        return (
+            {
+                "td_error_offline": found["td_error"],
+                "q_mean_offline": found["q_mean"],
+                "policy_distance": distance,
+            },
+        )
+
+    def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
+        newest = (online.added - 1 - jnp.arange(replay.batch_size)) % online.rows.shape[0]
+        found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
+        return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
+
+    return members.map(on_offline), members.map(on_fresh), members.map(actions)
+
+
+def _initial_state(config: Config, replay: Replay) -> State:
+    """The state that finetuning starts from: the pretrained one, adopted, or a fresh one."""
+    example = training.example(replay)
+    if config.pretrain.updates == 0:
+        return config.algorithm.init(_key(config, INIT_STREAM), example)
+    like = jax.eval_shape(config.pretrain.algorithm.init, jax.random.key(0), example)
+    pretrained = jax.tree.map(jnp.asarray, checkpoint.load(_pretrain_directory(config) / FINAL_STATE, like))
+    return config.algorithm.adopt(
+        pretrained,
+        reset_optimizers=config.finetune.reset_optimizers,
+        reset_targets=config.finetune.reset_targets,
+    )
+
+
+def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bundle) -> list[Evaluation]:
+    """The evaluation between the phases: made by the first arm of a pretraining, read by the others."""
+    shared = [_switch_file(c) for c in configs]
+    found = [_read_switch(path, len(switch_evaluation(c))) for path, c in zip(shared, configs, strict=True)]
+    if all(evaluation is not None for evaluation in found):
+        return [evaluation for evaluation in found if evaluation is not None]
+    evaluations = evaluator.evaluate(state, [switch_evaluation(c) for c in configs])
+    for path, evaluation in zip(shared, evaluations, strict=True):
+        if path is not None:
+            records.RunDirectory(path.parent).write(path.name, vars(evaluation))
+    return evaluations
+
+
+def _read_switch(path: Path | None, episodes: int) -> Evaluation | None:
+    content = records.read_object(path) if path else None
+    if content is None or len(content["returns"]) != episodes:
+        return None
+    return Evaluation(
+        np.array(content["returns"]), np.array(content["lengths"]), float(content["q_minus_return"])
+    )
+
+
+def _switch_file(config: Config) -> Path | None:
+    return _pretrain_directory(config) / SWITCH if config.pretrain.updates else None
+
+
+def _configure_jax(config: Config) -> None:
+    """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
+    if config.execution.device.platform != "auto":
+        jax.config.update("jax_platforms", config.execution.device.platform)
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update(
+            "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
+        )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@functools.cache
+def _task(name: str) -> tuple[Task, tuple[int, int]]:
+    try:
+        task = find_task(name)
+    except LookupError as error:
+        raise ConfigError([f"dataset.{error}"]) from None
+    environments = make_environments(task, [0])
+    sizes = environments.observation_size, environments.action_size
+    environments.close()
+    return task, sizes
+
+
+@functools.lru_cache(maxsize=1)
+def _offline_rows(dataset: Dataset, data_directory: Path, sizes: tuple[int, int]) -> Rows:
+    """The dataset on the device, kept for the process's next run."""
+    return jnp.asarray(pack(datasets.load(dataset, data_directory, *sizes)))
+
+
+def _replay(config: Config, sizes: tuple[int, int]) -> Replay:
+    return Replay(
+        batch_size=config.batch_size,
+        capacity=config.replay_init.capacity,
+        min_size=config.replay_init.min_size,
+        observation_size=sizes[0],
+        action_size=sizes[1],
+        offline_share=config.offline_ratio.value,
+    )
+
+
+def _pretraining(config: Config) -> Config:
+    """The run that this run finetunes from: the same without its online phase."""
+    return replace(config, finetune=replace(config.finetune, env_steps=0))
+
+
+def _pretrain_directory(config: Config) -> Path:
+    return run_directory(_pretraining(config))
+
+
+def _key(config: Config, stream: int) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.key(config.seed), stream)
+
+
+def _environment_seed(config: Config) -> int:
+    return int(np.random.SeedSequence([config.seed, ENVIRONMENT_STREAM]).generate_state(1)[0])
+
+
+def _multiples(interval: int, end: int) -> list[int]:
+    """interval, 2 · interval, … and `end`."""
+    return [*range(interval, end, interval), end]

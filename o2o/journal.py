@@ -1,0 +1,206 @@
+"""What a job writes down while it runs: its members' run directories, the tracker, the progress line, the results."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from o2o import collapse, records
+from o2o.config import Config, Dataset, algorithm_name, container
+from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.evaluation import Evaluation
+from o2o.progress import Progress
+from o2o.records import FINETUNE, PRETRAIN, RunDirectory
+from o2o.sweep.identity import cell_hash, describe, identity, run_directory
+from o2o.tracker import open_tracker
+from o2o.training import Report
+
+LAST_EVALUATIONS = 10
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
+
+
+class Journal:
+    """The records of a job's runs; a context in which an exception marks them all as failed.
+
+    Runs without env steps are pretrainings.
+    """
+
+    def __init__(self, configs: Sequence[Config]):
+        """Names the run directories; nothing is written before the context is entered."""
+        self._configs = configs
+        self._phase = FINETUNE if configs[0].finetune.env_steps else PRETRAIN
+        self._directories = [RunDirectory(run_directory(c)) for c in configs]
+        self._seconds = {"training": 0.0, "evaluation": 0.0}
+
+    def __enter__(self) -> Self:
+        """Opens an attempt of every run."""
+        config = self._configs[0]
+        for c, directory in zip(self._configs, self._directories, strict=True):
+            directory.start(container(c), describe(c))
+            directory.rewind({})
+        self._trackers = [
+            self._open_tracker(c, d) for c, d in zip(self._configs, self._directories, strict=True)
+        ]
+        pretraining = self._phase == PRETRAIN
+        total = config.pretrain.updates if pretraining else config.finetune.env_steps
+        algorithm = config.pretrain.algorithm if pretraining else config.algorithm
+        seeds = ",".join(str(c.seed) for c in self._configs)
+        replay = "" if pretraining else f" {config.replay_init.name}"
+        label = f"{self._phase} {algorithm_name(algorithm)}{replay} {config.dataset.name} seed {seeds}"
+        self._progress = Progress(label, total, "updates" if pretraining else "steps")
+        self._evaluations: list[list[dict[str, Any]]] = [[] for _ in self._configs]
+        self._note = ""
+        self._start = self._last = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Marks the runs as failed or interrupted if an exception ended the phase."""
+        self._progress.close()
+        for directory, tracker in zip(self._directories, self._trackers, strict=True):
+            if isinstance(error, KeyboardInterrupt):
+                directory.interrupt("Ctrl-C")
+            elif error is not None:
+                directory.fail("".join(traceback.format_exception(error)), error)
+            tracker.finish(failed=error is not None)
+
+    def trained(self, report: Report, diagnostics: Sequence[dict[str, float]] | None = None) -> None:
+        """Writes the metrics and training episodes since the last report.
+
+        Raises:
+            FloatingPointError: if a metric is not finite; it names the metric, the step and the seed.
+        """
+        self._clock("training")
+        found = diagnostics or [{} for _ in self._configs]
+        for i, metrics in enumerate(report.metrics):
+            self._append(i, records.TRAIN, self._at(report.step) | metrics | found[i])
+        for episode in report.episodes:
+            row = {
+                "env_step": episode.env_step,
+                "return": episode.episode_return,
+                "length": episode.length,
+            }
+            self._directories[episode.member].append(records.EPISODES, row)
+        self._progress.at(report.step, self._note)
+        for config, directory, metrics in zip(self._configs, self._directories, report.metrics, strict=True):
+            directory.append(
+                records.TIMING,
+                self._at(report.step)
+                | {f"{part}_seconds": seconds for part, seconds in self._seconds.items()},
+            )
+            directory.progress(self._phase, self._learner_step(report.step))
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                raise FloatingPointError(
+                    f"{', '.join(bad)} not finite at {self._phase} step {report.step} of seed {config.seed}"
+                )
+
+    def evaluated(self, report: Report, evaluations: Sequence[Evaluation]) -> None:
+        """Writes an evaluation of every run."""
+        self._write_evaluations(report.step, report.updates, evaluations)
+        self._clock("evaluation")
+        scores = [own[-1]["score"] for own in self._evaluations]
+        self._note = "score " + " ".join(f"{score:.1f}" for score in scores)
+        self._progress.at(report.step, self._note)
+
+    def switched(self, evaluations: Sequence[Evaluation], diagnostics: Sequence[dict[str, float]]) -> None:
+        """Writes the evaluation and the diagnostics at the switch, before the first env step."""
+        self._write_evaluations(0, 0, evaluations)
+        for i, found in enumerate(diagnostics):
+            self._append(i, records.TRAIN, self._at(0) | found)
+        self._clock("evaluation")
+
+    def finish(self) -> None:
+        """Writes every run's result, last of all."""
+        for i, directory in enumerate(self._directories):
+            directory.finish(self._result(i))
+
+    def _result(self, i: int) -> dict[str, Any]:
+        config, evaluations = self._configs[i], self._evaluations[i]
+        scores = np.array([row["score"] for row in evaluations])
+        result: dict[str, Any] = {"identity": identity(config), "execution": self._execution()}
+        if self._phase == PRETRAIN:
+            return {"offline_score": float(scores[-1])} | result
+        offline = float(scores[0])
+        env_steps = np.array([row["env_steps"] for row in evaluations])
+        return {
+            "offline_score": offline,
+            "online_score": float(scores[-1]),
+            "online_score_last_10": float(scores[1:][-LAST_EVALUATIONS:].mean()),
+            "delta": collapse.delta(scores, offline),
+            "collapse": collapse.summarise(env_steps, scores, offline),
+        } | result
+
+    def _execution(self) -> dict[str, Any]:
+        config = self._configs[0]
+        steps = config.pretrain.updates if self._phase == PRETRAIN else config.finetune.env_steps
+        device = jax.devices()[0]
+        return {
+            "seconds": time.monotonic() - self._start,
+            "training_seconds": self._seconds["training"],
+            "evaluation_seconds": self._seconds["evaluation"],
+            "steps_per_second": steps / max(self._seconds["training"], 1e-9),
+            "members": len(self._configs),
+            "device": f"{device.platform}: {device.device_kind}",
+            "host": platform.node(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        }
+
+    def _write_evaluations(self, step: int, updates: int, evaluations: Sequence[Evaluation]) -> None:
+        for i, (config, evaluation) in enumerate(zip(self._configs, evaluations, strict=True)):
+            mean = float(evaluation.returns.mean())
+            row = self._at(step) | {
+                "updates": updates,
+                "env_steps": step if self._phase == FINETUNE else 0,
+                "return_mean": mean,
+                "return_std": float(evaluation.returns.std()),
+                "score": float(normalised_score(mean, *reference_returns(config.dataset))),
+                "returns": evaluation.returns,
+                "length_mean": float(evaluation.lengths.mean()),
+                "q_minus_return": evaluation.q_minus_return,
+            }
+            self._evaluations[i].append(row)
+            self._append(i, records.EVAL, row)
+
+    def _append(self, i: int, file: str, row: dict[str, Any]) -> None:
+        self._directories[i].append(file, row)
+        self._trackers[i].log({name: value for name, value in row.items() if name != "returns"})
+
+    def _at(self, step: int) -> dict[str, Any]:
+        return {"phase": self._phase, "step": self._learner_step(step)}
+
+    def _learner_step(self, step: int) -> int:
+        return step if self._phase == PRETRAIN else self._configs[0].pretrain.updates + step
+
+    def _clock(self, part: str) -> None:
+        now = time.monotonic()
+        self._seconds[part] += now - self._last
+        self._last = now
+
+    def _open_tracker(self, config: Config, directory: RunDirectory) -> Any:
+        return open_tracker(
+            mode=config.execution.tracker.mode,
+            project=config.execution.tracker.project,
+            run_id=identity(config)[:16],
+            group=f"{config.dataset.name}-{cell_hash(config)[:8]}-{self._phase}",
+            tags=[self._phase, config.dataset.name, algorithm_name(config.algorithm)],
+            config=container(config),
+            directory=directory.path / "wandb",
+        )
+
+
+def reference_returns(dataset: Dataset) -> tuple[float, float]:
+    """The returns that score 0 and 100: the dataset's own, else D4RL's for the task."""
+    known = REFERENCE_RETURNS.get(dataset.task, (math.nan, math.nan))
+    minimum, maximum = dataset.reference_min, dataset.reference_max
+    return known[0] if minimum is None else minimum, known[1] if maximum is None else maximum

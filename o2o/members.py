@@ -1,0 +1,151 @@
+"""Many seeds in one job: how a function of one member is run for all of them.
+
+Everywhere else code is written for one member. Here it is mapped over a *bundle*, which holds one value a member: on an
+accelerator a tree whose arrays have a leading members axis, computed by vmap; on a CPU a list, computed by one compiled
+function after the other, which gives bit for bit what each member gives alone (vmap does not, and is slower there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Bundle = Any  # one value a member: see the module's docstring
+
+
+class Members(Protocol):
+    """The members of a job."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def bundle(self, values: Sequence[Any]) -> Bundle:
+        """The bundle of the members' values, trees of arrays."""
+        ...
+
+    def values(self, bundle: Bundle) -> list[Any]:
+        """Each member's value of a bundle."""
+        ...
+
+    def rearrange(self, function: Callable[..., Any], *bundles: Bundle) -> Bundle:
+        """`function` of each member's values, where it only takes trees apart and puts them together."""
+        ...
+
+    def to_host(self, bundle: Bundle) -> np.ndarray:
+        """A bundle of single arrays as one numpy array with a leading members axis; waits for it."""
+        ...
+
+    def map(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        shared: Sequence[int] = (),
+        donated: Sequence[int] = (),
+        static: Sequence[int] = (),
+    ) -> Callable[..., tuple[Bundle, ...]]:
+        """Compiles a function of one member, which returns a tuple, to one of bundles.
+
+        The arguments at `shared` and `static` positions are the same for all members; those at `donated` positions are
+        used up by the call.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoopedMembers:
+    """One compiled call a member. A bundle is a list."""
+
+    count: int
+
+    def bundle(self, values: Sequence[Any]) -> list[Any]:
+        """The list of the values."""
+        return list(values)
+
+    def values(self, bundle: list[Any]) -> list[Any]:
+        """The values of the list."""
+        return bundle
+
+    def rearrange(self, function: Callable[..., Any], *bundles: list[Any]) -> list[Any]:
+        """As in `Members`."""
+        return [function(*values) for values in zip(*bundles, strict=True)]
+
+    def to_host(self, bundle: list[Any]) -> np.ndarray:
+        """As in `Members`."""
+        return np.stack([np.asarray(value) for value in bundle])
+
+    def map(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        shared: Sequence[int] = (),
+        donated: Sequence[int] = (),
+        static: Sequence[int] = (),
+    ) -> Callable[..., tuple[list[Any], ...]]:
+        """As in `Members`."""
+        compiled = jax.jit(function, donate_argnums=donated, static_argnums=static)
+        same = {*shared, *static}
+
+        def call(*arguments: Any) -> tuple[list[Any], ...]:
+            results = [
+                compiled(*(a if k in same else a[i] for k, a in enumerate(arguments)))
+                for i in range(self.count)
+            ]
+            return tuple(map(list, zip(*results, strict=True)))
+
+        return call
+
+
+@dataclass(frozen=True)
+class VmappedMembers:
+    """One compiled call for all members. A bundle is a tree of arrays with a leading members axis."""
+
+    count: int
+
+    def bundle(self, values: Sequence[Any]) -> Any:
+        """The values stacked leaf by leaf."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
+
+    def values(self, bundle: Any) -> list[Any]:
+        """Each member's slice of every leaf."""
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], bundle) for i in range(self.count)]
+
+    def rearrange(self, function: Callable[..., Any], *bundles: Any) -> Any:
+        """As in `Members`."""
+        return function(*bundles)
+
+    def to_host(self, bundle: Any) -> np.ndarray:
+        """As in `Members`."""
+        return np.asarray(bundle)
+
+    def map(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        shared: Sequence[int] = (),
+        donated: Sequence[int] = (),
+        static: Sequence[int] = (),
+    ) -> Callable[..., tuple[Any, ...]]:
+        """As in `Members`."""
+
+        def mapped(*arguments: Any) -> tuple[Any, ...]:
+            fixed = {k: arguments[k] for k in static}
+            axes = tuple(None if k in shared else 0 for k in range(len(arguments)) if k not in fixed)
+
+            def of_the_rest(*rest: Any) -> tuple[Any, ...]:
+                remaining = iter(rest)
+                return function(*(fixed[k] if k in fixed else next(remaining) for k in range(len(arguments))))
+
+            return jax.vmap(of_the_rest, in_axes=axes)(
+                *(a for k, a in enumerate(arguments) if k not in fixed)
+            )
+
+        return jax.jit(mapped, donate_argnums=donated, static_argnums=static)
+
+
+def make_members(count: int) -> Members:
+    """The members of a job of `count` seeds, in the way that suits JAX's default device."""
+    return LoopedMembers(count) if count == 1 or jax.default_backend() == "cpu" else VmappedMembers(count)
