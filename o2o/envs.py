@@ -1,12 +1,13 @@
 """Tasks, and many environments stepped together.
 
-The four locomotion tasks are gymnasium's `-v4` environments, which keep the rewards and terminations that D4RL's `-v2`
-data were collected with (`-v5` changed both). They are made and reset by gymnasium; their physics is stepped here, in
-threads, since MuJoCo releases Python's lock, and their observations and rewards are computed for all at once, equal to
-gymnasium's bit for bit. Any other gymnasium id is stepped by gymnasium itself.
+The four locomotion tasks are gymnasium's `-v4` environments, which keep the rewards and terminations that
+D4RL's `-v2` data were collected with (`-v5` changed both). They are made and reset by gymnasium; their
+physics is stepped here, in threads, since MuJoCo releases Python's lock, and their observations and rewards
+are computed for all at once, equal to gymnasium's bit for bit. Any other gymnasium id is stepped by
+gymnasium itself.
 
-Ant: D4RL's observations have 111 entries of which the last 84, contact forces, are zero throughout (MuJoCo 2 no longer
-filled them in). So contact forces stay off and 84 zeros are appended.
+Ant: D4RL's observations have 111 entries of which the last 84, contact forces, are zero throughout (MuJoCo
+2 no longer filled them in). So contact forces stay off and 84 zeros are appended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One job: runs that differ only in their seeds, from data to result.
 
-It builds the pieces, drives the generators of `training`, and evaluates, records and saves what they report. A job's
-members train side by side; each has a run directory of its own. A pretraining is a run too, shared by every run that
-finetunes from it; where it is not there yet, it is made first.
+It builds the pieces, drives the generators of `training`, and evaluates, records and saves what they
+report. A job's members train side by side; each has a run directory of its own. A pretraining is a run too,
+shared by every run that finetunes from it; where it is not there yet, it is made first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Many seeds in one job: how a function of one member is run for all of them.
 
-Everywhere else code is written for one member. Here it is mapped over a *bundle*, which holds one value a member: on an
-accelerator a tree whose arrays have a leading members axis, computed by vmap; on a CPU a list, computed by one compiled
-function after the other, which gives bit for bit what each member gives alone (vmap does not, and is slower there).
+Everywhere else code is written for one member. Here it is mapped over a *bundle*, which holds one value a
+member: on an accelerator a tree whose arrays have a leading members axis, computed by vmap; on a CPU a
+list, computed by one compiled function after the other, which gives bit for bit what each member gives
+alone (vmap does not, and is slower there).
 """
 
 from __future__ import annotations

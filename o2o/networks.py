@@ -2,9 +2,9 @@
 
 An apply function needs nothing but parameters and inputs: it reads the layers' sizes off the parameters.
 
-The LayerNorm networks are the paper's (Appendix B, after Acme's LayerNormMLP): linear, LayerNorm, tanh, then linear and
-ELU for every further hidden layer, with one linear output. The ReLU networks are SAC's, used to make data (rlkit's,
-as D4RL's behaviour policies).
+The LayerNorm networks are the paper's (Appendix B, after Acme's LayerNormMLP): linear, LayerNorm, tanh,
+then linear and ELU for every further hidden layer, with one linear output. The ReLU networks are SAC's,
+used to make data (rlkit's, as D4RL's behaviour policies).
 """
 
 from __future__ import annotations

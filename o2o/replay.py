@@ -1,12 +1,12 @@
 """The replay: offline rows that all members share, and each member's own online rows.
 
-A transition is kept as one packed row of float32 (observation, action, reward, terminated, next observation), so that
-sampling a batch is one gather and adding a transition one row written in place.
+A transition is kept as one packed row of float32 (observation, action, reward, terminated, next
+observation), so that sampling a batch is one gather and adding a transition one row written in place.
 
-`offline_share=None` is one FIFO of `capacity` rows over *offline rows, then online rows*: after the n-th online row the
-rows max(0, offline + n - capacity) … offline + n - 1 of that sequence are valid, so evicting costs nothing. With a share,
-every batch has exactly round(share · batch_size) offline rows; then offline rows are never evicted and the online rows
-are a FIFO of their own.
+`offline_share=None` is one FIFO of `capacity` rows over *offline rows, then online rows*: after the n-th
+online row the rows max(0, offline + n - capacity) … offline + n - 1 of that sequence are valid, so evicting
+costs nothing. With a share, every batch has exactly round(share · batch_size) offline rows; then offline
+rows are never evicted and the online rows are a FIFO of their own.
 """
 
 from __future__ import annotations

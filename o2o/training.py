@@ -1,7 +1,8 @@
 """The two phases, as generators that know no algorithm, environment or file by name.
 
-`pretrain` and `finetune` yield a `Report` at every step where they are asked to stop; whoever consumes them evaluates,
-records and saves. What they compute is a function of the members' keys and the step, whatever the stops are.
+`pretrain` and `finetune` yield a `Report` at every step where they are asked to stop; whoever consumes them
+evaluates, records and saves. What they compute is a function of the members' keys and the step, whatever
+the stops are.
 """
 
 from __future__ import annotations

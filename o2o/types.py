@@ -1,7 +1,7 @@
 """The words that every module shares: transitions, metrics, the algorithm protocol, and the letters of all shapes.
 
-Letters in shape annotations: **B** batch, **M** members (seeds trained side by side), **N** rows of a dataset,
-**O** observation, **A** action, **E** episodes, **U** updates, **W** width of a packed transition.
+Letters in shape annotations: **B** batch, **M** members (seeds trained side by side), **N** rows of a
+dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** width of a packed transition.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
 One update of critics φ₁, φ₂ and policy θ from a batch (s, a, r, terminated, s'):
 
-1. the policy, if due: one Adam step on -mean Q_φ₁(s, π_θ(s)) at the critic from *before* this update, then the target
-   policy moves towards it;
-2. each critic: one Adam step on the squared error to r + γ min(Q_φ₁', Q_φ₂')(s', clip(π_θ'(s') + noise)), at the targets
-   from before this update, then its target moves towards it.
+1. the policy, if due: one Adam step on -mean Q_φ₁(s, π_θ(s)) at the critic from *before* this update, then
+   the target policy moves towards it;
+2. each critic: one Adam step on the squared error to r + γ min(Q_φ₁', Q_φ₂')(s', clip(π_θ'(s') + noise)),
+   at the targets from before this update, then its target moves towards it.
 
 The policy is due in the first of every `policy_delay` updates, the critics and their targets in every one.
 
-Not in the paper, and taken from Acme: the discount, target critics that are not delayed, noise of one action's shape
-shared by the whole batch and drawn for each critic, the order above. The sum over action dimensions in the policy's
-loss is the first author's later correction of Acme, which takes the mean.
+Not in the paper, and taken from Acme: the discount, target critics that are not delayed, noise of one
+action's shape shared by the whole batch and drawn for each critic, the order above. The sum over action
+dimensions in the policy's loss is the first author's later correction of Acme, which takes the mean.
 """
 
 from __future__ import annotations

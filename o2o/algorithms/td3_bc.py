@@ -1,11 +1,12 @@
 """TD3-BC (Fujimoto & Gu 2021): TD3 whose policy is also pulled to the actions in the batch.
 
-As TD3, but the policy minimises  -mean Q(s, π(s)) + (mean|Q| / α) · mean (π(s) - a)²  (Eq. 3, whose printed sign of the
-second term is a slip). This is Acme's scale: the Q term has weight one and cloning is scaled up. The original divides
-all by mean|Q| / α instead, which is the same to a fresh Adam, but not to one whose moments are carried from this loss to
-plain TD3's at the switch to online learning.
+As TD3, but the policy minimises  -mean Q(s, π(s)) + (mean|Q| / α) · mean (π(s) - a)²  (Eq. 3, whose printed
+sign of the second term is a slip). This is Acme's scale: the Q term has weight one and cloning is scaled
+up. The original divides all by mean|Q| / α instead, which is the same to a fresh Adam, but not to one whose
+moments are carried from this loss to plain TD3's at the switch to online learning.
 
-Not in the paper: that mean|Q| is taken at the policy's action, by the first critic, on the batch, without gradient.
+Not in the paper: that mean|Q| is taken at the policy's action, by the first critic, on the batch, without
+gradient.
 """
 
 from __future__ import annotations

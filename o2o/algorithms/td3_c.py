@@ -1,12 +1,13 @@
 """TD3-C, the paper's conservative TD3: TD3 whose policy may move only so far from its own target.
 
-As TD3, but the policy maximises Q subject to  c = mean (π(s) - π'(s))² ≤ ε  (Eq. 4), π' the target policy from before this
-update, by a Lagrangian: it minimises  -mean Q(s, π(s)) + λ c,  and λ ≥ 0 descends on λ (ε - c)  (Eq. 5, whose printed sign
-is a slip: as printed, deviation would be rewarded). ∂Q/∂a is clipped to an L2 norm of one a sample (Table B2).
+As TD3, but the policy maximises Q subject to  c = mean (π(s) - π'(s))² ≤ ε  (Eq. 4), π' the target policy
+from before this update, by a Lagrangian: it minimises  -mean Q(s, π(s)) + λ c,  and λ ≥ 0 descends on λ (ε
+- c)  (Eq. 5, whose printed sign is a slip: as printed, deviation would be rewarded). ∂Q/∂a is clipped to an
+L2 norm of one a sample (Table B2).
 
-Not in the paper: everything about λ but that it is learned by gradient descent along with the policy. The parametrisation
-(`dual`), its start, its optimiser and step size, and whether c is a mean or a sum over action dimensions are switches;
-docs/dual.md has what they do.
+Not in the paper: everything about λ but that it is learned by gradient descent along with the policy. The
+parametrisation (`dual`), its start, its optimiser and step size, and whether c is a mean or a sum over
+action dimensions are switches; docs/dual.md has what they do.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m o2o.datasets", description=__doc__)
     parser.add_argument("command", choices=("info", "generate"))
-    parser.add_argument("name", help="a name in conf/dataset, such as regen-walker2d-medium")
+    parser.add_argument("name", help="a name in conf/dataset, such as regen-hopper-medium")
     parser.add_argument(
         "overrides", nargs="*", help="key=value, such as dataset.rows=1000000 or paths.data=DIR"
     )

@@ -2,10 +2,10 @@
 
     python -m o2o.datasets.behavior walker2d --seed 0 --epochs 300 --out DIRECTORY
 
-First 1000 environment steps with the untrained stochastic policy; then epochs of 1000 steps and 1000 updates, each block of
-steps starting with a reset, so the last episode of a block is cut short. Every few epochs a snapshot of the policy is
-written, with the mean return of stochastic episodes; `--export` copies the snapshot whose return is nearest to D4RL's
-medium set to where the package ships it.
+First 1000 environment steps with the untrained stochastic policy; then epochs of 1000 steps and 1000
+updates, each block of steps starting with a reset, so the last episode of a block is cut short. Every few
+epochs a snapshot of the policy is written, with the mean return of stochastic episodes; `--export` copies
+the snapshot whose return is nearest to D4RL's medium set to where the package ships it.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def locate(dataset: Dataset, data_directory: Path) -> Path:
             [
                 f"dataset={dataset.name}: {path} is missing. Download {BASE_URL}{published.file} "
                 f"({published.bytes / 1e6:.0f} MB) and put it there, or name another data directory with "
-                "O2O_DATA. A set made by this project, dataset=regen-walker2d-medium for one, needs no download."
+                "O2O_DATA. A set made by this project, dataset=regen-hopper-medium for one, needs no download."
             ]
         )
     way_out = (
