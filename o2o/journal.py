@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from o2o import collapse, records
-from o2o.config import Config, Dataset, algorithm_name, container
-from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.config import Config, algorithm_name, container
+from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.evaluation import Evaluation
 from o2o.progress import Progress
 from o2o.records import FINETUNE, PRETRAIN, RunDirectory
@@ -197,10 +197,3 @@ class Journal:
             config=container(config),
             directory=directory.path / "wandb",
         )
-
-
-def reference_returns(dataset: Dataset) -> tuple[float, float]:
-    """The returns that score 0 and 100: the dataset's own, else D4RL's for the task."""
-    known = REFERENCE_RETURNS.get(dataset.task, (math.nan, math.nan))
-    minimum, maximum = dataset.reference_min, dataset.reference_max
-    return known[0] if minimum is None else minimum, known[1] if maximum is None else maximum

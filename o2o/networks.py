@@ -36,10 +36,8 @@ class LayerNormMLP(nn.Module):
         """The output, without an activation."""
         for i, size in enumerate(self.hidden_sizes):
             x = nn.Dense(size, kernel_init=UNIFORM_SCALING, name=f"hidden_{i}")(x)
-            if i == 0:
-                x = jnp.tanh(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm")(x))
-            else:
-                x = nn.elu(x)
+            norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm") if i == 0 else None
+            x = jnp.tanh(norm(x)) if norm else nn.elu(x)
         return nn.Dense(self.output_size, kernel_init=self.output_init, name="output")(x)
 
 

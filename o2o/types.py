@@ -90,9 +90,10 @@ class Network:
 class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with pure functions.
 
-    The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped. An
-    update is told its place in a cycle of `period` updates as a Python integer (`phase`: updates so far mod `period`), so
-    that work that is due only every so often, such as TD3's delayed policy step, costs nothing when it is not due.
+    The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped.
+    An update is told its place in a cycle of `period` updates as a Python integer (`phase`: updates so far mod
+    `period`), so that work that is due only every so often, such as TD3's delayed policy step, costs nothing when
+    it is not due.
 
     The update has two halves, which both read the *old* state and write one part of it each. The online loop acts on
     the first half while the second is still being computed.

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from o2o.config import Dataset
+
 
 class ReferenceReturns(NamedTuple):
     """The undiscounted episode returns that score 0 and 100."""
@@ -34,3 +36,15 @@ def normalised_score(episode_return: Any, minimum: float, maximum: float) -> Any
     if not maximum > minimum:
         raise ValueError(f"the reference maximum {maximum} must be above the minimum {minimum}")
     return 100 * (np.asarray(episode_return) - minimum) / (maximum - minimum)
+
+
+def reference_returns(dataset: Dataset) -> ReferenceReturns:
+    """The returns that score 0 and 100: the dataset's own, else D4RL's for its task.
+
+    Raises:
+        KeyError: if the dataset names none and its task is not one of D4RL's.
+    """
+    minimum, maximum = dataset.reference_min, dataset.reference_max
+    if minimum is not None and maximum is not None:
+        return ReferenceReturns(minimum, maximum)
+    return REFERENCE_RETURNS[dataset.task]
