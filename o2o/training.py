@@ -91,8 +91,8 @@ def finetune(
 
     An update takes two compiled calls. The first adds the newest transition, samples a batch, makes the policy step
     and picks the next action; the second makes the critic step on the same batch, and is computed while the
-    environment takes that action. The result is that of one update after the other, since both halves read the old
-    state.
+    environment takes that action: the host waits for the first alone. The result is that of one update after the
+    other, since both halves read the old state.
     """
     step_functions = _step_functions(algorithm, replay, members)
     means = _RunningMeans(algorithm, replay, members)
@@ -104,12 +104,9 @@ def finetune(
     returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
     episodes: list[Episode] = []
     updates = 0
-    critic_step: Callable[[], Bundle] | None = None
     awaited = set(stops)
     for step in range(1, stops[-1] + 1):
         taken = members.to_host(action)
-        if critic_step is not None:
-            critics, critic_step = critic_step(), None
         next_observation, reward, terminated, truncated = environments.step(taken)
         row = pack(Transition(observation, taken, reward, terminated, next_observation))
         returns += reward
@@ -128,14 +125,13 @@ def finetune(
             actor, online, batch, update_key, action, means.policy = step_functions.policy_half(
                 actor, critics, online, offline, packet, keys, means.policy, phase
             )
-            critic_step = means.counting_critic_step(
-                step_functions.critic_half, old_actor, critics, batch, update_key, phase
+            critics, means.critic = step_functions.critic_half(
+                old_actor, critics, batch, update_key, means.critic, phase
             )
+            means.count(phase)
         else:
             online, action = step_functions.collect(actor, critics, online, packet, keys)
         if step in awaited:
-            if critic_step is not None:
-                critics, critic_step = critic_step(), None
             state = members.rearrange(State, actor, critics)
             yield Report(step, updates, state, means.take(), online, episodes)
             episodes = []
@@ -185,28 +181,14 @@ class _RunningMeans:
         self._names = _metric_names(algorithm, replay)
         self._reset()
 
-    def counting_critic_step(
-        self,
-        critic_half: Callable[..., Any],
-        actor: Bundle,
-        critics: Bundle,
-        batch: Bundle,
-        key: Bundle,
-        phase: int,
-    ) -> Callable[[], Bundle]:
-        """The critic step of this update, to be made later; its metrics are counted as made."""
+    def count(self, phase: int) -> None:
+        """Counts the metrics of one more update of that phase."""
         self._counts.update(name for half in self._reported[phase] for name in half)
-
-        def step() -> Bundle:
-            new, self._critic = critic_half(actor, critics, batch, key, self._critic, phase)
-            return new
-
-        return step
 
     def take(self) -> list[dict[str, float]]:
         """Each member's means since the last call."""
         sums = np.concatenate(
-            [self._members.to_host(self.policy), self._members.to_host(self._critic)], axis=-1
+            [self._members.to_host(self.policy), self._members.to_host(self.critic)], axis=-1
         )
         names = [*self._names[0], *self._names[1]]
         means = [
@@ -222,7 +204,7 @@ class _RunningMeans:
 
     def _reset(self) -> None:
         self._counts: Counter[str] = Counter()
-        self.policy, self._critic = (
+        self.policy, self.critic = (
             self._members.bundle([jnp.zeros(len(names)) for _ in range(self._members.count)])
             for names in self._names
         )

@@ -260,7 +260,7 @@ def _gradient_over_adam(gradient: Parameters, optimizer: optax.OptState) -> Floa
     """
     second_moment = optax.tree_utils.tree_get(optimizer, "nu")
     scale = jnp.sqrt(optax.tree_utils.tree_sum(second_moment))
-    return optax.global_norm(gradient) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
+    return optax.tree.norm(gradient) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
 
 def _copy(tree: Any) -> Any:
