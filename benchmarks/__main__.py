@@ -97,7 +97,14 @@ def rates(task: str, rounds: int, members_count: int) -> Iterator[tuple[float, f
         pretraining, replay, members, _states(pretraining, members_count, example), offline, keys, stops
     )
     online_reports = training.finetune(
-        finetuning, replay, members, environments, _states(finetuning, members_count, example), offline, keys, stops
+        finetuning,
+        replay,
+        members,
+        environments,
+        _states(finetuning, members_count, example),
+        offline,
+        keys,
+        stops,
     )
     for i in range(rounds + 1):
         peak = matmul_peak()
@@ -142,7 +149,9 @@ def main() -> None:
         **{f"version_{name}": version(name) for name in ("jax", "flax", "optax", "mujoco")},
     }
     options.out.write_text(json.dumps(result | about, indent=2) + "\n")
-    table = Table(title=f"{options.task}, batch {BATCH}, 2×{HIDDEN}, {about['device']}, medians of {options.rounds}")
+    table = Table(
+        title=f"{options.task}, batch {BATCH}, 2×{HIDDEN}, {about['device']}, medians of {options.rounds}"
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in result.items():

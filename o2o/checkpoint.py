@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def save(path: Path, state: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(stream, **cast(Any, arrays))
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -205,7 +205,7 @@ def _make(task: Task) -> Any:
 def _simulate(envs: Sequence[Any], actions: np.ndarray) -> None:
     for env, action in zip(envs, actions, strict=True):
         env.data.ctrl[:] = action
-        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _hopper(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:

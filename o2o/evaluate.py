@@ -51,10 +51,14 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m o2o.evaluate", description="Scores a trained policy again.")
+    parser = argparse.ArgumentParser(
+        prog="python -m o2o.evaluate", description="Scores a trained policy again."
+    )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1_000_000, help="of the episodes; the run's own start at 0")
+    parser.add_argument(
+        "--seed", type=int, default=1_000_000, help="of the episodes; the run's own start at 0"
+    )
     options = parser.parse_args(arguments)
     if options.episodes < 1 or options.seed < 0:
         parser.error("--episodes must be at least 1 and --seed at least 0")
@@ -66,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     returns = evaluation.returns
     score = normalised_score(returns, *reference_returns(config.dataset))
     print(f"{options.run}: {len(returns)} episodes on {config.dataset.task}")
-    print(f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})")
+    print(
+        f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
+    )
     print(f"score   {score.mean():9.2f} ± {score.std():.2f}")
     print(f"length  {evaluation.lengths.mean():9.1f}   Q - return {evaluation.q_minus_return:.2f}")
     return 0

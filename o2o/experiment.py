@@ -8,6 +8,7 @@ shared by every run that finetunes from it; where it is not there yet, it is mad
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -251,7 +252,7 @@ def _configure_jax(config: Config) -> None:
     """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
     if config.execution.device.platform != "auto":
         jax.config.update("jax_platforms", config.execution.device.platform)
-    if jax.config.jax_compilation_cache_dir is None:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update(
             "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
         )
@@ -273,7 +274,7 @@ def _task(name: str) -> tuple[Task, tuple[int, int]]:
 @functools.lru_cache(maxsize=1)
 def _offline_rows(dataset: Dataset, data_directory: Path, sizes: tuple[int, int]) -> Rows:
     """The dataset on the device, kept for the process's next run."""
-    return jnp.asarray(pack(datasets.load(dataset, data_directory, *sizes)))
+    return jnp.asarray(pack(*map(np.asarray, datasets.load(dataset, data_directory, *sizes))))
 
 
 def _replay(config: Config, sizes: tuple[int, int]) -> Replay:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float
 
+from o2o.types import Parameters
+
 
 def td_target(
     reward: Float[Array, " B"], terminated: Bool[Array, " B"], next_value: Float[Array, " B"], discount: float
@@ -74,6 +76,6 @@ def tanh_gaussian(
     return jnp.tanh(raw), jnp.sum(log_normal - log_slope, axis=-1)
 
 
-def moved_towards(old: object, new: object, step: float) -> object:
+def moved_towards(old: Parameters, new: Parameters, step: float) -> Parameters:
     """A tree moved from `old` towards `new` by the share `step`: Polyak averaging."""
     return jax.tree.map(lambda o, n: (1 - step) * o + step * n, old, new)

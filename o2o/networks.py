@@ -9,6 +9,8 @@ used to make data (rlkit's, as D4RL's behaviour policies).
 
 from __future__ import annotations
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,7 +66,7 @@ def init_policy(key: Key[Array, ""], network: Network, observation_size: int, ac
 def policy_action(parameters: Parameters, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
     """The deterministic policy's action in [-1, 1]."""
     module = LayerNormMLP(*_sizes(parameters), NEAR_ZERO)
-    return jnp.tanh(module.apply({"params": parameters}, observation))
+    return jnp.tanh(_apply(module, parameters, observation))
 
 
 def init_critic(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
@@ -77,8 +79,8 @@ def critic_value(
     parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
     """Q(s, a) of one critic."""
-    module = LayerNormMLP(*_sizes(parameters), UNIFORM_SCALING)
-    return module.apply({"params": parameters}, jnp.concatenate([observation, action], axis=-1)).squeeze(-1)
+    inputs = jnp.concatenate([observation, action], axis=-1)
+    return _apply(LayerNormMLP(*_sizes(parameters), UNIFORM_SCALING), parameters, inputs).squeeze(-1)
 
 
 def init_gaussian_policy(
@@ -92,9 +94,7 @@ def gaussian_policy(
     parameters: Parameters, observation: Float[Array, "*B O"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
     """Mean and log standard deviation of the action before its tanh."""
-    mean, log_std = jnp.split(
-        ReluMLP(*_sizes(parameters)).apply({"params": parameters}, observation), 2, axis=-1
-    )
+    mean, log_std = jnp.split(_apply(ReluMLP(*_sizes(parameters)), parameters, observation), 2, axis=-1)
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
 
 
@@ -109,8 +109,12 @@ def relu_critic_value(
     parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
     """Q(s, a) of one of SAC's critics."""
-    module = ReluMLP(*_sizes(parameters))
-    return module.apply({"params": parameters}, jnp.concatenate([observation, action], axis=-1)).squeeze(-1)
+    inputs = jnp.concatenate([observation, action], axis=-1)
+    return _apply(ReluMLP(*_sizes(parameters)), parameters, inputs).squeeze(-1)
+
+
+def _apply(module: nn.Module, parameters: Parameters, inputs: Array) -> Array:
+    return cast(Array, module.apply({"params": parameters}, inputs))
 
 
 def _sizes(parameters: Parameters) -> tuple[tuple[int, ...], int]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from o2o.types import Transition
 
@@ -29,10 +29,15 @@ def row_width(observation_size: int, action_size: int) -> int:
     return 2 * observation_size + action_size + 2
 
 
-def pack(transition: Transition) -> Float[np.ndarray, "*N W"]:
-    """Transitions as packed rows (numpy)."""
-    flat = (transition.reward[..., None], transition.terminated[..., None])
-    parts = (transition.observation, transition.action, *flat, transition.next_observation)
+def pack(
+    observation: Float[np.ndarray, "*N O"],
+    action: Float[np.ndarray, "*N A"],
+    reward: Float[np.ndarray, "*N"],
+    terminated: Bool[np.ndarray, "*N"],
+    next_observation: Float[np.ndarray, "*N O"],
+) -> Float[np.ndarray, "*N W"]:
+    """Transitions on the host as packed rows."""
+    parts = (observation, action, reward[..., None], terminated[..., None], next_observation)
     return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 

@@ -108,7 +108,7 @@ def finetune(
     for step in range(1, stops[-1] + 1):
         taken = members.to_host(action)
         next_observation, reward, terminated, truncated = environments.step(taken)
-        row = pack(Transition(observation, taken, reward, terminated, next_observation))
+        row = pack(observation, taken, reward, terminated, next_observation)
         returns += reward
         lengths += 1
         ended = np.flatnonzero(terminated | truncated)

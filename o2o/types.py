@@ -6,7 +6,6 @@ dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -14,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
 Metrics = dict[str, Any]  # name -> scalar array; the names are documented in records.py
-Parameters = Mapping[str, Any]  # a plain tree of arrays, as flax.linen makes it
+Parameters = Any  # a plain tree of arrays, as flax.linen makes it
 
 
 class Transition(NamedTuple):

@@ -54,9 +54,9 @@ class Actor:
 class Critics:
     """What the critic step writes; tuples hold one entry a critic."""
 
-    critics: tuple[Parameters, Parameters]
-    target_critics: tuple[Parameters, Parameters]
-    optimizers: tuple[optax.OptState, optax.OptState]
+    critics: tuple[Parameters, ...]
+    target_critics: tuple[Parameters, ...]
+    optimizers: tuple[optax.OptState, ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class TD3:
 
     def update_policy(
         self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Actor, Metrics]:
+    ) -> tuple[Any, Metrics]:
         """The half that the next action depends on: the new actor."""
         if phase % self.policy_delay:
             return state.actor, {}

@@ -68,7 +68,7 @@ class TD3C(TD3):
 
     def update_policy(
         self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[ConservativeActor, Metrics]:
+    ) -> tuple[Any, Metrics]:
         """TD3's policy step and, at the same parameters, the step of the dual variable."""
         actor, metrics = super().update_policy(state, batch, key, phase)
         if phase % self.policy_delay and self.dual_cadence == "policy":
@@ -79,9 +79,8 @@ class TD3C(TD3):
             lambda d: losses.dual_loss(self.multiplier(d), constraint, self.constraint_epsilon)
         )(state.actor.dual)
         updates, dual_optimizer = self._dual_optimizer.update(gradient, state.actor.dual_optimizer)
-        dual = jnp.maximum(
-            optax.apply_updates(state.actor.dual, updates), 0.0 if self.dual == "projected" else LOWEST_DUAL
-        )
+        lowest = 0.0 if self.dual == "projected" else LOWEST_DUAL
+        dual = jnp.maximum(state.actor.dual + updates, lowest)
         return actor.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
 
     def constraint(self, action: Float[Array, "B A"], state: State, batch: Transition) -> Float[Array, " K"]:

@@ -16,7 +16,7 @@ import json
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key
 from o2o.algorithms.sac import SAC
 from o2o.envs import TASKS, Environments, make_environments
 from o2o.replay import Online, Replay, pack, unpack
-from o2o.types import LearningRate, Network, Parameters, State, Transition, update
+from o2o.types import LearningRate, Network, Parameters, State, update
 
 BLOCK = 1000  # environment steps, and updates, an epoch
 MEDIUM_RETURN = {
@@ -107,7 +107,7 @@ def rollout_returns(
 
 
 def write_policy(path: Path, policy: Parameters, provenance: dict[str, Any]) -> None:
-    """Writes a tanh-Gaussian policy as D4RL's files hold theirs (weights as output × input), and where it comes from."""
+    """Writes a tanh-Gaussian policy as D4RL's files hold theirs (weights output × input), and its provenance."""
     mean, log_std = np.split(np.asarray(policy["output"]["kernel"]).T, 2)
     mean_bias, log_std_bias = np.split(np.asarray(policy["output"]["bias"]), 2)
     arrays = {
@@ -120,7 +120,7 @@ def write_policy(path: Path, policy: Parameters, provenance: dict[str, Any]) -> 
         "last_fc_log_std/weight": log_std,
         "last_fc_log_std/bias": log_std_bias,
     }
-    np.savez_compressed(path, provenance=np.array(json.dumps(provenance)), **arrays)
+    np.savez_compressed(path, provenance=np.array(json.dumps(provenance)), **cast(Any, arrays))
 
 
 def export_nearest(task: str, target: float, directory: Path, destination: Path) -> Path:
@@ -143,7 +143,7 @@ def _collect(environments: Environments, state: State, key: Key[Array, ""]) -> F
     for step in range(BLOCK):
         action = np.asarray(_explore(state.actor.policy, observation, key, step))
         next_observation, reward, terminated, truncated = environments.step(action)
-        rows.append(pack(Transition(observation, action, reward, terminated, next_observation)))
+        rows.append(pack(observation, action, reward, terminated, next_observation))
         observation = environments.reset() if terminated[0] or truncated[0] else next_observation
     return np.concatenate(rows)
 
