@@ -70,7 +70,7 @@ def matmul_peak() -> float:
     """The rate of float32 matrix products of this process, in floating-point operations a second."""
     a = jnp.ones((PEAK_SIZE, PEAK_SIZE))
     product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
+    b = product(a, a).block_until_ready()
     repeats = 10 if jax.default_backend() == "cpu" else 200
     start = time.perf_counter()
     for _ in range(repeats):
