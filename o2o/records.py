@@ -55,6 +55,7 @@ EVAL_COLUMNS = {
     "score": "D4RL-normalised return_mean: 0 is the random policy, 100 the expert",
     "returns": "the return of each episode, in the order of the episodes' seeds",
     "length_mean": "mean episode length in environment steps",
+    "q_minus_return": "overestimation: mean over visited states of Q(s, π(s)) minus the discounted return then earned",
 }
 
 EPISODE_COLUMNS = {
@@ -63,26 +64,27 @@ EPISODE_COLUMNS = {
     "length": "environment steps in the episode",
 }
 
-# train.jsonl: phase and step, then whichever of these the algorithm reports.
+# train.jsonl: phase and step, then whichever of these there are. What the algorithm reports is a mean over the updates
+# since the row before, each over its own batch; the diagnostics are taken where a finetuning run is evaluated.
 METRICS = {
-    "critic_loss": "squared TD error of both critics, summed over the critics, mean over the batch",
+    "critic_loss": "squared TD error, mean over the batch and both critics",
     "q_mean": "mean Q of the first critic on the batch's actions",
     "policy_loss": "the loss that the policy descends",
-    "behavior_cloning": "squared distance between the policy's action and the batch's action",
-    "bc_normaliser": "TD3-BC's scale of the Q term, mean |Q| or mean |dQ/da|",
-    "clipped_share": "share of samples whose dQ/da was clipped",
     "action_gradient_norm": "mean L2 norm of dQ/da before clipping",
-    "constraint": "TD3-C's constraint value, satisfied at or below epsilon",
-    "constraint_satisfied_share": "share of policy steps at which the constraint was satisfied",
-    "lambda": "TD3-C's dual variable",
-    "temperature": "SAC's entropy coefficient",
-    "entropy": "minus the mean log probability of the policy's own actions",
-    "policy_distance": "mean L2 distance of the actions from the pretrained policy's, on offline states",
-    "td_error_offline": "mean absolute TD error on an offline batch",
-    "td_error_heldout": "mean absolute TD error on held-out low-return offline data",
-    "td_error_fresh": "mean absolute TD error on the newest online transitions",
-    "q_minus_return": "mean Q minus the discounted return then earned, over finished training episodes",
-    "gradient_over_adam": "norm of the policy gradient over the norm of Adam's root second moment",
+    "clipped_share": "share of samples whose dQ/da was clipped",
+    "gradient_over_adam": "norm of the policy gradient over the norm of the root of Adam's second moment",
+    "behavior_cloning": "TD3-BC: squared difference to the batch's actions, mean over batch and dimensions",
+    "constraint": "TD3-C: the constrained squared difference to the target policy",
+    "log_constraint": "TD3-C: its logarithm",
+    "constraint_satisfied_share": "TD3-C: share of policy steps at which the constraint was at most epsilon",
+    "lambda": "TD3-C: the multiplier",
+    "temperature": "SAC: the weight of the entropy",
+    "entropy": "SAC: minus the mean log density of the policy's own actions",
+    "policy_distance": "diagnostic: mean L2 distance to the actions at the switch, on a fixed sample of offline states",
+    "q_mean_offline": "diagnostic: mean Q on that sample, at its actions",
+    "td_error_offline": "diagnostic: root mean squared TD error on that sample",
+    "q_mean_fresh": "diagnostic: mean Q on the newest online transitions, a batch of them",
+    "td_error_fresh": "diagnostic: root mean squared TD error on those",
 }
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
