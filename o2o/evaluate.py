@@ -67,9 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
-    returns = evaluation.returns
-    score = normalised_score(returns, *reference_returns(config.dataset))
-    print(f"{options.run}: {len(returns)} episodes on {config.dataset.task}")
+    returns, dataset = evaluation.returns, config.dataset
+    score = normalised_score(
+        returns, *reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
+    )
+    print(f"{options.run}: {len(returns)} episodes on {dataset.task}")
     print(
         f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
     )

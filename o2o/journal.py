@@ -157,14 +157,16 @@ class Journal:
         }
 
     def _write_evaluations(self, step: int, updates: int, evaluations: Sequence[Evaluation]) -> None:
-        for i, (config, evaluation) in enumerate(zip(self._configs, evaluations, strict=True)):
+        dataset = self._configs[0].dataset
+        references = reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
+        for i, evaluation in enumerate(evaluations):
             mean = float(evaluation.returns.mean())
             row = self._at(step) | {
                 "updates": updates,
                 "env_steps": step if self._phase == FINETUNE else 0,
                 "return_mean": mean,
                 "return_std": float(evaluation.returns.std()),
-                "score": float(normalised_score(mean, *reference_returns(config.dataset))),
+                "score": float(normalised_score(mean, *references)),
                 "returns": evaluation.returns,
                 "length_mean": float(evaluation.lengths.mean()),
                 "q_minus_return": evaluation.q_minus_return,

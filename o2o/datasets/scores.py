@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from o2o.config import Dataset
-
 
 class ReferenceReturns(NamedTuple):
     """The undiscounted episode returns that score 0 and 100."""
@@ -38,13 +36,12 @@ def normalised_score(episode_return: Any, minimum: float, maximum: float) -> Any
     return 100 * (np.asarray(episode_return) - minimum) / (maximum - minimum)
 
 
-def reference_returns(dataset: Dataset) -> ReferenceReturns:
-    """The returns that score 0 and 100: the dataset's own, else D4RL's for its task.
+def reference_returns(task: str, minimum: float | None, maximum: float | None) -> ReferenceReturns:
+    """The returns that score 0 and 100: those given, else D4RL's for the task.
 
     Raises:
-        KeyError: if the dataset names none and its task is not one of D4RL's.
+        KeyError: if none are given and the task is not one of D4RL's.
     """
-    minimum, maximum = dataset.reference_min, dataset.reference_max
     if minimum is not None and maximum is not None:
         return ReferenceReturns(minimum, maximum)
-    return REFERENCE_RETURNS[dataset.task]
+    return REFERENCE_RETURNS[task]
