@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from o2o import checkpoint, datasets, records, training
 from o2o.config import Config, ConfigError, Dataset
+from o2o.diagnostics import Diagnostics
 from o2o.envs import Task, find_task, make_environments
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.journal import Journal
-from o2o.members import Bundle, Members, make_members
+from o2o.members import Bundle, make_members
 from o2o.records import FINETUNE, PRETRAIN, RESULT
-from o2o.replay import Online, Replay, Rows, pack, unpack
+from o2o.replay import Replay, Rows, pack
 from o2o.sweep.identity import run_directory
-from o2o.types import Algorithm, State
+from o2o.types import State
 
 FINAL_STATE = f"{records.CHECKPOINTS}/final.npz"
 SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
-PROBE_ROWS = 1024  # offline rows, the same throughout a run, that the diagnostics look at
 
 # What a seed's key is folded with, so that every use of randomness has a stream of its own.
 INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM = range(5)
@@ -119,7 +118,8 @@ def _finetune(configs: Sequence[Config], task: Task, replay: Replay, offline: Ro
     with Journal(configs) as journal:
         evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
         state = members.bundle([_initial_state(c, replay) for c in configs])
-        diagnostics = _Diagnostics(algorithm, replay, members, configs, offline, state)
+        probe_keys = [_key(c, PROBE_STREAM) for c in configs]
+        diagnostics = Diagnostics(algorithm, replay, members, offline, probe_keys, state)
         journal.switched(_evaluate_switch(configs, evaluator, state), diagnostics.of(state, None))
         for report in training.finetune(
             algorithm, replay, members, environments, state, sampled, keys, stops, config.pretrain.updates
@@ -137,75 +137,6 @@ def _finetune(configs: Sequence[Config], task: Task, replay: Replay, offline: Ro
         for c, value in zip(configs, members.values(state), strict=True):
             checkpoint.save(run_directory(c) / FINAL_STATE, value)
         journal.finish()
-
-
-class _Diagnostics:
-    """What one needs to see why a policy collapsed, beyond the algorithm's own metrics; each is one member's mean.
-
-    The probe is a fixed sample of the offline rows, fresh the newest online rows. TD errors are root mean squares.
-    """
-
-    def __init__(
-        self,
-        algorithm: Algorithm,
-        replay: Replay,
-        members: Members,
-        configs: Sequence[Config],
-        offline: Rows,
-        state: Bundle,
-    ):
-        self._members, self._fresh_rows = members, replay.batch_size
-        self._on_offline, self._on_fresh, self._actions = _diagnostic_functions(algorithm, replay, members)
-        self._keys = members.bundle([_key(c, PROBE_STREAM) for c in configs])
-        self._probes: Bundle | None = None
-        if offline.shape[0]:
-            probes = [
-                jax.random.randint(_key(c, PROBE_STREAM), (PROBE_ROWS,), 0, offline.shape[0]) for c in configs
-            ]
-            self._probes = members.bundle([offline[probe] for probe in probes])
-            (self._first_actions,) = self._actions(state, self._probes)
-
-    def of(self, state: Bundle, online: Bundle | None) -> list[dict[str, float]]:
-        """The diagnostics of every member; those on fresh rows once there is a batch of them."""
-        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
-        parts = []
-        if self._probes is not None:
-            parts += self._on_offline(state, self._probes, self._first_actions, self._keys)
-        if online is not None and int(self._members.values(online)[0].added) >= self._fresh_rows:
-            parts += self._on_fresh(state, online, self._keys)
-        for part in parts:
-            for result, metrics in zip(results, self._members.values(part), strict=True):
-                result |= {name: float(value) for name, value in metrics.items()}
-        return results
-
-
-@functools.cache
-def _diagnostic_functions(
-    algorithm: Algorithm, replay: Replay, members: Members
-) -> tuple[Callable[..., Any], ...]:
-    def actions(state: State, probe: Rows) -> tuple[Array]:
-        return (algorithm.act(state, unpack(probe, replay.observation_size).observation),)
-
-    def on_offline(
-        state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
-    ) -> tuple[dict[str, Array]]:
-        batch = unpack(probe, replay.observation_size)
-        found = algorithm.diagnose(state, batch, key)
-        distance = jnp.linalg.norm(algorithm.act(state, batch.observation) - first, axis=-1).mean()
-        return (
-            {
-                "td_error_offline": found["td_error"],
-                "q_mean_offline": found["q_mean"],
-                "policy_distance": distance,
-            },
-        )
-
-    def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
-        newest = (online.added - 1 - jnp.arange(replay.batch_size)) % online.rows.shape[0]
-        found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
-        return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
-
-    return members.map(on_offline), members.map(on_fresh), members.map(actions)
 
 
 def _initial_state(config: Config, replay: Replay) -> State:

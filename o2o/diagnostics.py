@@ -1,0 +1,83 @@
+"""What a finetuning run is asked where it is evaluated, so that one sees why a policy collapsed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from o2o.members import Bundle, Members
+from o2o.replay import Online, Replay, Rows, unpack
+from o2o.types import Algorithm, State
+
+PROBE_ROWS = 1024  # offline rows, the same throughout a run
+
+
+class Diagnostics:
+    """What one needs to see why a policy collapsed, beyond the algorithm's own metrics; each is one member's mean.
+
+    The probe is a fixed sample of the offline rows, fresh the newest online rows. TD errors are root mean squares.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        replay: Replay,
+        members: Members,
+        offline: Rows,
+        keys: Sequence[Key[Array, ""]],
+        state: Bundle,
+    ):
+        """Takes the sample, by a key a member, and keeps what `state`, the one at the switch, does on it."""
+        self._members, self._fresh_rows = members, replay.batch_size
+        self._on_offline, self._on_fresh, self._actions = _functions(algorithm, replay, members)
+        self._keys = members.bundle(keys)
+        self._probes: Bundle | None = None
+        if offline.shape[0]:
+            chosen = [jax.random.randint(key, (PROBE_ROWS,), 0, offline.shape[0]) for key in keys]
+            self._probes = members.bundle([offline[rows] for rows in chosen])
+            (self._first_actions,) = self._actions(state, self._probes)
+
+    def of(self, state: Bundle, online: Bundle | None) -> list[dict[str, float]]:
+        """The diagnostics of every member; those on fresh rows once there is a batch of them."""
+        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
+        parts = []
+        if self._probes is not None:
+            parts += self._on_offline(state, self._probes, self._first_actions, self._keys)
+        if online is not None and int(self._members.values(online)[0].added) >= self._fresh_rows:
+            parts += self._on_fresh(state, online, self._keys)
+        for part in parts:
+            for result, metrics in zip(results, self._members.values(part), strict=True):
+                result |= {name: float(value) for name, value in metrics.items()}
+        return results
+
+
+@functools.cache
+def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[Callable[..., Any], ...]:
+    def actions(state: State, probe: Rows) -> tuple[Array]:
+        return (algorithm.act(state, unpack(probe, replay.observation_size).observation),)
+
+    def on_offline(
+        state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
+    ) -> tuple[dict[str, Array]]:
+        batch = unpack(probe, replay.observation_size)
+        found = algorithm.diagnose(state, batch, key)
+        distance = jnp.linalg.norm(algorithm.act(state, batch.observation) - first, axis=-1).mean()
+        return (
+            {
+                "td_error_offline": found["td_error"],
+                "q_mean_offline": found["q_mean"],
+                "policy_distance": distance,
+            },
+        )
+
+    def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
+        newest = (online.added - 1 - jnp.arange(replay.batch_size)) % online.rows.shape[0]
+        found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
+        return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
+
+    return members.map(on_offline), members.map(on_fresh), members.map(actions)
