@@ -22,9 +22,10 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, UInt64
 
 DEFAULT_TIME_LIMIT = 1000
+_INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,19 @@ class Environments:
         truncated = truncated | (self.elapsed[list(members)] >= self.time_limit)
         return padded, reward.astype(np.float32), terminated, truncated
 
+    @property
+    def can_be_saved(self) -> bool:
+        """Whether `snapshot` and `restore` are on offer: gymnasium has no such thing for any id."""
+        return False
+
+    def snapshot(self) -> list[dict[str, np.ndarray]]:
+        """Everything that each environment's future depends on, as arrays."""
+        raise NotImplementedError(f"{self.task.gymnasium_id} cannot be saved")
+
+    def restore(self, snapshots: Sequence[dict[str, np.ndarray]]) -> None:
+        """Puts every environment where it was when its snapshot was taken."""
+        raise NotImplementedError(f"{self.task.gymnasium_id} cannot be restored")
+
     def close(self) -> None:
         """Releases the simulators."""
         for env in self._envs:
@@ -156,6 +170,35 @@ class MujocoEnvironments(Environments):
     def qvel(self) -> Float64[np.ndarray, "E V"]:
         """The simulators' joint velocities, a copy."""
         return np.stack([env.data.qvel for env in self._envs])
+
+    @property
+    def can_be_saved(self) -> bool:
+        """As in `Environments`."""
+        return True
+
+    def snapshot(self) -> list[dict[str, np.ndarray]]:
+        """As in `Environments`: the simulator's state, the steps taken, and the random generator of the resets.
+
+        Ant's forward velocity also reads the torso's position, which the simulator's state does not hold.
+        """
+        return [
+            {
+                "physics": _physics(env),
+                "body_positions": env.data.xpos.copy(),
+                "elapsed": np.asarray(elapsed),
+                "generator": _generator_words(env.np_random),
+            }
+            for env, elapsed in zip(self._envs, self.elapsed, strict=True)
+        ]
+
+    def restore(self, snapshots: Sequence[dict[str, np.ndarray]]) -> None:
+        """As in `Environments`."""
+        for i, (env, snapshot) in enumerate(zip(self._envs, snapshots, strict=True)):
+            mujoco.mj_setState(env.model, env.data, snapshot["physics"], _INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
+            env.data.xpos[:] = snapshot["body_positions"]
+            self.elapsed[i] = snapshot["elapsed"]
+            env.np_random = _generator(snapshot["generator"])
+            self._seeds[i] = None
 
     def close(self) -> None:
         """Releases the simulators and the threads."""
@@ -200,6 +243,33 @@ def _make(task: Task) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date.*")  # -v4 is meant: see the module's docstring
         return gymnasium.make(task.gymnasium_id, disable_env_checker=True).unwrapped
+
+
+def _physics(env: Any) -> Float64[np.ndarray, " S"]:
+    size = mujoco.mj_stateSize(env.model, _INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
+    state = np.zeros(size)
+    mujoco.mj_getState(env.model, env.data, state, _INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
+    return state
+
+
+def _generator_words(generator: np.random.Generator) -> UInt64[np.ndarray, " 6"]:
+    """The state of a PCG64 generator: two 128-bit integers as 64-bit halves, and its half-used draw."""
+    state = generator.bit_generator.state
+    low = (1 << 64) - 1
+    words = [half for n in (state["state"]["state"], state["state"]["inc"]) for half in (n >> 64, n & low)]
+    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def _generator(words: UInt64[np.ndarray, " 6"]) -> np.random.Generator:
+    bits = np.random.PCG64()
+    a, b, c, d, has_half, half = (int(word) for word in words)
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": a << 64 | b, "inc": c << 64 | d},
+        "has_uint32": has_half,
+        "uinteger": half,
+    }
+    return np.random.Generator(bits)
 
 
 def _simulate(envs: Sequence[Any], actions: np.ndarray) -> None:

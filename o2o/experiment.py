@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,14 @@ from o2o.config import Config, ConfigError, Dataset
 from o2o.diagnostics import Diagnostics
 from o2o.envs import Task, find_task, make_environments
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
+from o2o.interruption import Interruption
 from o2o.journal import Journal
+from o2o.keeper import Keeper
 from o2o.members import Bundle, make_members
 from o2o.records import FINETUNE, PRETRAIN, RESULT
 from o2o.replay import Replay, Rows, pack
 from o2o.sweep.identity import run_directory
+from o2o.training import Resumed
 from o2o.types import State
 
 FINAL_STATE = f"{records.CHECKPOINTS}/final.npz"
@@ -40,8 +44,12 @@ INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM 
 def run(config: Config) -> None:
     """Runs one run to its result, and first the pretraining it needs where that is not there yet.
 
+    What was interrupted, by a signal or a crash, goes on from its last checkpoint and writes what it would have
+    written. A first Ctrl-C or SIGTERM asks for a checkpoint at the next safe point, a second one ends at once.
+
     Raises:
         ConfigError: bad input, before anything is computed or written.
+        KeyboardInterrupt, SystemExit: if it was asked to stop; it is recorded as INTERRUPTED.
         Exception: whatever stopped the run; it is recorded as FAILED, with the traceback.
     """
     run_members([config])
@@ -55,15 +63,16 @@ def run_members(configs: Sequence[Config]) -> None:
     offline = jnp.zeros((0, 1))
     if config.pretrain.updates or config.replay_init.preload:
         offline = _offline_rows(config.dataset, config.execution.paths.data, sizes)
-    if config.pretrain.updates:
-        asked_for = config.finetune.env_steps == 0
-        due = [
-            _pretraining(c) for c in configs if asked_for or not (_pretrain_directory(c) / RESULT).is_file()
-        ]
-        if due:
-            _pretrain(due, task, _replay(config, sizes), offline)
-    if config.finetune.env_steps:
-        _finetune(configs, task, _replay(config, sizes), offline)
+    replay = _replay(config, sizes)
+    asked_for = config.finetune.env_steps == 0
+    with Interruption() as stop:
+        if config.pretrain.updates:
+            done = [(_pretrain_directory(c) / RESULT).is_file() and not asked_for for c in configs]
+            due = [_pretraining(c) for c, is_done in zip(configs, done, strict=True) if not is_done]
+            if due:
+                _pretrain(due, task, replay, offline, stop)
+        if not asked_for:
+            _finetune(configs, task, replay, offline, stop)
 
 
 def switch_evaluation(config: Config) -> list[int]:
@@ -86,28 +95,37 @@ def evaluation_steps(config: Config, phase: str) -> list[int]:
     return steps
 
 
-def _pretrain(configs: Sequence[Config], task: Task, replay: Replay, offline: Rows) -> None:
+def _pretrain(
+    configs: Sequence[Config], task: Task, replay: Replay, offline: Rows, stop: Interruption
+) -> None:
     config = configs[0]
     algorithm, members = config.pretrain.algorithm, make_members(len(configs))
     evaluated = set(evaluation_steps(config, PRETRAIN))
     stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.pretrain.updates)})
     keys = members.bundle([_key(c, PRETRAIN_STREAM) for c in configs])
-    with Journal(configs) as journal:
-        evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
-        example = training.example(replay)
-        state = members.bundle([algorithm.init(_key(c, INIT_STREAM), example) for c in configs])
-        for report in training.pretrain(algorithm, replay, members, state, offline, keys, stops):
+    evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
+    with closing(evaluator), Journal(configs) as journal:
+        keeper = Keeper(configs, members, replay, journal, stop)
+        states = [algorithm.init(_key(c, INIT_STREAM), training.example(replay)) for c in configs]
+        states, resumed = keeper.find(states) or (states, Resumed(0, 0))
+        state = members.bundle(states)
+        for report in training.pretrain(
+            algorithm, replay, members, state, offline, keys, stops, resumed.step
+        ):
             journal.trained(report)
             if report.step in evaluated:
                 seeds = [episode_seeds(c.seed, report.step, c.evaluation.episodes) for c in configs]
                 journal.evaluated(report, evaluator.evaluate(report.state, seeds))
+            keeper.at(report)
             state = report.state
-        for c, value in zip(configs, members.values(state), strict=True):
-            checkpoint.save(run_directory(c) / FINAL_STATE, value)
+        _save_final(configs, members.values(state))
+        keeper.finish()
         journal.finish()
 
 
-def _finetune(configs: Sequence[Config], task: Task, replay: Replay, offline: Rows) -> None:
+def _finetune(
+    configs: Sequence[Config], task: Task, replay: Replay, offline: Rows, stop: Interruption
+) -> None:
     config = configs[0]
     algorithm, members = config.algorithm, make_members(len(configs))
     sampled = offline if config.replay_init.preload else offline[:0]
@@ -115,28 +133,39 @@ def _finetune(configs: Sequence[Config], task: Task, replay: Replay, offline: Ro
     stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.finetune.env_steps)})
     keys = members.bundle([_key(c, FINETUNE_STREAM) for c in configs])
     environments = make_environments(task, [_environment_seed(c) for c in configs])
-    with Journal(configs) as journal:
-        evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
-        state = members.bundle([_initial_state(c, replay) for c in configs])
+    evaluator = Evaluator(algorithm, members, task, config.evaluation.episodes, config.discount)
+    with closing(environments), closing(evaluator), Journal(configs) as journal:
+        keeper = Keeper(configs, members, replay, journal, stop)
+        states = [_initial_state(c, replay) for c in configs]
         probe_keys = [_key(c, PROBE_STREAM) for c in configs]
-        diagnostics = Diagnostics(algorithm, replay, members, offline, probe_keys, state)
-        journal.switched(_evaluate_switch(configs, evaluator, state), diagnostics.of(state, None))
+        at_switch = members.bundle(states)
+        diagnostics = Diagnostics(algorithm, replay, members, offline, probe_keys, at_switch)
+        found = keeper.find(states, training.empty_loops(environments))
+        if found is None:
+            journal.switched(_evaluate_switch(configs, evaluator, at_switch), diagnostics.of(at_switch, None))
+        states, resumed = found or (states, None)
+        state = members.bundle(states)
+        updates_before = config.pretrain.updates
         for report in training.finetune(
-            algorithm, replay, members, environments, state, sampled, keys, stops, config.pretrain.updates
+            algorithm, replay, members, environments, state, sampled, keys, stops, updates_before, resumed
         ):
             if report.step in evaluated:
                 journal.trained(report, diagnostics.of(report.state, report.online))
-                seeds = [
-                    episode_seeds(c.seed, c.pretrain.updates + report.step, c.evaluation.episodes)
-                    for c in configs
-                ]
+                step = updates_before + report.step
+                seeds = [episode_seeds(c.seed, step, c.evaluation.episodes) for c in configs]
                 journal.evaluated(report, evaluator.evaluate(report.state, seeds))
             else:
                 journal.trained(report)
+            keeper.at(report)
             state = report.state
-        for c, value in zip(configs, members.values(state), strict=True):
-            checkpoint.save(run_directory(c) / FINAL_STATE, value)
+        _save_final(configs, members.values(state))
+        keeper.finish()
         journal.finish()
+
+
+def _save_final(configs: Sequence[Config], states: Sequence[State]) -> None:
+    for config, state in zip(configs, states, strict=True):
+        checkpoint.save(run_directory(config) / FINAL_STATE, state)
 
 
 def _initial_state(config: Config, replay: Replay) -> State:
@@ -145,7 +174,8 @@ def _initial_state(config: Config, replay: Replay) -> State:
     if config.pretrain.updates == 0:
         return config.algorithm.init(_key(config, INIT_STREAM), example)
     like = jax.eval_shape(config.pretrain.algorithm.init, jax.random.key(0), example)
-    pretrained = jax.tree.map(jnp.asarray, checkpoint.load(_pretrain_directory(config) / FINAL_STATE, like))
+    saved, _ = checkpoint.load(_pretrain_directory(config) / FINAL_STATE, like)
+    pretrained = jax.tree.map(jnp.asarray, saved)
     return config.algorithm.adopt(
         pretrained,
         reset_optimizers=config.finetune.reset_optimizers,

@@ -46,7 +46,6 @@ class Journal:
         config = self._configs[0]
         for c, directory in zip(self._configs, self._directories, strict=True):
             directory.start(container(c), describe(c))
-            directory.rewind({})
         self._trackers = [
             self._open_tracker(c, d) for c, d in zip(self._configs, self._directories, strict=True)
         ]
@@ -68,11 +67,39 @@ class Journal:
         """Marks the runs as failed or interrupted if an exception ended the phase."""
         self._progress.close()
         for directory, tracker in zip(self._directories, self._trackers, strict=True):
-            if isinstance(error, KeyboardInterrupt):
-                directory.interrupt("Ctrl-C")
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                directory.interrupt(repr(error))
             elif error is not None:
                 directory.fail("".join(traceback.format_exception(error)), error)
             tracker.finish(failed=error is not None)
+
+    def begin(self) -> None:
+        """Starts the records from nothing."""
+        for directory in self._directories:
+            directory.rewind({})
+
+    def resume(self, step: int, offsets: Sequence[dict[str, int]]) -> None:
+        """Goes on from where the records were when `offsets` were taken.
+
+        Raises:
+            ValueError: if they are shorter than that.
+        """
+        for directory, own in zip(self._directories, offsets, strict=True):
+            directory.rewind(own)
+            directory.event("resumed", step=self._learner_step(step))
+        for i, directory in enumerate(self._directories):
+            columns = records.read_run(directory.path).eval
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            self._evaluations[i] = [row for row in rows if row["phase"] == self._phase]
+
+    def offsets(self) -> list[dict[str, int]]:
+        """How long every member's records are, once they are on disk."""
+        return [directory.offsets() for directory in self._directories]
+
+    def event(self, name: str, **details: Any) -> None:
+        """Notes something in the history of every run."""
+        for directory in self._directories:
+            directory.event(name, **details)
 
     def trained(self, report: Report, diagnostics: Sequence[dict[str, float]] | None = None) -> None:
         """Writes the metrics and training episodes since the last report.

@@ -88,6 +88,13 @@ class Replay:
         width = row_width(self.observation_size, self.action_size)
         return Online(jnp.zeros((size, width), jnp.float32), jnp.zeros((), jnp.int32))
 
+    def restore(self, env_steps: int, rows: Float[np.ndarray, "N W"]) -> Online:
+        """The online rows after all of `rows` were added, one after the other, to empty ones."""
+        ring = np.zeros(self.init(env_steps).rows.shape, np.float32)
+        newest = np.arange(max(0, len(rows) - len(ring)), len(rows))
+        ring[newest % len(ring)] = rows[newest]
+        return Online(jnp.asarray(ring), jnp.asarray(len(rows), jnp.int32))
+
     def add(self, online: Online, row: Float[Array, " W"]) -> Online:
         """With one more row, over the oldest where the ring is full."""
         slot = online.added % online.rows.shape[0]

@@ -34,6 +34,26 @@ class Episode:
     length: int
 
 
+class Loop(NamedTuple):
+    """What one member's online loop depends on besides its state and its online rows, as arrays of the host."""
+
+    action: np.ndarray
+    observation: np.ndarray
+    episode_return: np.ndarray
+    episode_length: np.ndarray
+    environment: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a phase goes on: what a report held of every member, in the same order."""
+
+    step: int
+    updates: int
+    online: list[Online] = field(default_factory=list)
+    loops: list[Loop] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Report:
     """Where a phase stands. Its arrays are used up when the generator goes on: copy what must outlive that."""
@@ -47,11 +67,25 @@ class Report:
     online: Bundle = None
     episodes: list[Episode] = field(default_factory=list)
     """The training episodes that ended since the last report."""
+    loops: list[Loop] = field(default_factory=list)
+    """Where each member's online loop stands; empty where the environments cannot be saved."""
 
 
 def example(replay: Replay) -> Transition:
     """A transition of zeros, for its shapes."""
     return unpack(replay.init(1).rows[0], replay.observation_size)
+
+
+def empty_loops(environments: Environments) -> list[Loop]:
+    """What the members' loops look like, for their shapes; none where the environments cannot be saved."""
+    if not environments.can_be_saved:
+        return []
+    action = np.zeros(environments.action_size, np.float32)
+    observation = np.zeros(environments.observation_size, np.float32)
+    return [
+        Loop(action, observation, np.zeros(()), np.zeros((), np.int64), snapshot)
+        for snapshot in environments.snapshot()
+    ]
 
 
 def pretrain(
@@ -62,11 +96,14 @@ def pretrain(
     offline: Rows,
     keys: Bundle,
     stops: Sequence[int],
+    start: int = 0,
 ) -> Iterator[Report]:
-    """Learns from `offline` alone and reports after every number of updates in `stops`. `state` is used up."""
+    """Learns from `offline` alone and reports after every number of updates in `stops`. `state` is used up.
+
+    A phase that was interrupted after `start` updates goes on from its state then.
+    """
     learn = _offline_learner(algorithm, replay, members)
-    start = 0
-    for stop in stops:
+    for stop in (stop for stop in stops if stop > start):
         state, metrics = learn(state, offline, keys, np.int32(start), stop - start, start % algorithm.period)
         means = [{name: float(mean) for name, mean in m.items()} for m in members.values(metrics)]
         start = stop
@@ -83,11 +120,13 @@ def finetune(
     keys: Bundle,
     stops: Sequence[int],
     updates_before: int = 0,
+    resumed: Resumed | None = None,
 ) -> Iterator[Report]:
     """Learns online, one update an environment step, and reports after every number of steps in `stops`.
 
     `environments` has one environment a member, `offline` may have no rows, and `updates_before` is the number of
-    updates that `state` has had, which decides when delayed work is due. `state` is used up.
+    updates that `state` has had before this phase, which decides when delayed work is due. `state` is used up. A
+    phase that was interrupted goes on from its state then and what `resumed` holds.
 
     An update takes two compiled calls. The first adds the newest transition, samples a batch, makes the policy step
     and picks the next action; the second makes the critic step on the same batch, and is computed while the
@@ -98,14 +137,23 @@ def finetune(
     means = _RunningMeans(algorithm, replay, members)
     actor = members.rearrange(lambda s: s.actor, state)
     critics = members.rearrange(lambda s: s.critics, state)
-    online = members.bundle([replay.init(stops[-1]) for _ in range(members.count)])
-    observation = environments.reset()
-    (action,) = step_functions.first_action(state, members.bundle(list(observation)), keys)
-    returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
+    if resumed is None:
+        start, updates = 0, 0
+        online = members.bundle([replay.init(stops[-1]) for _ in range(members.count)])
+        observation = environments.reset()
+        (action,) = step_functions.first_action(state, members.bundle(list(observation)), keys)
+        returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
+    else:
+        start, updates = resumed.step, resumed.updates
+        online = members.bundle(resumed.online)
+        action = members.bundle([jnp.asarray(loop.action) for loop in resumed.loops])
+        observation = np.stack([loop.observation for loop in resumed.loops])
+        returns = np.stack([loop.episode_return for loop in resumed.loops])
+        lengths = np.stack([loop.episode_length for loop in resumed.loops])
+        environments.restore([loop.environment for loop in resumed.loops])
     episodes: list[Episode] = []
-    updates = 0
     awaited = set(stops)
-    for step in range(1, stops[-1] + 1):
+    for step in range(start + 1, stops[-1] + 1):
         taken = members.to_host(action)
         next_observation, reward, terminated, truncated = environments.step(taken)
         row = pack(observation, taken, reward, terminated, next_observation)
@@ -133,7 +181,11 @@ def finetune(
             online, action = step_functions.collect(actor, critics, online, packet, keys)
         if step in awaited:
             state = members.rearrange(State, actor, critics)
-            yield Report(step, updates, state, means.take(), online, episodes)
+            loops = []
+            if environments.can_be_saved:
+                taken_from = members.to_host(action), observation, returns, lengths, environments.snapshot()
+                loops = [Loop(*map(_own, values)) for values in zip(*taken_from, strict=True)]
+            yield Report(step, updates, state, means.take(), online, episodes, loops)
             episodes = []
 
 
@@ -208,6 +260,11 @@ class _RunningMeans:
             self._members.bundle([jnp.zeros(len(names)) for _ in range(self._members.count)])
             for names in self._names
         )
+
+
+def _own(value: Any) -> Any:
+    """A copy of an array that the loop will write to."""
+    return value if isinstance(value, dict) else np.array(value)
 
 
 def _learn_offline(

@@ -1,0 +1,107 @@
+"""Where a phase left off: its members' checkpoints, when they are due, and which one all members go on from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from o2o.checkpoint import CheckpointError, Checkpoints
+from o2o.config import Config
+from o2o.interruption import Interruption
+from o2o.journal import Journal
+from o2o.members import Members
+from o2o.records import CHECKPOINTS
+from o2o.replay import Online, Replay
+from o2o.sweep.identity import run_directory
+from o2o.training import Loop, Report, Resumed
+
+
+class Keeper:
+    """Saves a phase at its safe points, every now and then and when it is asked to stop."""
+
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        members: Members,
+        replay: Replay,
+        journal: Journal,
+        stop: Interruption,
+    ):
+        """Names the members' checkpoints; nothing is read or written yet."""
+        self._configs, self._members, self._replay = configs, members, replay
+        self._journal, self._stop = journal, stop
+        self._stores = [Checkpoints(run_directory(c) / CHECKPOINTS) for c in configs]
+        self._rows_saved = [0] * members.count
+        self._last = time.monotonic()
+
+    def find(self, states: Sequence[Any], loops: Sequence[Loop] = ()) -> tuple[list[Any], Resumed] | None:
+        """The members' states at the newest step that all have a good checkpoint of, and where the phase stood.
+
+        `states` and `loops` are what each member's should look like. The records are rewound to that step. None where
+        there is no such step; the records are then emptied.
+        """
+        like: list[dict[str, Any]] = [{"state": state} for state in states]
+        for own, loop in zip(like, loops, strict=False):
+            own["loop"] = loop
+        common = set.intersection(*(set(store.steps()) for store in self._stores))
+        for step in sorted(common, reverse=True):
+            try:
+                found = [store.load(step, own) for store, own in zip(self._stores, like, strict=True)]
+                online = self._online([meta for _, meta in found]) if loops else []
+                self._journal.resume(step, [meta["records"] for _, meta in found])
+            except (CheckpointError, ValueError) as error:
+                self._journal.event("checkpoint refused", step=step, reason=str(error))
+                continue
+            self._rows_saved = [meta["rows"] for _, meta in found]
+            trees = [tree for tree, _ in found]
+            resumed = Resumed(
+                step, found[0][1]["updates"], online, [tree["loop"] for tree in trees] if loops else []
+            )
+            return [jax.tree.map(jax.numpy.asarray, tree["state"]) for tree in trees], resumed
+        self._journal.begin()
+        return None
+
+    def at(self, report: Report) -> None:
+        """A safe point: saves if it is time, and obeys a request to stop."""
+        interval = self._configs[0].execution.checkpoint.interval_seconds
+        if self._stop.requested or time.monotonic() - self._last >= interval:
+            self._save(report)
+            self._last = time.monotonic()
+        self._stop.obey()
+
+    def finish(self) -> None:
+        """Drops the checkpoints of a phase that is done."""
+        for store in self._stores:
+            store.remove()
+
+    def _save(self, report: Report) -> None:
+        if report.online is not None and not report.loops:
+            return  # environments that cannot be saved: the phase starts again
+        states = self._members.values(report.state)
+        records = self._journal.offsets()
+        for i, store in enumerate(self._stores):
+            tree: dict[str, Any] = {"state": states[i]}
+            rows = None
+            if report.online is not None:
+                tree["loop"] = report.loops[i]
+                rows = self._new_rows(i, self._members.values(report.online)[i])
+                self._rows_saved[i] += len(rows)
+            meta = {"updates": report.updates, "rows": self._rows_saved[i], "records": records[i]}
+            store.save(report.step, tree, meta, rows)
+
+    def _new_rows(self, i: int, online: Online) -> np.ndarray:
+        """The rows that were added since the last checkpoint, or as many of them as the ring still holds."""
+        size, added = online.rows.shape[0], int(online.added)
+        return np.asarray(online.rows[np.arange(self._rows_saved[i], added) % size])
+
+    def _online(self, metas: Sequence[dict[str, Any]]) -> list[Online]:
+        env_steps = self._configs[0].finetune.env_steps
+        width = self._replay.init(1).rows.shape[1]
+        return [
+            self._replay.restore(env_steps, store.rows(meta["rows"], width))
+            for store, meta in zip(self._stores, metas, strict=True)
+        ]
