@@ -8,10 +8,8 @@ says which it is.
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,18 +20,18 @@ from jaxtyping import Float32
 VERSION = 1
 KEPT = 2  # a damaged newest one leaves the one before
 ROWS = "online.f32"
-_META = "meta"
+_VERSION = "version"
 
 
 class CheckpointError(Exception):
     """A state on disk that cannot be read as what is expected."""
 
 
-def save(path: Path, state: Any, meta: Mapping[str, Any] | None = None) -> None:
-    """Writes a tree of arrays, and plain values, atomically; the name of an array is its place in the tree."""
+def save(path: Path, state: Any) -> None:
+    """Writes a tree of arrays atomically; the name of an array is its place in the tree."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {_name(place): np.asarray(leaf) for place, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    arrays[_META] = np.array(json.dumps({"version": VERSION, **(meta or {})}))
+    arrays[_VERSION] = np.array(VERSION)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -45,20 +43,19 @@ def save(path: Path, state: Any, meta: Mapping[str, Any] | None = None) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The tree that was saved at `path`, in the structure of `like` (arrays or their shapes), and the plain values.
+def load(path: Path, like: Any) -> Any:
+    """The tree that was saved at `path`, in the structure of `like` (arrays or their shapes).
 
     Raises:
         CheckpointError: if the file is missing, damaged, of another version, or holds other names, shapes or types
             than `like`.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-            meta = json.loads(str(arrays.pop(_META)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if meta.pop("version") != VERSION:
+    if arrays.pop(_VERSION, VERSION) != VERSION:
         raise CheckpointError(f"{path} was written by another version of this project")
     expected = {_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(like)}
     differing = sorted(arrays.keys() ^ expected.keys()) or sorted(
@@ -70,7 +67,7 @@ def load(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(
             f"{path} does not hold the state that is expected; these arrays differ: {', '.join(differing[:8])}"
         )
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected]), meta
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
 
 
 class Checkpoints:
@@ -84,20 +81,13 @@ class Checkpoints:
         """The steps there are checkpoints of, newest first."""
         return sorted((int(p.stem) for p in self.directory.glob("*.npz") if p.stem.isdecimal()), reverse=True)
 
-    def save(
-        self, step: int, state: Any, meta: Mapping[str, Any], rows: Float32[np.ndarray, "N W"] | None = None
-    ) -> None:
-        """Adds a checkpoint, after appending the online `rows` that are not on disk yet, and drops old ones.
-
-        `meta["rows"]` is the number of online rows that the checkpoint knows, these included.
-        """
-        if rows is not None:
-            self._append_rows(rows, known=int(meta["rows"]) - len(rows))
-        save(self._path(step), state, meta)
+    def save(self, step: int, state: Any) -> None:
+        """Adds a checkpoint, and drops old ones."""
+        save(self._path(step), state)
         for old in self.steps()[KEPT:]:
             self._path(old).unlink(missing_ok=True)
 
-    def load(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    def load(self, step: int, like: Any) -> Any:
         """As the module's `load`, of that step."""
         return load(self._path(step), like)
 
@@ -113,14 +103,8 @@ class Checkpoints:
             raise CheckpointError(f"{path} has fewer than the {count} rows that the checkpoint knows")
         return rows.reshape(count, width)
 
-    def remove(self) -> None:
-        """Drops what only an unfinished run needs."""
-        for step in self.steps():
-            self._path(step).unlink(missing_ok=True)
-        (self.directory / ROWS).unlink(missing_ok=True)
-
-    def _append_rows(self, rows: Float32[np.ndarray, "N W"], known: int) -> None:
-        """Writes `rows` behind the first `known` ones; what lies beyond is of a future that did not happen."""
+    def append_rows(self, rows: Float32[np.ndarray, "N W"], known: int) -> None:
+        """Writes online `rows` behind the first `known` ones; what lay there is of a future that did not happen."""
         self.directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.directory / ROWS, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(descriptor, "r+b") as stream:
@@ -129,6 +113,12 @@ class Checkpoints:
             stream.write(np.ascontiguousarray(rows, np.float32).tobytes())
             stream.flush()
             os.fsync(stream.fileno())
+
+    def remove(self) -> None:
+        """Drops what only an unfinished run needs."""
+        for step in self.steps():
+            self._path(step).unlink(missing_ok=True)
+        (self.directory / ROWS).unlink(missing_ok=True)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{step}.npz"

@@ -40,7 +40,7 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     replay = Replay(1, 1, 1, environments.observation_size, environments.action_size)
     like = jax.eval_shape(algorithm.init, jax.random.key(0), training.example(replay))
     try:
-        state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like)[0])
+        state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:
         raise ConfigError([f"{error} (is the run finished?)"]) from None
     members = make_members(1)

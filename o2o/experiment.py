@@ -174,8 +174,7 @@ def _initial_state(config: Config, replay: Replay) -> State:
     if config.pretrain.updates == 0:
         return config.algorithm.init(_key(config, INIT_STREAM), example)
     like = jax.eval_shape(config.pretrain.algorithm.init, jax.random.key(0), example)
-    saved, _ = checkpoint.load(_pretrain_directory(config) / FINAL_STATE, like)
-    pretrained = jax.tree.map(jnp.asarray, saved)
+    pretrained = jax.tree.map(jnp.asarray, checkpoint.load(_pretrain_directory(config) / FINAL_STATE, like))
     return config.algorithm.adopt(
         pretrained,
         reset_optimizers=config.finetune.reset_optimizers,

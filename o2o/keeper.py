@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from o2o.checkpoint import CheckpointError, Checkpoints
@@ -14,10 +15,12 @@ from o2o.config import Config
 from o2o.interruption import Interruption
 from o2o.journal import Journal
 from o2o.members import Members
-from o2o.records import CHECKPOINTS
+from o2o.records import CHECKPOINTS, REWOUND
 from o2o.replay import Online, Replay
 from o2o.sweep.identity import run_directory
 from o2o.training import Loop, Report, Resumed
+
+_COUNT = np.zeros((), np.int64)
 
 
 class Keeper:
@@ -44,24 +47,26 @@ class Keeper:
         `states` and `loops` are what each member's should look like. The records are rewound to that step. None where
         there is no such step; the records are then emptied.
         """
-        like: list[dict[str, Any]] = [{"state": state} for state in states]
+        counts = {"updates": _COUNT, "rows": _COUNT, "records": dict.fromkeys(REWOUND, _COUNT)}
+        like: list[dict[str, Any]] = [{"state": state, **counts} for state in states]
         for own, loop in zip(like, loops, strict=False):
             own["loop"] = loop
         common = set.intersection(*(set(store.steps()) for store in self._stores))
         for step in sorted(common, reverse=True):
             try:
                 found = [store.load(step, own) for store, own in zip(self._stores, like, strict=True)]
-                online = self._online([meta for _, meta in found]) if loops else []
-                self._journal.resume(step, [meta["records"] for _, meta in found])
+                online = self._online([tree["rows"] for tree in found]) if loops else []
+                self._journal.resume(
+                    step, [{k: int(v) for k, v in tree["records"].items()} for tree in found]
+                )
             except (CheckpointError, ValueError) as error:
                 self._journal.event("checkpoint refused", step=step, reason=str(error))
                 continue
-            self._rows_saved = [meta["rows"] for _, meta in found]
-            trees = [tree for tree, _ in found]
+            self._rows_saved = [int(tree["rows"]) for tree in found]
             resumed = Resumed(
-                step, found[0][1]["updates"], online, [tree["loop"] for tree in trees] if loops else []
+                step, int(found[0]["updates"]), online, [tree["loop"] for tree in found if loops]
             )
-            return [jax.tree.map(jax.numpy.asarray, tree["state"]) for tree in trees], resumed
+            return [jax.tree.map(jnp.asarray, tree["state"]) for tree in found], resumed
         self._journal.begin()
         return None
 
@@ -84,24 +89,23 @@ class Keeper:
         states = self._members.values(report.state)
         records = self._journal.offsets()
         for i, store in enumerate(self._stores):
-            tree: dict[str, Any] = {"state": states[i]}
-            rows = None
+            tree: dict[str, Any] = {"state": states[i], "updates": report.updates, "records": records[i]}
             if report.online is not None:
                 tree["loop"] = report.loops[i]
                 rows = self._new_rows(i, self._members.values(report.online)[i])
+                store.append_rows(rows, known=self._rows_saved[i])
                 self._rows_saved[i] += len(rows)
-            meta = {"updates": report.updates, "rows": self._rows_saved[i], "records": records[i]}
-            store.save(report.step, tree, meta, rows)
+            store.save(report.step, tree | {"rows": self._rows_saved[i]})
 
     def _new_rows(self, i: int, online: Online) -> np.ndarray:
         """The rows that were added since the last checkpoint, or as many of them as the ring still holds."""
         size, added = online.rows.shape[0], int(online.added)
         return np.asarray(online.rows[np.arange(self._rows_saved[i], added) % size])
 
-    def _online(self, metas: Sequence[dict[str, Any]]) -> list[Online]:
+    def _online(self, counts: Sequence[np.ndarray]) -> list[Online]:
         env_steps = self._configs[0].finetune.env_steps
         width = self._replay.init(1).rows.shape[1]
         return [
-            self._replay.restore(env_steps, store.rows(meta["rows"], width))
-            for store, meta in zip(self._stores, metas, strict=True)
+            self._replay.restore(env_steps, store.rows(int(count), width))
+            for store, count in zip(self._stores, counts, strict=True)
         ]

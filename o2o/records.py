@@ -165,7 +165,7 @@ class RunDirectory:
 
         Stored in a checkpoint; forced first, so that a checkpoint never knows of rows that a crash lost.
         """
-        lengths = {}
+        lengths: dict[str, int] = dict.fromkeys(REWOUND, 0)
         for file in REWOUND:
             path = self.path / file
             if path.exists():
