@@ -1,0 +1,240 @@
+"""Whole jobs, tiny: what they write, share and survive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from test_config import composed
+
+from o2o import experiment, records
+from o2o.config import Config, ConfigError, build
+from o2o.envs import TASKS, make_environments
+from o2o.records import read_run
+from o2o.sweep.identity import identity, pretrain_directory, run_directory
+from o2o.types import State
+
+TINY = [
+    "dataset=file",
+    "dataset.task=hopper",
+    "tracker=none",
+    "batch_size=16",
+    "network.hidden_sizes=[8,8]",
+    "pretrain.updates=20",
+    "finetune.env_steps=150",
+    "replay_init.min_size=16",
+    "records.interval=10",
+    "evaluation.episodes=2",
+    "evaluation.switch_episodes=3",
+    "evaluation.interval=100",
+    "evaluation.online_intervals=[[20,10]]",
+    "device.platform=cpu",
+    "algorithm.exploration_noise=1.0",  # or it would stand for longer than it trains
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A random policy's steps in hopper."""
+    environments = make_environments(TASKS["hopper"], [0])
+    generator = np.random.default_rng(0)
+    names = ("observations", "actions", "rewards", "terminals", "timeouts")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    observation = environments.reset()
+    for _ in range(120):
+        action = generator.uniform(-1, 1, (1, 3)).astype(np.float32)
+        following, reward, terminated, _ = environments.step(action)
+        for name, value in zip(names, (observation, action, reward, terminated, [False]), strict=True):
+            columns[name].append(value[0])
+        observation = environments.reset() if terminated[0] else following
+    path = tmp_path_factory.mktemp("data") / "random.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file[name] = np.array(values)
+    return path
+
+
+@pytest.fixture(scope="module")
+def configure(dataset):
+    def config(runs: Path, *overrides: str) -> Config:
+        return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
+
+    return config
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(configure, tmp_path_factory) -> Config:
+    config = configure(tmp_path_factory.mktemp("runs"))
+    experiment.run(config)
+    return config
+
+
+def test_a_run_writes_the_files_that_it_promises(finished):
+    for directory in (run_directory(finished), pretrain_directory(finished)):
+        names = {p.name for p in directory.iterdir()}
+        assert names >= {
+            records.CONFIG,
+            records.IDENTITY,
+            records.STATUS,
+            records.TRAIN,
+            records.EVAL,
+            records.RESULT,
+        }
+        assert (directory / experiment.FINAL_STATE).is_file()
+        assert read_run(directory).state == records.State.DONE
+
+
+def test_evaluations_come_at_their_steps_with_their_columns(finished):
+    rows = lines(run_directory(finished) / records.EVAL)
+    assert [row["env_steps"] for row in rows] == [0, 10, 20, 120, 150]
+    assert [row["step"] for row in rows] == [20, 30, 40, 140, 170]
+    assert [row["updates"] for row in rows] == [0, 10, 20, 120, 150]
+    assert [len(row["returns"]) for row in rows] == [3, 2, 2, 2, 2]
+    for row in rows:
+        assert set(records.EVAL_COLUMNS) <= set(row)
+        assert row["return_mean"] == pytest.approx(np.mean(row["returns"]))
+        assert row["score"] == pytest.approx(100 * (row["return_mean"] + 20.272305) / 3254.572305)
+    (before,) = lines(pretrain_directory(finished) / records.EVAL)
+    assert (before["phase"], before["step"], before["env_steps"]) == ("pretrain", 20, 0)
+
+
+def test_the_first_episodes_at_the_switch_are_those_of_the_end_of_pretraining(finished):
+    (before,) = lines(pretrain_directory(finished) / records.EVAL)
+    at_the_switch = lines(run_directory(finished) / records.EVAL)[0]
+    # evaluated with other networks' code compiled, so not bit for bit
+    assert at_the_switch["returns"][:2] == pytest.approx(before["returns"], rel=1e-4)
+
+
+def test_training_rows_come_at_their_steps_with_metrics_and_diagnostics(finished):
+    rows = lines(run_directory(finished) / records.TRAIN)
+    assert [row["step"] for row in rows] == [20, *range(30, 171, 10)]
+    assert rows[0]["policy_distance"] == 0
+    for row in rows[1:]:
+        assert {"critic_loss", "q_mean", "policy_loss"} <= set(row)
+    assert {"policy_distance", "td_error_offline", "td_error_fresh"} <= set(rows[-1])
+    assert rows[-1]["policy_distance"] > 0
+    before = lines(pretrain_directory(finished) / records.TRAIN)
+    assert {name for row in rows + before for name in row} <= {"phase", "step", *records.METRICS}
+    assert [row["step"] for row in before] == [10, 20]
+    assert "behavior_cloning" in before[0]
+
+
+def test_training_episodes_fit_into_the_steps(finished):
+    rows = lines(run_directory(finished) / records.EPISODES)
+    assert rows
+    assert all(set(row) == set(records.EPISODE_COLUMNS) for row in rows)
+    ends = [row["env_step"] for row in rows]
+    assert [row["length"] for row in rows] == np.diff([0, *ends]).tolist()
+
+
+def test_the_result_sums_the_run_up(finished):
+    directory = run_directory(finished)
+    result = json.loads((directory / records.RESULT).read_text())
+    scores = [row["score"] for row in lines(directory / records.EVAL)]
+    assert set(result) == {
+        "offline_score", "online_score", "online_score_last_10", "delta", "collapse", "identity", "execution",
+    }  # fmt: skip
+    assert result["identity"] == identity(finished)
+    assert result["offline_score"] == pytest.approx(scores[0])
+    assert result["online_score"] == pytest.approx(scores[-1])
+    assert result["online_score_last_10"] == pytest.approx(np.mean(scores[1:]))
+    assert result["delta"] == pytest.approx(scores[-1] - scores[0])
+    assert {"seconds", "device", "versions"} <= set(result["execution"])
+    before = json.loads((pretrain_directory(finished) / records.RESULT).read_text())
+    assert set(before) == {"offline_score", "identity", "execution"}
+
+
+def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("pretrained again")
+
+    monkeypatch.setattr(experiment, "_pretrain", never)
+    runs = finished.execution.paths.runs
+    arm = configure(runs, "replay_init=empty", "finetune.env_steps=20")
+    assert pretrain_directory(arm) == pretrain_directory(finished)
+    switch = pretrain_directory(arm) / experiment.SWITCH
+    stored = json.loads(switch.read_text())
+    switch.write_text(json.dumps(stored | {"returns": [1.0, 2.0, 3.0]}))
+    try:
+        experiment.run(arm)
+    finally:
+        switch.write_text(json.dumps(stored))
+    assert lines(run_directory(arm) / records.EVAL)[0]["returns"] == [1, 2, 3]
+
+
+def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp_path):
+    again = configure(tmp_path)
+    experiment.run(again)
+    for one, other in zip(
+        (run_directory(finished), pretrain_directory(finished)),
+        (run_directory(again), pretrain_directory(again)),
+        strict=True,
+    ):
+        for name in (records.TRAIN, records.EVAL, records.EPISODES):
+            assert (one / name).exists() == (other / name).exists()
+            if (one / name).exists():
+                assert (one / name).read_bytes() == (other / name).read_bytes()
+        states = [np.load(directory / experiment.FINAL_STATE) for directory in (one, other)]
+        for name in states[0].files:
+            np.testing.assert_array_equal(states[0][name], states[1][name])
+
+
+def test_without_env_steps_a_run_is_its_pretraining(configure, tmp_path):
+    config = configure(tmp_path, "finetune.env_steps=0")
+    experiment.run(config)
+    assert [p.parent for p in tmp_path.rglob(records.RESULT)] == [pretrain_directory(config)]
+
+
+def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
+    config = configure(finished.execution.paths.runs, "algorithm=td3_c", "finetune.env_steps=20")
+    experiment.run(config)
+    rows = lines(run_directory(config) / records.TRAIN)
+    assert {"lambda", "constraint", "constraint_satisfied_share"} <= set(rows[-1])
+
+
+@pytest.mark.slow  # it compiles everything once more
+def test_seeds_in_one_job_are_those_of_one_job_each(finished, configure, tmp_path):
+    both = [configure(tmp_path, f"seed={seed}") for seed in (0, 1)]
+    experiment.run_members(both)
+    for name in (records.TRAIN, records.EVAL, records.EPISODES):
+        alone, beside = (run_directory(c) / name for c in (finished, both[0]))
+        assert alone.read_bytes() == beside.read_bytes()
+    rows = [lines(run_directory(c) / records.EVAL)[-1]["returns"] for c in both]
+    assert rows[0] != rows[1]
+
+
+def test_a_number_that_is_not_finite_fails_the_run_and_is_named(configure, tmp_path):
+    config = configure(tmp_path, "learning_rate.critic=1e30", "finetune.env_steps=0")
+    with pytest.raises(FloatingPointError, match=r"critic_loss.* not finite at pretrain step .* of seed 0"):
+        experiment.run(config)
+    directory = run_directory(config)
+    run = read_run(directory)
+    assert run.state == records.State.FAILED
+    assert run.result is None
+    assert "FloatingPointError" in (directory / records.STATUS).read_text()
+
+
+def test_a_missing_file_is_a_configuration_error_and_nothing_is_written(configure, tmp_path):
+    config = configure(tmp_path, "dataset.path=nowhere.hdf5")
+    with pytest.raises(ConfigError, match=r"nowhere\.hdf5"):
+        experiment.run(config)
+    assert not list(tmp_path.rglob(records.CONFIG))
+
+
+def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
+    config = configure(tmp_path, "finetune.env_steps=155", "pretrain.updates=130")
+    assert experiment.evaluation_steps(config, records.FINETUNE) == [10, 20, 120, 155]
+    assert experiment.evaluation_steps(config, records.PRETRAIN) == [100, 130]
+
+
+def test_the_states_that_runs_leave_are_the_algorithms(finished):
+    names = np.load(run_directory(finished) / experiment.FINAL_STATE).files
+    assert {name.split("/")[0] for name in names} == set(State.__dataclass_fields__)
