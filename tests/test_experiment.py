@@ -33,6 +33,7 @@ TINY = [
     "evaluation.interval=100",
     "evaluation.online_intervals=[[20,10]]",
     "device.platform=cpu",
+    "algorithm.exploration_noise=1.0",  # or it would stand for longer than it trains
 ]
 
 
@@ -186,17 +187,6 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
             np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
-def test_from_scratch_there_is_no_pretraining_and_no_switch_file(configure, tmp_path):
-    config = configure(tmp_path, "pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20")
-    experiment.run(config)
-    rows = lines(run_directory(config) / records.EVAL)
-    assert [row["step"] for row in rows] == [0, 10, 20]
-    assert [row["updates"] for row in rows] == [0, 0, 5]  # it waits for 16 steps, the 16th included
-    assert pretrain_directory(config) is None
-    assert not list(tmp_path.rglob(experiment.SWITCH))
-    assert "policy_distance" not in lines(run_directory(config) / records.TRAIN)[-1]
-
-
 def test_without_env_steps_a_run_is_its_pretraining(configure, tmp_path):
     config = configure(tmp_path, "finetune.env_steps=0")
     experiment.run(config)
@@ -210,6 +200,7 @@ def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
     assert {"lambda", "constraint", "constraint_satisfied_share"} <= set(rows[-1])
 
 
+@pytest.mark.slow  # it compiles everything once more
 def test_seeds_in_one_job_are_those_of_one_job_each(finished, configure, tmp_path):
     both = [configure(tmp_path, f"seed={seed}") for seed in (0, 1)]
     experiment.run_members(both)

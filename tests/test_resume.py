@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_experiment import TINY, configure, dataset  # noqa: F401
+from test_experiment import TINY, configure, dataset
 
 from o2o import experiment, keeper, records
 from o2o.checkpoint import Checkpoints
@@ -49,7 +49,7 @@ def kill_at(monkeypatch, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(configure, tmp_path_factory):  # noqa: F811
+def uninterrupted(configure, tmp_path_factory):
     made = {}
 
     def of(*overrides: str) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def uninterrupted(configure, tmp_path_factory):  # noqa: F811
     ],
 )
 def test_killed_at_any_safe_point_it_ends_the_same(
-    number, replay, algorithm, configure, uninterrupted, tmp_path, monkeypatch  # noqa: F811
+    number, replay, algorithm, configure, uninterrupted, tmp_path, monkeypatch
 ):
     overrides = (f"algorithm={algorithm}", replay)
     config = configure(tmp_path, ALWAYS, *overrides)
@@ -82,7 +82,7 @@ def test_killed_at_any_safe_point_it_ends_the_same(
     assert contents(config) == uninterrupted(*overrides)
 
 
-def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path, monkeypatch):  # noqa: F811
+def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path, monkeypatch):
     overrides = ("algorithm=td3", "replay_init=empty", "replay_init.capacity=25")
     config = configure(tmp_path, ALWAYS, *overrides)
     with monkeypatch.context() as patched:
@@ -94,7 +94,7 @@ def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path,
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
-    configure, uninterrupted, tmp_path, monkeypatch  # noqa: F811
+    configure, uninterrupted, tmp_path, monkeypatch
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, ALWAYS, *overrides)
@@ -115,7 +115,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
 def test_a_signal_is_obeyed_at_the_next_safe_point(
-    number, code, configure, uninterrupted, tmp_path, monkeypatch  # noqa: F811
+    number, code, configure, uninterrupted, tmp_path, monkeypatch
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, *overrides)  # its interval never passes: only the signal makes it save
@@ -138,7 +138,7 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
     assert contents(config) == uninterrupted(*overrides)
 
 
-def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):  # noqa: F811
+def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
     config = configure(tmp_path, ALWAYS)
     experiment.run(config)
     for directory in (run_directory(config), pretrain_directory(config)):

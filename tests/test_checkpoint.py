@@ -1,0 +1,100 @@
+"""States on disk."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import assert_equal, fresh, make
+
+from o2o import checkpoint
+from o2o.checkpoint import CheckpointError
+
+TREE = {
+    "weights": jnp.arange(6, dtype=jnp.float32).reshape(2, 3),
+    "nested": [jnp.array(3, jnp.int32), (jnp.array([True, False]), np.float64(0.1) * np.ones(2))],
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    checkpoint.save(tmp_path / "deep" / "final.npz", TREE)
+    return tmp_path / "deep" / "final.npz"
+
+
+def test_a_tree_is_read_back_with_its_structure_values_and_types(path):
+    found = checkpoint.load(path, TREE)
+    assert_equal(found, TREE)
+    assert [x.dtype for x in jax.tree.leaves(found)] == [x.dtype for x in jax.tree.leaves(TREE)]
+
+
+@pytest.mark.parametrize("name", ["td3", "td3_c", "sac"])
+def test_an_algorithms_state_is_read_back(name, tmp_path):
+    state = fresh(make(name))
+    checkpoint.save(tmp_path / "state.npz", state)
+    assert_equal(checkpoint.load(tmp_path / "state.npz", state), state)
+
+
+def test_shapes_are_enough_to_read_by(path):
+    like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, TREE["weights"]))
+    assert_equal(checkpoint.load(path, TREE | {"weights": like})["weights"], TREE["weights"])
+
+
+def test_writing_again_replaces_the_file_and_leaves_nothing_else(path):
+    checkpoint.save(path, TREE | {"weights": jnp.ones((2, 3))})
+    assert checkpoint.load(path, TREE)["weights"].sum() == 6
+    assert [p.name for p in path.parent.iterdir()] == ["final.npz"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(path, monkeypatch):
+    def fail(stream, **arrays):
+        stream.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, {"weights": jnp.ones(3)})
+    assert_equal(checkpoint.load(path, TREE), TREE)
+    assert [p.name for p in path.parent.iterdir()] == ["final.npz"]
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.npz cannot be read"):
+        checkpoint.load(tmp_path / "none.npz", TREE)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_truncated_file_is_told(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(path, TREE)
+
+
+def test_a_damaged_array_is_told(path):
+    content = bytearray(path.read_bytes())
+    place = content.index(np.arange(6, dtype=np.float32).tobytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(path, TREE)
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "bad.npz", weights=np.array([{}], dtype=object))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(tmp_path / "bad.npz", {"weights": jnp.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("like", "named"),
+    [
+        (TREE | {"more": jnp.ones(1)}, "more"),
+        ({"weights": TREE["weights"]}, "nested/0"),
+        (TREE | {"weights": jnp.ones((3, 2))}, "weights"),
+        (TREE | {"weights": jnp.ones((2, 3), jnp.int32)}, "weights"),
+    ],
+)
+def test_another_structure_shape_or_type_is_told_by_the_arrays_name(path, like, named):
+    with pytest.raises(CheckpointError, match=f"these arrays differ: .*{named}"):
+        checkpoint.load(path, like)

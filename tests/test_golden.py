@@ -1,0 +1,51 @@
+"""Every algorithm's numbers after one and after three updates, against those of tests/golden/.
+
+A change of these numbers is a change of what the project computes: results from before and after it must not be mixed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from small import OWN, batch_of, fresh, make
+
+from o2o.types import update
+
+GOLDEN = Path(__file__).parent / "golden"
+ADVICE = (
+    "{name} no longer computes what it did. If that is not what you meant, it is a bug. If it is, run `make golden`, "
+    "commit the changed tests/golden/{name}.json with the change, and say in CHANGELOG.md that numbers changed."
+)
+
+
+def measured(name: str) -> dict[str, dict[str, float]]:
+    """Metrics, and the mean magnitude of every array of the state, after one and after three updates."""
+    algorithm = make(name)
+    state, found = fresh(algorithm, batch=batch_of()), {}
+    for k in range(3):
+        key = jax.random.fold_in(jax.random.key(1), k)
+        state, metrics = update(algorithm, state, batch_of(seed=k), key, k % algorithm.period)
+        if k in (0, 2):
+            sizes: dict[str, Any] = {
+                jax.tree_util.keystr(place, simple=True, separator="/"): np.abs(leaf).mean()
+                for place, leaf in jax.tree_util.tree_leaves_with_path((state.actor, state.critics))
+            }
+            found[f"after {k + 1}"] = {n: float(value) for n, value in (metrics | sizes).items()}
+    return found
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_algorithm_computes_what_it_always_did(name, write_golden):
+    path, found = GOLDEN / f"{name}.json", measured(name)
+    if write_golden:
+        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        return
+    expected = json.loads(path.read_text())
+    for after, values in expected.items():
+        # Adam's moments of zero gradients are noise of the size of 1e-9; the rest agrees across CPUs to about 1e-6.
+        assert found[after] == pytest.approx(values, rel=2e-5, abs=1e-7), ADVICE.format(name=name)

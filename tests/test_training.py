@@ -1,0 +1,250 @@
+"""The two phases against loops of single updates, one after the other."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import assert_close, assert_equal, differ, make, used
+
+from o2o import training
+from o2o.members import LoopedMembers
+from o2o.replay import Replay, pack, unpack
+from o2o.types import State, Transition, update
+
+SIZES = {"observation_size": 3, "action_size": 2}
+REPLAY = Replay(batch_size=8, capacity=30, min_size=6, **SIZES)
+ONE = LoopedMembers(1)
+KEY = jax.random.key(11)
+
+
+class Clockwork:
+    """Environments whose episodes end after 5 steps, by a termination and by a time limit in turns.
+
+    An observation is (member, episode, time); the reward is the time plus a tenth of the first action.
+    """
+
+    def __init__(self, members: int = 1):
+        self.episode = np.zeros(members)
+        self.time = np.zeros(members)
+        self.actions: list[np.ndarray] = []
+
+    def reset(self, members: list[int] | None = None) -> np.ndarray:
+        which = np.arange(len(self.time)) if members is None else np.array(members)
+        self.episode[which] += 1
+        self.time[which] = 0
+        return self._observation()[which]
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        self.actions.append(actions)
+        self.time += 1
+        ends = self.time == 5
+        reward = (self.time + 0.1 * actions[:, 0]).astype(np.float32)
+        return self._observation(), reward, ends & (self.episode % 2 == 1), ends & (self.episode % 2 == 0)
+
+    def _observation(self) -> np.ndarray:
+        return np.stack([np.arange(len(self.time)), self.episode, self.time], axis=1).astype(np.float32) / 5
+
+
+def offline_rows(count: int = 20) -> Any:
+    generator = np.random.default_rng(0)
+    rows = pack(
+        generator.normal(size=(count, 3)).astype(np.float32),
+        generator.uniform(-1, 1, (count, 2)).astype(np.float32),
+        generator.normal(size=count).astype(np.float32),
+        generator.random(count) < 0.2,
+        generator.normal(size=(count, 3)).astype(np.float32),
+    )
+    return jnp.asarray(rows)
+
+
+NO_ROWS = offline_rows()[:0]
+
+
+def start(algorithm: Any, seed: int = 0) -> State:
+    example = Transition(
+        jnp.zeros((1, 3)), jnp.zeros((1, 2)), jnp.zeros(1), jnp.zeros(1, bool), jnp.zeros((1, 3))
+    )
+    return used(algorithm, seed, example)
+
+
+def copy(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.array(leaf), tree)
+
+
+def pretrained(algorithm: Any, stops: list[int]) -> list[tuple[State, dict[str, float]]]:
+    """State and metrics at every stop."""
+    reports = training.pretrain(algorithm, REPLAY, ONE, [start(algorithm)], offline_rows(), [KEY], stops)
+    return [(copy(report.state[0]), report.metrics[0]) for report in reports]
+
+
+def finetuned(
+    algorithm: Any, stops: list[int], offline: Any = NO_ROWS, replay: Replay = REPLAY, updates_before: int = 0
+) -> tuple[list[training.Report], Clockwork]:
+    environments = Clockwork()
+    reports = [
+        training.Report(r.step, r.updates, copy(r.state[0]), r.metrics, copy(r.online[0]), r.episodes)
+        for r in training.finetune(
+            algorithm, replay, ONE, environments, [start(algorithm)], offline, [KEY], stops, updates_before
+        )
+    ]
+    return reports, environments
+
+
+@functools.cache
+def compiled_update() -> Any:
+    return jax.jit(update, static_argnums=(0, 4))
+
+
+def single_updates(algorithm: Any, count: int) -> tuple[State, list[dict[str, float]]]:
+    """What pretraining is, one update after the other."""
+    state, collected = start(algorithm), []
+    for i in range(count):
+        sample_key, update_key = jax.random.split(jax.random.fold_in(KEY, i))
+        batch = unpack(REPLAY.sample_offline(offline_rows(), sample_key), 3)
+        state, metrics = compiled_update()(algorithm, state, batch, update_key, i % algorithm.period)
+        collected.append({name: float(value) for name, value in metrics.items()})
+    return state, collected
+
+
+def means(collected: list[dict[str, float]]) -> dict[str, float]:
+    names = {name for metrics in collected for name in metrics}
+    return {name: float(np.mean([m[name] for m in collected if name in m])) for name in names}
+
+
+@pytest.fixture(scope="module")
+def seven_single_updates():
+    return single_updates(make("td3_bc"), 7)
+
+
+# An odd number of updates ends in the middle of TD3's cycle of two.
+@pytest.mark.parametrize("stops", [[7], [3, 7]])
+def test_pretraining_is_one_update_after_the_other_wherever_it_stops(stops, seven_single_updates):
+    state, collected = seven_single_updates
+    found = pretrained(make("td3_bc"), stops)
+    assert_close(found[-1][0], state, rtol=1e-4, atol=1e-6)
+    bounds = [0, *stops]
+    for (_, metrics), a, b in zip(found, bounds[:-1], bounds[1:], strict=True):
+        expected = means(collected[a:b])
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_an_algorithm_without_delayed_work_pretrains_any_number_of_updates():
+    state, collected = single_updates(make("sac"), 3)
+    ((found, metrics),) = pretrained(make("sac"), [3])
+    assert_close(found, state, rtol=1e-4, atol=1e-6)
+    assert metrics == pytest.approx(means(collected), rel=1e-3)
+
+
+def straightforward(algorithm: Any, offline: Any, replay: Replay, steps: int) -> Any:
+    """Finetuning as one reads it: act, step, add, and update on a sample of all there is."""
+    environments = Clockwork()
+    state, online = start(algorithm), replay.init(steps)
+    observation, collected, updates = environments.reset(), [], 0
+    explore_key = jax.random.fold_in(KEY, 0)
+    sample = jax.jit(replay.sample)
+    for step in range(1, steps + 1):
+        action = np.asarray(algorithm.explore(state, jnp.asarray(observation[0]), explore_key))[None]
+        following, reward, terminated, truncated = environments.step(action)
+        online = replay.add(online, jnp.asarray(pack(observation, action, reward, terminated, following)[0]))
+        sample_key, update_key, explore_key = jax.random.split(jax.random.fold_in(KEY, step), 3)
+        if replay.ready(offline.shape[0], step):
+            batch = sample(offline, online, sample_key)
+            state, metrics = compiled_update()(
+                algorithm, state, batch, update_key, updates % algorithm.period
+            )
+            collected.append({name: float(value) for name, value in metrics.items()})
+            updates += 1
+        observation = environments.reset([0]) if (terminated | truncated)[0] else following
+    return state, online, collected, np.concatenate(environments.actions)
+
+
+@pytest.mark.parametrize(("name", "offline"), [("td3", 0), ("td3_bc", 20)])
+def test_finetuning_is_act_step_add_update_one_after_the_other(name, offline):
+    algorithm, rows = make(name), offline_rows()[:offline]
+    state, online, collected, actions = straightforward(algorithm, rows, REPLAY, 16)
+    (report,), environments = finetuned(algorithm, [16], rows)
+    np.testing.assert_allclose(np.concatenate(environments.actions), actions, rtol=1e-4, atol=1e-5)
+    assert_close(report.online, copy(online), rtol=1e-4, atol=1e-5)
+    assert_close(report.state, copy(state), rtol=1e-4, atol=1e-5)
+    assert report.updates == len(collected) == (16 if offline else 11)
+    assert report.metrics[0] == pytest.approx(means(collected), rel=1e-3, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def sixteen_steps():
+    return finetuned(make("td3"), [16])
+
+
+def test_where_it_stops_does_not_change_what_finetuning_computes(sixteen_steps):
+    (expected,), _ = sixteen_steps
+    reports, _ = finetuned(make("td3"), [1, 7, 8, 15, 16])
+    assert_equal(reports[-1].state, expected.state)
+    assert_equal(reports[-1].online, expected.online)
+    assert [episode for report in reports for episode in report.episodes] == expected.episodes
+    assert [r.updates for r in reports] == [0, 2, 3, 10, 11]
+    policy_updates = [0, 1, 1, 3, 1]
+    total = sum(
+        n * r.metrics[0].get("policy_loss", 0.0) for n, r in zip(policy_updates, reports, strict=True)
+    )
+    np.testing.assert_allclose(total / sum(policy_updates), expected.metrics[0]["policy_loss"], rtol=1e-5)
+
+
+def test_before_the_first_update_there_are_no_metrics_and_nothing_is_learned():
+    (report, *_), _ = finetuned(make("td3"), [5, 6])
+    assert report.updates == 0
+    assert report.metrics == [{}]
+    assert_equal(report.state, copy(start(make("td3"))))
+
+
+def test_finetuning_goes_on_in_the_cycle_where_pretraining_left_it():
+    algorithm = make("td3")
+    (first, second), _ = finetuned(algorithm, [1, 2], offline_rows(), updates_before=5)
+    assert_equal(first.state.actor, copy(start(algorithm).actor))
+    assert differ(first.state.critics, start(algorithm).critics)
+    assert differ(second.state.actor, first.state.actor)
+    assert "policy_loss" not in first.metrics[0]
+    assert "policy_loss" in second.metrics[0]
+
+
+def test_training_episodes_are_told_with_their_return_and_length(sixteen_steps):
+    (report,), environments = sixteen_steps
+    actions = np.concatenate(environments.actions)
+    assert [(e.member, e.env_step, e.length) for e in report.episodes] == [(0, 5, 5), (0, 10, 5), (0, 15, 5)]
+    for episode, end in zip(report.episodes, (5, 10, 15), strict=True):
+        expected = 15 + 0.1 * actions[end - 5 : end, 0].sum()
+        np.testing.assert_allclose(episode.episode_return, expected, rtol=1e-5)
+
+
+def test_what_was_lived_is_stored_with_the_last_observation_of_each_episode(sixteen_steps):
+    (report,), environments = sixteen_steps
+    stored = unpack(jnp.asarray(report.online.rows), 3)
+    time = np.arange(16) % 5
+    episode = 1 + np.arange(16) // 5
+    np.testing.assert_allclose(stored.observation[:, 1:], np.stack([episode, time], 1) / 5, rtol=1e-6)
+    np.testing.assert_allclose(
+        stored.next_observation[:, 1:], np.stack([episode, time + 1], 1) / 5, rtol=1e-6
+    )
+    np.testing.assert_array_equal(stored.action, np.concatenate(environments.actions))
+    # the second episode is cut by the time limit, which is no termination
+    assert np.flatnonzero(stored.terminated).tolist() == [4, 14]
+
+
+def test_a_ratio_of_zero_is_an_empty_replay_bit_for_bit(sixteen_steps):
+    (expected,), _ = sixteen_steps
+    zero = Replay(batch_size=8, capacity=30, min_size=6, offline_share=0.0, **SIZES)
+    (found,), _ = finetuned(make("td3"), [16], offline_rows(), zero)
+    assert_equal(found.state, expected.state)
+    assert found.metrics == expected.metrics
+
+
+def test_the_states_handed_in_are_used_up_and_those_reported_are_not_needed_again():
+    algorithm = make("td3")
+    state = start(algorithm)
+    reports = training.pretrain(algorithm, REPLAY, ONE, [state], offline_rows(), [KEY], [2, 4])
+    next(reports)
+    assert jax.tree.leaves(state)[0].is_deleted()
