@@ -1,9 +1,33 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import h5py
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A whole job that takes seconds.
+TINY = [
+    "dataset=file",
+    "dataset.task=hopper",
+    "tracker=none",
+    "batch_size=16",
+    "network.hidden_sizes=[8,8]",
+    "pretrain.updates=20",
+    "finetune.env_steps=150",
+    "replay_init.min_size=16",
+    "records.interval=10",
+    "evaluation.episodes=2",
+    "evaluation.switch_episodes=3",
+    "evaluation.interval=100",
+    "evaluation.online_intervals=[[20,10]]",
+    "device.platform=cpu",
+    "algorithm.exploration_noise=1.0",  # or it would stand for longer than it trains
+]
 
 
 def pytest_configure(config):
@@ -20,3 +44,39 @@ def pytest_addoption(parser):
 def write_golden(request) -> bool:
     """Whether golden numbers are to be rewritten (`make golden`)."""
     return request.config.getoption("--write-golden")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """A random policy's steps in hopper."""
+    from o2o.envs import TASKS, make_environments  # not above: jaxtyping's plugin must come before o2o
+
+    environments = make_environments(TASKS["hopper"], [0])
+    generator = np.random.default_rng(0)
+    names = ("observations", "actions", "rewards", "terminals", "timeouts")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    observation = environments.reset()
+    for _ in range(120):
+        action = generator.uniform(-1, 1, (1, 3)).astype(np.float32)
+        following, reward, terminated, _ = environments.step(action)
+        for name, value in zip(names, (observation, action, reward, terminated, [False]), strict=True):
+            columns[name].append(value[0])
+        observation = environments.reset() if terminated[0] else following
+    path = tmp_path_factory.mktemp("data") / "random.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in columns.items():
+            file[name] = np.array(values)
+    return path
+
+
+@pytest.fixture(scope="session")
+def configure(dataset) -> Any:
+    """Builds the configuration of a tiny job that writes to a given directory."""
+    from test_config import composed
+
+    from o2o.config import build
+
+    def config(runs: Path, *overrides: str) -> Any:
+        return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
+
+    return config

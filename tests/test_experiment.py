@@ -6,64 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-from test_config import composed
 
 from o2o import experiment, records
-from o2o.config import Config, ConfigError, build
-from o2o.envs import TASKS, make_environments
+from o2o.config import Config, ConfigError
 from o2o.records import read_run
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
 from o2o.types import State
-
-TINY = [
-    "dataset=file",
-    "dataset.task=hopper",
-    "tracker=none",
-    "batch_size=16",
-    "network.hidden_sizes=[8,8]",
-    "pretrain.updates=20",
-    "finetune.env_steps=150",
-    "replay_init.min_size=16",
-    "records.interval=10",
-    "evaluation.episodes=2",
-    "evaluation.switch_episodes=3",
-    "evaluation.interval=100",
-    "evaluation.online_intervals=[[20,10]]",
-    "device.platform=cpu",
-    "algorithm.exploration_noise=1.0",  # or it would stand for longer than it trains
-]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    """A random policy's steps in hopper."""
-    environments = make_environments(TASKS["hopper"], [0])
-    generator = np.random.default_rng(0)
-    names = ("observations", "actions", "rewards", "terminals", "timeouts")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    observation = environments.reset()
-    for _ in range(120):
-        action = generator.uniform(-1, 1, (1, 3)).astype(np.float32)
-        following, reward, terminated, _ = environments.step(action)
-        for name, value in zip(names, (observation, action, reward, terminated, [False]), strict=True):
-            columns[name].append(value[0])
-        observation = environments.reset() if terminated[0] else following
-    path = tmp_path_factory.mktemp("data") / "random.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, values in columns.items():
-            file[name] = np.array(values)
-    return path
-
-
-@pytest.fixture(scope="module")
-def configure(dataset):
-    def config(runs: Path, *overrides: str) -> Config:
-        return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
-
-    return config
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

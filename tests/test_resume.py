@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_experiment import TINY, configure, dataset
 
 from o2o import experiment, keeper, records
 from o2o.checkpoint import Checkpoints
