@@ -98,7 +98,9 @@ class Checkpoints:
             CheckpointError: if there are fewer.
         """
         path = self.directory / ROWS
-        rows = np.fromfile(path, np.float32, count * width) if count else np.zeros(0, np.float32)
+        rows = np.zeros(0, np.float32)
+        if count and path.is_file():
+            rows = np.fromfile(path, np.float32, count * width)
         if rows.size != count * width:
             raise CheckpointError(f"{path} has fewer than the {count} rows that the checkpoint knows")
         return rows.reshape(count, width)
@@ -114,11 +116,13 @@ class Checkpoints:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def remove(self) -> None:
-        """Drops what only an unfinished run needs."""
+    def forget(self, after: int = -1) -> None:
+        """Drops the checkpoints of later steps than `after`; all that only an unfinished run needs by default."""
         for step in self.steps():
-            self._path(step).unlink(missing_ok=True)
-        (self.directory / ROWS).unlink(missing_ok=True)
+            if step > after:
+                self._path(step).unlink(missing_ok=True)
+        if after < 0:
+            (self.directory / ROWS).unlink(missing_ok=True)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{step}.npz"

@@ -35,10 +35,11 @@ class Diagnostics:
         """Takes the sample, by a key a member, and keeps what `state`, the one at the switch, does on it."""
         self._members, self._fresh_rows = members, replay.batch_size
         self._on_offline, self._on_fresh, self._actions = _functions(algorithm, replay, members)
-        self._keys = members.bundle(keys)
+        self._keys = members.bundle([jax.random.fold_in(key, 0) for key in keys])
         self._probes: Bundle | None = None
         if offline.shape[0]:
-            chosen = [jax.random.randint(key, (PROBE_ROWS,), 0, offline.shape[0]) for key in keys]
+            choices = [jax.random.fold_in(key, 1) for key in keys]
+            chosen = [jax.random.randint(key, (PROBE_ROWS,), 0, offline.shape[0]) for key in choices]
             self._probes = members.bundle([offline[rows] for rows in chosen])
             (self._first_actions,) = self._actions(state, self._probes)
 

@@ -66,6 +66,10 @@ def find_task(name: str) -> Task:
             raise LookupError(
                 f"task={name}: observations and actions must be one-dimensional boxes, not {space}"
             )
+    if not np.isfinite([spaces[1].low, spaces[1].high]).all():  # pyright: ignore[reportAttributeAccessIssue]
+        raise LookupError(
+            f"task={name}: its actions have no bounds, so a policy that ends in a tanh does not fit"
+        )
     return Task(name, name)
 
 

@@ -8,8 +8,9 @@ scores a trained policy again (o2o/evaluate.py).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,8 @@ from o2o.envs import Environments, Task, make_environments
 from o2o.members import Bundle, Members
 from o2o.types import Algorithm, State
 
-UNFINISHED_TAIL = (
-    300  # last steps of a truncated episode, whose discounted return is not yet all there (0.99^300 = 5 %)
-)
+UNEARNED = 0.05
+"""The discounted share of a return that may be missing where Q is compared with it."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,29 @@ class Evaluation:
     returns: Float[np.ndarray, " E"]
     """Undiscounted."""
     lengths: Int[np.ndarray, " E"]
-    q_minus_return: float
-    """Mean over visited states of Q(s, π(s)) minus the discounted return then earned: overestimation."""
+    overestimation: Float[np.ndarray, " E"]
+    """The sum over an episode's states of Q(s, π(s)) minus the discounted return then earned."""
+    overestimation_steps: Int[np.ndarray, " E"]
+    """Over how many states; the last ones of a truncated episode are left out, whose return is not all earned."""
+
+    @property
+    def q_minus_return(self) -> float | None:
+        """The mean overestimation over all states that count; None if none does."""
+        steps = int(self.overestimation_steps.sum())
+        return float(self.overestimation.sum()) / steps if steps else None
+
+
+def unearned_steps(discount: float, time_limit: int) -> int:
+    """How many last steps of a truncated episode have too little of their discounted return: 299 for 0.99."""
+    if discount >= 1:
+        return time_limit
+    return 0 if discount <= 0 else min(time_limit, math.ceil(math.log(UNEARNED) / math.log(discount)))
 
 
 def episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
     """The seeds of the evaluation after `step` steps of the run with that seed; of more episodes, the first agree."""
-    return [int(np.random.SeedSequence([seed, step, i]).generate_state(1)[0]) for i in range(episodes)]
+    sequences = [np.random.SeedSequence([seed], spawn_key=(step, i)) for i in range(episodes)]
+    return [int(sequence.generate_state(1)[0]) for sequence in sequences]
 
 
 class Evaluator:
@@ -55,12 +71,9 @@ class Evaluator:
             self._batch(state, [own[k : k + self._episodes] for own in seeds])
             for k in range(0, len(seeds[0]), self._episodes)
         ]
+        names = [field.name for field in fields(Evaluation)]
         return [
-            Evaluation(
-                np.concatenate([batch[m].returns for batch in batches]),
-                np.concatenate([batch[m].lengths for batch in batches]),
-                float(np.mean([batch[m].q_minus_return for batch in batches])),
-            )
+            Evaluation(*(np.concatenate([getattr(batch[m], name) for batch in batches]) for name in names))
             for m in range(self._members.count)
         ]
 
@@ -82,20 +95,12 @@ class Evaluator:
         )
         q = self._members.to_host(q).reshape(count * self._episodes, -1).T
         overestimation = q - discounted_returns(trajectory.reward, self._discount)
-        last = np.where(trajectory.truncated, trajectory.lengths - UNFINISHED_TAIL, trajectory.lengths)
-        counted = np.arange(len(q))[:, None] < last
-        evaluations = []
-        for m in range(count):
-            own = slice(m * self._episodes, m * self._episodes + episodes)
-            mean = overestimation[:, own][counted[:, own]]
-            evaluations.append(
-                Evaluation(
-                    trajectory.reward[:, own].sum(axis=0),
-                    trajectory.lengths[own],
-                    float(mean.mean()) if mean.size else float("nan"),
-                )
-            )
-        return evaluations
+        unearned = unearned_steps(self._discount, self._environments.time_limit)
+        counted = np.maximum(0, trajectory.lengths - np.where(trajectory.truncated, unearned, 0))
+        sums = np.where(np.arange(len(q))[:, None] < counted, overestimation, 0.0).sum(axis=0)
+        columns = trajectory.reward.sum(axis=0), trajectory.lengths, sums, counted
+        firsts = [m * self._episodes for m in range(count)]
+        return [Evaluation(*(column[k : k + episodes] for column in columns)) for k in firsts]
 
     def _act(self, act: Callable[..., Any], state: Bundle, observation: np.ndarray) -> np.ndarray:
         (action,) = act(state, self._by_member(observation))

@@ -27,6 +27,8 @@ class Interruption:
         """Gives the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if error is None:
+            self.obey()  # it came after the last safe point
 
     @property
     def requested(self) -> bool:

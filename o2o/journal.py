@@ -21,7 +21,7 @@ from o2o.evaluation import Evaluation
 from o2o.progress import Progress
 from o2o.records import FINETUNE, PRETRAIN, RunDirectory
 from o2o.sweep.identity import cell_hash, describe, identity, run_directory
-from o2o.tracker import open_tracker
+from o2o.tracker import Tracker, open_tracker
 from o2o.training import Report
 
 LAST_EVALUATIONS = 10
@@ -58,7 +58,8 @@ class Journal:
         self._progress = Progress(label, total, "updates" if pretraining else "steps")
         self._evaluations: list[list[dict[str, Any]]] = [[] for _ in self._configs]
         self._note = ""
-        self._start = self._last = time.monotonic()
+        self._code_changed = False
+        self._last = time.monotonic()
         return self
 
     def __exit__(
@@ -78,12 +79,18 @@ class Journal:
         for directory in self._directories:
             directory.rewind({})
 
-    def resume(self, step: int, offsets: Sequence[dict[str, int]]) -> None:
-        """Goes on from where the records were when `offsets` were taken.
+    def resume(
+        self, step: int, offsets: Sequence[dict[str, int]], seconds: dict[str, float], same_code: bool
+    ) -> None:
+        """Goes on from where the records were when `offsets` were taken, after so many seconds of each kind.
 
         Raises:
             ValueError: if they are shorter than that.
         """
+        self._seconds = dict(seconds)
+        if not same_code:
+            self._code_changed = True
+            self.event("code changed", step=step)
         for directory, own in zip(self._directories, offsets, strict=True):
             directory.rewind(own)
             directory.event("resumed", step=self._learner_step(step))
@@ -95,6 +102,11 @@ class Journal:
     def offsets(self) -> list[dict[str, int]]:
         """How long every member's records are, once they are on disk."""
         return [directory.offsets() for directory in self._directories]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long was trained and evaluated, over all attempts."""
+        return dict(self._seconds)
 
     def event(self, name: str, **details: Any) -> None:
         """Notes something in the history of every run."""
@@ -158,34 +170,42 @@ class Journal:
         result: dict[str, Any] = {"identity": identity(config), "execution": self._execution()}
         if self._phase == PRETRAIN:
             return {"offline_score": float(scores[-1])} | result
-        offline = float(scores[0])
-        env_steps = np.array([row["env_steps"] for row in evaluations])
-        return {
-            "offline_score": offline,
+        online = {
             "online_score": float(scores[-1]),
             "online_score_last_10": float(scores[1:][-LAST_EVALUATIONS:].mean()),
-            "delta": collapse.delta(scores, offline),
-            "collapse": collapse.summarise(env_steps, scores, offline),
-        } | result
+        }
+        if config.pretrain.updates == 0:  # nothing was pretrained, so nothing can be lost
+            return {"offline_score": None} | online | {"delta": None, "collapse": None} | result
+        offline = float(scores[0])
+        first = float(np.mean(evaluations[0]["returns"][: config.evaluation.episodes]))
+        env_steps = np.array([row["env_steps"] for row in evaluations])
+        return (
+            {"offline_score": offline, "offline_score_first_episodes": self._score(first)}
+            | online
+            | {
+                "delta": collapse.delta(scores, offline),
+                "collapse": collapse.summarise(env_steps, scores, offline),
+            }
+            | result
+        )
 
     def _execution(self) -> dict[str, Any]:
         config = self._configs[0]
         steps = config.pretrain.updates if self._phase == PRETRAIN else config.finetune.env_steps
         device = jax.devices()[0]
         return {
-            "seconds": time.monotonic() - self._start,
+            "seconds": sum(self._seconds.values()),
             "training_seconds": self._seconds["training"],
             "evaluation_seconds": self._seconds["evaluation"],
             "steps_per_second": steps / max(self._seconds["training"], 1e-9),
             "members": len(self._configs),
+            "code_changed": self._code_changed,
             "device": f"{device.platform}: {device.device_kind}",
             "host": platform.node(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }
 
     def _write_evaluations(self, step: int, updates: int, evaluations: Sequence[Evaluation]) -> None:
-        dataset = self._configs[0].dataset
-        references = reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
         for i, evaluation in enumerate(evaluations):
             mean = float(evaluation.returns.mean())
             row = self._at(step) | {
@@ -193,13 +213,18 @@ class Journal:
                 "env_steps": step if self._phase == FINETUNE else 0,
                 "return_mean": mean,
                 "return_std": float(evaluation.returns.std()),
-                "score": float(normalised_score(mean, *references)),
+                "score": self._score(mean),
                 "returns": evaluation.returns,
                 "length_mean": float(evaluation.lengths.mean()),
                 "q_minus_return": evaluation.q_minus_return,
             }
             self._evaluations[i].append(row)
             self._append(i, records.EVAL, row)
+
+    def _score(self, episode_return: float) -> float:
+        dataset = self._configs[0].dataset
+        references = reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
+        return float(normalised_score(episode_return, *references))
 
     def _append(self, i: int, file: str, row: dict[str, Any]) -> None:
         self._directories[i].append(file, row)
@@ -216,13 +241,14 @@ class Journal:
         self._seconds[part] += now - self._last
         self._last = now
 
-    def _open_tracker(self, config: Config, directory: RunDirectory) -> Any:
+    def _open_tracker(self, config: Config, directory: RunDirectory) -> Tracker:
+        algorithm = config.pretrain.algorithm if self._phase == PRETRAIN else config.algorithm
         return open_tracker(
             mode=config.execution.tracker.mode,
             project=config.execution.tracker.project,
             run_id=identity(config)[:16],
             group=f"{config.dataset.name}-{cell_hash(config)[:8]}-{self._phase}",
-            tags=[self._phase, config.dataset.name, algorithm_name(config.algorithm)],
+            tags=[self._phase, config.dataset.name, algorithm_name(algorithm)],
             config=container(config),
             directory=directory.path / "wandb",
         )

@@ -17,10 +17,14 @@ from o2o.journal import Journal
 from o2o.members import Members
 from o2o.records import CHECKPOINTS, REWOUND
 from o2o.replay import Online, Replay
-from o2o.sweep.identity import run_directory
+from o2o.sweep.identity import code_hash, run_directory
 from o2o.training import Loop, Report, Resumed
 
 _COUNT = np.zeros((), np.int64)
+
+
+def _code() -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(code_hash()), np.uint8)
 
 
 class Keeper:
@@ -47,26 +51,40 @@ class Keeper:
         `states` and `loops` are what each member's should look like. The records are rewound to that step. None where
         there is no such step; the records are then emptied.
         """
-        counts = {"updates": _COUNT, "rows": _COUNT, "records": dict.fromkeys(REWOUND, _COUNT)}
-        like: list[dict[str, Any]] = [{"state": state, **counts} for state in states]
+        other = {
+            "updates": _COUNT,
+            "rows": _COUNT,
+            "records": dict.fromkeys(REWOUND, _COUNT),
+            "seconds": dict.fromkeys(self._journal.seconds, np.zeros(())),
+            "code": _code(),
+        }
+        like: list[dict[str, Any]] = [{"state": state, **other} for state in states]
         for own, loop in zip(like, loops, strict=False):
             own["loop"] = loop
+        if self._configs[0].execution.launch.redo:
+            self.forget()
         common = set.intersection(*(set(store.steps()) for store in self._stores))
         for step in sorted(common, reverse=True):
             try:
                 found = [store.load(step, own) for store, own in zip(self._stores, like, strict=True)]
                 online = self._online([tree["rows"] for tree in found]) if loops else []
                 self._journal.resume(
-                    step, [{k: int(v) for k, v in tree["records"].items()} for tree in found]
+                    step,
+                    [{file: int(length) for file, length in tree["records"].items()} for tree in found],
+                    {part: float(seconds) for part, seconds in found[0]["seconds"].items()},
+                    same_code=all(np.array_equal(tree["code"], _code()) for tree in found),
                 )
             except (CheckpointError, ValueError) as error:
                 self._journal.event("checkpoint refused", step=step, reason=str(error))
                 continue
+            for store in self._stores:
+                store.forget(after=step)  # or a later step's would be taken for this future's
             self._rows_saved = [int(tree["rows"]) for tree in found]
             resumed = Resumed(
                 step, int(found[0]["updates"]), online, [tree["loop"] for tree in found if loops]
             )
             return [jax.tree.map(jnp.asarray, tree["state"]) for tree in found], resumed
+        self.forget()
         self._journal.begin()
         return None
 
@@ -78,18 +96,19 @@ class Keeper:
             self._last = time.monotonic()
         self._stop.obey()
 
-    def finish(self) -> None:
-        """Drops the checkpoints of a phase that is done."""
+    def forget(self) -> None:
+        """Drops all checkpoints, of a phase that is done or starts again."""
         for store in self._stores:
-            store.remove()
+            store.forget()
 
     def _save(self, report: Report) -> None:
         if report.online is not None and not report.loops:
-            return  # environments that cannot be saved: the phase starts again
+            return  # environments that cannot be saved: an interrupted phase starts again
         states = self._members.values(report.state)
         records = self._journal.offsets()
         for i, store in enumerate(self._stores):
             tree: dict[str, Any] = {"state": states[i], "updates": report.updates, "records": records[i]}
+            tree |= {"seconds": self._journal.seconds, "code": _code()}
             if report.online is not None:
                 tree["loop"] = report.loops[i]
                 rows = self._new_rows(i, self._members.values(report.online)[i])

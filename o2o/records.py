@@ -117,8 +117,6 @@ class RunDirectory:
         A `result.json` of an earlier, finished attempt is removed first: from here on the run is not done.
         """
         (self.path / RESULT).unlink(missing_ok=True)
-        for torn in self.path.rglob(".*.tmp"):
-            torn.unlink()
         self.write(CONFIG, config)
         self.write(IDENTITY, identity)
         for file in (EVENTS, *REWOUND):

@@ -294,7 +294,7 @@ def _learn_offline(
     cycles, rest = divmod(updates, algorithm.period)
     state, in_cycles = jax.lax.scan(cycle, state, start + algorithm.period * jnp.arange(cycles))
     collected: dict[str, list[Array]] = {}
-    for metrics in in_cycles:
+    for metrics in in_cycles if cycles else []:  # an empty scan's metrics are empty arrays
         for name, values in metrics.items():
             collected.setdefault(name, []).append(values)
     for i in range(rest):

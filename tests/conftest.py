@@ -34,6 +34,7 @@ def pytest_configure(config):
     # What one run of the tests compiled, the next one need not.
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the tests' time
 
 
 def pytest_addoption(parser):

@@ -64,7 +64,7 @@ def test_a_missing_file_is_told(tmp_path):
         checkpoint.load(tmp_path / "none.npz", TREE)
 
 
-@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_a_truncated_file_is_told(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="cannot be read"):

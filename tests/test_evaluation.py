@@ -14,7 +14,7 @@ from small import batch_of, make, used
 
 from o2o import evaluation
 from o2o.envs import TASKS, make_environments
-from o2o.evaluation import UNFINISHED_TAIL, Evaluator, discounted_returns, episode_seeds, rollout
+from o2o.evaluation import Evaluator, discounted_returns, episode_seeds, rollout, unearned_steps
 from o2o.members import LoopedMembers, VmappedMembers
 
 DISCOUNT = 0.9
@@ -37,7 +37,7 @@ def test_returns_are_discounted_from_each_step_on():
 class Timer:
     """Environments with a reward of one a step: the first half ends after 3 steps, the rest at the limit."""
 
-    time_limit = UNFINISHED_TAIL + 10
+    time_limit = unearned_steps(0.9, 1000) + 10
     observation_size, action_size = 5, 3
 
     def __init__(self, task: Any, seeds: list[int]):

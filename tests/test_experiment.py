@@ -90,8 +90,13 @@ def test_the_result_sums_the_run_up(finished):
     result = json.loads((directory / records.RESULT).read_text())
     scores = [row["score"] for row in lines(directory / records.EVAL)]
     assert set(result) == {
-        "offline_score", "online_score", "online_score_last_10", "delta", "collapse", "identity", "execution",
+        "offline_score", "offline_score_first_episodes", "online_score", "online_score_last_10", "delta",
+        "collapse", "identity", "execution",
     }  # fmt: skip
+    first = lines(directory / records.EVAL)[0]["returns"][: finished.evaluation.episodes]
+    assert result["offline_score_first_episodes"] == pytest.approx(
+        100 * (np.mean(first) + 20.272305) / 3254.572305
+    )
     assert result["identity"] == identity(finished)
     assert result["offline_score"] == pytest.approx(scores[0])
     assert result["online_score"] == pytest.approx(scores[-1])
@@ -187,4 +192,17 @@ def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
 
 def test_the_states_that_runs_leave_are_the_algorithms(finished):
     names = np.load(run_directory(finished) / experiment.FINAL_STATE).files
-    assert {name.split("/")[0] for name in names} == set(State.__dataclass_fields__)
+    assert {name.split("/")[0] for name in names} == {*State.__dataclass_fields__, "version"}
+
+
+def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, tmp_path):
+    config = configure(tmp_path, "pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20")
+    experiment.run(config)
+    rows = lines(run_directory(config) / records.EVAL)
+    assert [row["step"] for row in rows] == [0, 10, 20]
+    assert [row["updates"] for row in rows] == [0, 0, 5]  # it waits for 16 steps, the 16th included
+    assert pretrain_directory(config) is None
+    assert not list(tmp_path.rglob(experiment.SWITCH))
+    result = json.loads((run_directory(config) / records.RESULT).read_text())
+    assert (result["offline_score"], result["delta"], result["collapse"]) == (None, None, None)
+    assert result["online_score"] == rows[-1]["score"]

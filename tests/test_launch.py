@@ -104,9 +104,9 @@ def test_hydra_leaves_nothing_of_its_own_behind(launch, tmp_path):
 def test_an_experiment_sets_values_and_the_command_line_wins(launch):
     code, output, _ = launch("experiment=demo", DATASET, "algorithm=td3,td3_bc", "finetune.env_steps=3000")
     assert code == 0
-    assert "4 runs = 2 replay_init × 2 algorithm" in output
+    assert "4 runs = 2 algorithm + 2 algorithm" in output
     first = launch.ran[0]
-    assert (first.pretrain.updates, first.finetune.env_steps) == (60_000, 3000)
+    assert (first.pretrain.updates, first.finetune.env_steps) == (25_000, 3000)
     assert {config.dataset.name for config in launch.ran} == {"hopper-medium-v2"}
 
 

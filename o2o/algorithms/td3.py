@@ -40,6 +40,8 @@ from o2o.types import (
     Transition,
 )
 
+ADAM_B2 = 0.999  # optax's default, and the paper's
+
 
 @struct.dataclass
 class Actor:
@@ -132,7 +134,7 @@ class TD3:
         )
         policy = optax.apply_updates(state.actor.policy, updates)
         target_policy = losses.moved_towards(state.actor.target_policy, policy, self.target_step)
-        metrics["gradient_over_adam"] = _gradient_over_adam(gradient, optimizer)
+        metrics["gradient_over_adam"] = _gradient_over_adam(gradient, state.actor.optimizer)
         return state.actor.replace(policy=policy, target_policy=target_policy, optimizer=optimizer), metrics
 
     def update_critic(
@@ -240,10 +242,9 @@ class PolicyTerms:
 
 
 def _adam(learning_rate: float, gradient_norm_clip: float | None) -> optax.GradientTransformation:
-    adam = optax.adam(learning_rate)
-    if gradient_norm_clip is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(gradient_norm_clip), adam)
+    # Always a chain of two, so that a state can be carried to an algorithm that clips.
+    clip = optax.identity() if gradient_norm_clip is None else optax.clip_by_global_norm(gradient_norm_clip)
+    return optax.chain(clip, optax.adam(learning_rate))
 
 
 def _td_loss(
@@ -254,13 +255,15 @@ def _td_loss(
 
 
 def _gradient_over_adam(gradient: Parameters, optimizer: optax.OptState) -> Float[Array, ""]:
-    """‖gradient‖ over ‖√v‖, v Adam's second moment: how far this gradient is from those Adam has in mind.
+    """‖gradient‖ over ‖√v‖, v Adam's second moment from before it: how far it is from what Adam has in mind.
 
-    About 1 in a steady state; far from it right after the objective has changed scale.
+    About 1 in a steady state, far from it right after the objective has changed scale, 1 for a fresh Adam.
     """
-    second_moment = optax.tree_utils.tree_get(optimizer, "nu")
-    scale = jnp.sqrt(optax.tree_utils.tree_sum(second_moment))
-    return optax.tree.norm(gradient) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
+    norm = optax.tree.norm(gradient)
+    count = optax.tree_utils.tree_get(optimizer, "count")
+    second_moment = optax.tree_utils.tree_sum(optax.tree_utils.tree_get(optimizer, "nu"))
+    unbiased = second_moment / (1 - ADAM_B2 ** jnp.maximum(count, 1))
+    return jnp.where(count > 0, norm / jnp.sqrt(unbiased + jnp.finfo(jnp.float32).tiny), 1.0)
 
 
 def _copy(tree: Any) -> Any:

@@ -12,6 +12,7 @@ action dimensions are switches; docs/dual.md has what they do.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -24,9 +25,11 @@ from jaxtyping import Array, Float, Key
 from o2o import losses
 from o2o.algorithms.td3 import TD3, Actor
 from o2o.networks import policy_action
-from o2o.types import Metrics, Parameters, Positive, State, Transition
+from o2o.types import Metrics, Parameters, Positive, Range, State, Transition
 
-LOWEST_DUAL = -18.0  # of softplus and exp, so that λ can recover from zero (Acme's MPO)
+# Of each parametrisation: -18 so that λ can recover from zero (Acme's MPO); λ ≤ 1e6, since a runaway multiplier would
+# overflow float32, and freeze the policy long before.
+DUAL_RANGE = {"softplus": (-18.0, 1e6), "exp": (-18.0, math.log(1e6)), "projected": (0.0, 1e6)}
 SMALLEST_MULTIPLIER = 1e-8
 
 
@@ -45,7 +48,7 @@ class TD3C(TD3):
     constraint_epsilon: Annotated[float, Positive]
     constraint_reduce: Literal["mean", "sum", "per_dimension"]
     dual: Literal["softplus", "exp", "projected"]
-    dual_init: float
+    dual_init: Annotated[float, Range(at_least=-18.0, at_most=1e6)]
     dual_learning_rate: Annotated[float, Positive]
     dual_optimizer: Literal["adam", "sgd"]
     dual_cadence: Literal["policy", "update"]
@@ -79,8 +82,8 @@ class TD3C(TD3):
             lambda d: losses.dual_loss(self.multiplier(d), constraint, self.constraint_epsilon)
         )(state.actor.dual)
         updates, dual_optimizer = self._dual_optimizer.update(gradient, state.actor.dual_optimizer)
-        lowest = 0.0 if self.dual == "projected" else LOWEST_DUAL
-        dual = jnp.maximum(state.actor.dual + updates, lowest)
+        lowest, highest = DUAL_RANGE[self.dual]
+        dual = jnp.clip(state.actor.dual + updates, lowest, highest)
         return actor.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
 
     def constraint(self, action: Float[Array, "B A"], state: State, batch: Transition) -> Float[Array, " K"]:
@@ -103,7 +106,7 @@ class TD3C(TD3):
 
     def _adopt_actor(self, actor: Actor) -> Any:
         size = actor.policy["output"]["bias"].shape[-1] if self.constraint_reduce == "per_dimension" else 1
-        dual = jnp.full(size, self.dual_init, jnp.float32)
+        dual = jnp.full(size, jnp.clip(self.dual_init, *DUAL_RANGE[self.dual]), jnp.float32)
         return ConservativeActor(
             actor.policy, actor.target_policy, actor.optimizer, dual, self._dual_optimizer.init(dual)
         )
