@@ -132,8 +132,6 @@ class Tracker:
 class Launch:
     """How planned runs are turned into jobs."""
 
-    seeds_per_job: Annotated[int, Positive]
-    """Runs that differ only in their seed and train side by side in one job."""
     redo: bool
     """Run again what is done."""
     dry_run: bool

@@ -34,7 +34,8 @@ class Diagnostics:
     ):
         """Takes the sample, by a key a member, and keeps what `state`, the one at the switch, does on it."""
         self._members, self._fresh_rows = members, replay.batch_size
-        self._on_offline, self._on_fresh, self._actions = _functions(algorithm, replay, members)
+        functions = _functions(algorithm, replay, members)
+        self._on_offline, self._on_fresh, self._first_step, self._actions = functions
         self._keys = members.bundle([jax.random.fold_in(key, 0) for key in keys])
         self._probes: Bundle | None = None
         if offline.shape[0]:
@@ -43,14 +44,28 @@ class Diagnostics:
             self._probes = members.bundle([offline[rows] for rows in chosen])
             (self._first_actions,) = self._actions(state, self._probes)
 
-    def of(self, state: Bundle, online: Bundle | None) -> list[dict[str, float]]:
-        """The diagnostics of every member; those on fresh rows once there is a batch of them."""
-        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
+    def at_switch(self, state: Bundle) -> list[dict[str, float]]:
+        """The diagnostics before the first env step, with what the first policy step would report on the probe.
+
+        That is where the objective changes: how large the gradient is against what Adam has in mind, and how far the
+        constraint is from holding.
+        """
+        if self._probes is None:
+            return self._by_member([])
+        parts = self._on_offline(state, self._probes, self._first_actions, self._keys)
+        return self._by_member([*parts, *self._first_step(state, self._probes, self._keys)])
+
+    def of(self, state: Bundle, online: Bundle, added: int) -> list[dict[str, float]]:
+        """The diagnostics of every member, after `added` env steps; those on fresh rows once there is a batch."""
         parts = []
         if self._probes is not None:
             parts += self._on_offline(state, self._probes, self._first_actions, self._keys)
-        if online is not None and int(self._members.values(online)[0].added) >= self._fresh_rows:
+        if added >= self._fresh_rows:
             parts += self._on_fresh(state, online, self._keys)
+        return self._by_member(parts)
+
+    def _by_member(self, parts: Sequence[Bundle]) -> list[dict[str, float]]:
+        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
         for part in parts:
             for result, metrics in zip(results, self._members.values(part), strict=True):
                 result |= {name: float(value) for name, value in metrics.items()}
@@ -81,4 +96,8 @@ def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[
         found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
         return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
 
-    return members.map(on_offline), members.map(on_fresh), members.map(actions)
+    def first_step(state: State, probe: Rows, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
+        batch = unpack(probe, replay.observation_size)
+        return (algorithm.update_policy(state, batch, key, 0)[1],)
+
+    return members.map(on_offline), members.map(on_fresh), members.map(first_step), members.map(actions)

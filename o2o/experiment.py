@@ -144,7 +144,9 @@ def _finetune(
         diagnostics = Diagnostics(algorithm, replay, members, offline, probe_keys, at_switch)
         found = keeper.find(states, training.empty_loops(environments))
         if found is None:
-            journal.switched(_evaluate_switch(configs, evaluator, at_switch), diagnostics.of(at_switch, None))
+            journal.switched(
+                _evaluate_switch(configs, evaluator, at_switch), diagnostics.at_switch(at_switch)
+            )
         states, resumed = found or (states, None)
         state = members.bundle(states)
         updates_before = config.pretrain.updates
@@ -152,7 +154,7 @@ def _finetune(
             algorithm, replay, members, environments, state, sampled, keys, stops, updates_before, resumed
         ):
             if report.step in evaluated:
-                journal.trained(report, diagnostics.of(report.state, report.online))
+                journal.trained(report, diagnostics.of(report.state, report.online, report.step))
                 step = updates_before + report.step
                 seeds = [episode_seeds(c.seed, step, c.evaluation.episodes) for c in configs]
                 journal.evaluated(report, evaluator.evaluate(report.state, seeds))

@@ -65,7 +65,8 @@ EPISODE_COLUMNS = {
 }
 
 # train.jsonl: phase and step, then whichever of these there are. What the algorithm reports is a mean over the updates
-# since the row before, each over its own batch; the diagnostics are taken where a finetuning run is evaluated.
+# since the row before, each over its own batch; at the switch it is what the first policy step would report. The
+# diagnostics are taken where a finetuning run is evaluated.
 METRICS = {
     "critic_loss": "squared TD error, mean over the batch and both critics",
     "q_mean": "mean Q of the first critic on the batch's actions",

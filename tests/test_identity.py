@@ -62,7 +62,6 @@ EXECUTED = {
     "paths.data": "/elsewhere",
     "tracker.mode": "offline",
     "tracker.project": "other",
-    "launch.seeds_per_job": 10,
     "launch.redo": True,
     "launch.dry_run": True,
     "records.interval": 5,

@@ -106,7 +106,7 @@ def test_an_experiment_sets_values_and_the_command_line_wins(launch):
     assert code == 0
     assert "4 runs = 2 algorithm + 2 algorithm" in output
     first = launch.ran[0]
-    assert (first.pretrain.updates, first.finetune.env_steps) == (25_000, 3000)
+    assert (first.pretrain.updates, first.finetune.env_steps) == (30_000, 3000)
     assert {config.dataset.name for config in launch.ran} == {"hopper-medium-v2"}
 
 

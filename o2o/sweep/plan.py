@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,16 +50,19 @@ class PlannedRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has a result."""
-        return (self.directory / RESULT).is_file()
+        """Whether it has a result, and its directory is this run's and not one of another whose hash begins alike."""
+        return (self.directory / RESULT).is_file() and self._described().get("identity") == self.identity
 
     @property
     def other_code(self) -> bool:
         """Whether what lies in its directory was made by other code than this."""
+        return self._described().get("code_hash") != code_hash()
+
+    def _described(self) -> dict[str, Any]:
         try:
-            return json.loads((self.directory / IDENTITY).read_text()).get("code_hash") != code_hash()
+            return json.loads((self.directory / IDENTITY).read_text())
         except (OSError, ValueError):
-            return True
+            return {}
 
 
 @dataclass(frozen=True)
