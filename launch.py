@@ -7,7 +7,9 @@ import os
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,6 +19,8 @@ def run(composed: DictConfig) -> None:
     """One run."""
     from o2o import config, experiment
 
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        raise config.ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
     experiment.run(config.build(config.plain(composed)))
 
 
@@ -27,6 +31,11 @@ def main() -> int:
         run()
     except (HydraException, OmegaConfBaseException) as error:
         print(_composition_problem(error), file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        print(f"{error} A group takes the name of one of its options; --help lists them.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
@@ -49,6 +58,7 @@ def _composition_problem(error: Exception) -> str:
         word, options = (error.missing_cfg_file or "").rpartition("/")[2], error.options or []
     elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         word, options = str(cause.key), list(cause.parent_node)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))
     near = difflib.get_close_matches(word, options, n=1)
     return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from o2o import records
-from o2o.records import Run, State, find_runs, read_run, read_state
+from o2o.records import Run, State, find_runs, read_run
 
 # Runs that agree on these came from the same pretraining (o2o/sweep/identity.py).
 PRETRAINING_KEYS = ("seed", "batch_size", "discount", "learning_rate", "network", "dataset", "pretrain")
@@ -107,7 +107,7 @@ class Collection:
     unfinished: Counter[State]
     """How many finetuning runs are in each state other than DONE."""
     notes: tuple[str, ...]
-    """Rows that could not be read."""
+    """Rows and runs that could not be read."""
 
 
 def collect(root: Path) -> Collection:
@@ -115,14 +115,17 @@ def collect(root: Path) -> Collection:
     finished, unfinished, notes = [], Counter(), []
     pretrainings: dict[str, Run] = {}
     for path in find_runs(root):
+        try:
+            run = read_run(path)
+        except ValueError as error:
+            notes.append(f"{error}; the run is left out")
+            continue
         if path.parent.parent.name == records.PRETRAIN:
-            run = read_run(path)
             pretrainings[_pretraining(run)] = run
-        elif (state := read_state(path)) is State.DONE:
-            run = read_run(path)
+        elif run.state is State.DONE:
             finished.append(run)
         else:
-            unfinished[state] += 1
+            unfinished[run.state] += 1
             continue
         notes += run.notes
     finetunings = [Finetuning(run, pretrainings.get(_pretraining(run))) for run in finished]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from o2o.reading import BROKEN, MISSING, Reader, hints_of, shown, suggestion
@@ -240,9 +241,15 @@ def load(path: Path) -> Config:
     Raises `ConfigError` if the file does not fit this version of the code.
     """
     try:
-        return build(plain(typing.cast("Composed", OmegaConf.load(path))))
+        loaded = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise ConfigError([f"{path} is damaged: {str(error).splitlines()[0]}"]) from None
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError([f"{path} is damaged: it holds no keys"])
+    try:
+        return build(plain(typing.cast("Composed", loaded)))
     except ConfigError as error:
-        raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+        raise ConfigError([f"{path} does not fit this version:", *error.problems]) from None
 
 
 def algorithm_name(algorithm: Algorithm) -> str:
@@ -288,8 +295,11 @@ def _read(reader: Reader, tree: dict[str, Any]) -> Config:
 def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, Any]) -> Any:
     from o2o.algorithms import ALGORITHMS
 
+    if isinstance(tree, str) and tree != MISSING:
+        group = "algorithm" if key == "algorithm" else f"algorithm@{key}"
+        return reader.note(f"{key}={tree} is not how an algorithm is chosen: say {group}={tree}")
     name = tree.get("name", MISSING) if isinstance(tree, Mapping) else tree
-    if name not in ALGORITHMS:
+    if not isinstance(tree, Mapping) or name not in ALGORITHMS:
         near = suggestion(name, ALGORITHMS)
         return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
     own = {field: value for field, value in tree.items() if field != "name"}

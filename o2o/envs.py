@@ -12,6 +12,7 @@ Ant: D4RL's observations have 111 entries of which the last 84, contact forces, 
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -71,6 +72,14 @@ def find_task(name: str) -> Task:
             f"task={name}: its actions have no bounds, so a policy that ends in a tanh does not fit"
         )
     return Task(name, name)
+
+
+@functools.cache
+def task_sizes(task: Task) -> tuple[int, int]:
+    """The sizes of a task's observations, padding included, and actions."""
+    environments = make_environments(task, [0])
+    environments.close()
+    return environments.observation_size, environments.action_size
 
 
 class Environments:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Key
 from o2o import checkpoint, datasets, records, training
 from o2o.config import Config, ConfigError, Dataset
 from o2o.diagnostics import Diagnostics
-from o2o.envs import Task, find_task, make_environments
+from o2o.envs import Task, find_task, make_environments, task_sizes
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.interruption import Interruption
 from o2o.journal import Journal
@@ -59,7 +59,8 @@ def run_members(configs: Sequence[Config]) -> None:
     """As `run`, for runs that differ only in their seeds, side by side."""
     config = configs[0]
     _configure_jax(config)
-    task, sizes = _task(config.dataset.task)
+    task = _task(config.dataset.task)
+    sizes = task_sizes(task)
     offline = jnp.zeros((0, row_width(*sizes)))
     if config.pretrain.updates or config.replay_init.preload:
         offline = _offline_rows(config.dataset, config.execution.paths.data, sizes)
@@ -212,8 +213,9 @@ def _switch_file(config: Config) -> Path | None:
 
 def _configure_jax(config: Config) -> None:
     """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
-    if config.execution.device.platform != "auto":
-        jax.config.update("jax_platforms", config.execution.device.platform)
+    platform = config.execution.device.platform
+    if platform != "auto":
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
     # On a GPU the default rounds the factors of matrix products, by more than TD3-C's constraint resolves.
     jax.config.update("jax_default_matmul_precision", "highest")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -221,18 +223,19 @@ def _configure_jax(config: Config) -> None:
             "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
         )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-@functools.cache
-def _task(name: str) -> tuple[Task, tuple[int, int]]:
     try:
-        task = find_task(name)
+        jax.devices()
+    except RuntimeError:
+        raise ConfigError(
+            [f"device.platform={platform}: JAX finds no such device here; set device.platform=auto or cpu"]
+        ) from None
+
+
+def _task(name: str) -> Task:
+    try:
+        return find_task(name)
     except LookupError as error:
         raise ConfigError([f"dataset.{error}"]) from None
-    environments = make_environments(task, [0])
-    sizes = environments.observation_size, environments.action_size
-    environments.close()
-    return task, sizes
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,6 +25,7 @@ BROKEN: Any = object()
 MISSING = "???"
 """Stands in a container for a value that is still to be set."""
 
+LARGEST_INTEGER = 2**31 - 1  # what counters and seeds on a device hold
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -132,11 +133,15 @@ class Reader:
     def _scalar(self, kind: type, value: Any, key: str) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if kind is int and number and value == int(value):
+            if abs(value) > LARGEST_INTEGER:
+                return self.note(f"{key}={shown(value)} is too large: at most {LARGEST_INTEGER}")
             return int(value)
         if kind is float and number:
             return float(value) + 0.0  # no negative zero: it equals zero, and so should its hash
         if kind is bool and isinstance(value, bool):
             return value
+        if kind in (str, Path) and value == "":
+            return self.note(f"{key} is empty; say {key}=…")
         if kind is str and isinstance(value, str):
             return value
         if kind is Path and isinstance(value, str):

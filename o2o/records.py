@@ -250,6 +250,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         FileNotFoundError: there is no `config.yaml`, so that this is not a run directory.
+        ValueError: a file that is written whole is damaged.
     """
     path = Path(path)
     if not (path / CONFIG).exists():
@@ -259,7 +260,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     return Run(
         path=path,
         state=read_state(path),
-        config=yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")),
+        config=_read_config(path / CONFIG),
         identity=read_object(path / IDENTITY) or {},
         result=read_object(path / RESULT),
         train=columns[TRAIN],
@@ -338,12 +339,31 @@ def _read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file."""
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no keys")
+    return content
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return content
 
 
 def _cut_torn_row(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from analysis.__main__ import main
 from analysis.collect import Finetuning, collect
@@ -191,3 +192,14 @@ def test_a_run_without_an_offline_score_is_a_row_of_dashes():
 def test_the_analysis_never_imports_jax():
     code = "import sys, analysis.__main__; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("file", ["result.json", "config.yaml"])
+@pytest.mark.parametrize("content", ['{"a": 1, "b"', "[]"])
+def test_a_damaged_run_is_left_out_with_a_note(file, content, tmp_path):
+    for seed in (0, 1):
+        damaged = finetune(tmp_path, "td3", [40.0] * len(STEPS), seed=seed).path
+    (damaged / file).write_text(content)
+    found = collect(tmp_path)
+    assert [f.seed for f in found.finetunings] == [0]
+    assert any(str(damaged / file) in note for note in found.notes)

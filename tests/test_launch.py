@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import subprocess
@@ -11,8 +12,8 @@ import pytest
 
 import o2o
 from o2o.config import ConfigError, container
-from o2o.records import RESULT
-from o2o.sweep.identity import run_directory
+from o2o.records import IDENTITY, RESULT
+from o2o.sweep.identity import identity, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = "dataset=hopper-medium-v2"
@@ -40,6 +41,7 @@ def launch(tmp_path, monkeypatch, capsys):
         directory = run_directory(config)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / RESULT).write_text("{}")
+        (directory / IDENTITY).write_text(json.dumps({"identity": identity(config)}))
 
     call.raises = {}
     stand_in = types.ModuleType("o2o.experiment")
@@ -97,7 +99,8 @@ def test_an_interruption_ends_the_sweep_with_its_own_code(launch, signal, code):
 def test_hydra_leaves_nothing_of_its_own_behind(launch, tmp_path):
     launch(DATASET)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == {(run_directory(launch.ran[0]) / RESULT).relative_to(tmp_path).as_posix()}
+    directory = run_directory(launch.ran[0]).relative_to(tmp_path).as_posix()
+    assert written == {f"{directory}/{RESULT}", f"{directory}/{IDENTITY}"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
 
 
@@ -194,3 +197,32 @@ def test_the_command_line_runs_from_another_directory(tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert "to run 1, after 1 pretraining" in shown.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pretrain.algorithm=td3"], "algorithm@pretrain.algorithm=td3"),
+        (["algorithm=null"], "Config group override"),
+        (["seed=range(0)"], "a sweep is empty"),
+        (["seed=range(0,3,0)"], "range() arg 3 must not be zero"),
+        (["seed=99999999999999999999"], "seed=99999999999999999999 is too large"),
+        (["hydra.mode=RUN"], "every invocation is a plan"),
+        (["paths.runs="], "paths.runs is empty"),
+        (["paths.runs=/dev/null/x"], "paths.runs=/dev/null/x cannot be written"),
+        (
+            ["dataset=file", "dataset.path=launch.py", "dataset.task=hopper"],
+            "launch.py",
+        ),
+        (
+            ["dataset.task=CartPole-v1", "dataset.reference_min=0", "dataset.reference_max=1"],
+            "one-dimensional boxes",
+        ),
+    ],
+)
+def test_what_was_once_a_traceback_is_one_line_that_names_it(arguments, said, launch):
+    code, _, errors = launch(DATASET, *arguments)
+    assert code == 2
+    assert said in errors
+    assert "Traceback" not in errors
+    assert launch.ran == []

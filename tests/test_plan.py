@@ -45,7 +45,23 @@ def planned(tmp_path, monkeypatch):
 def finish(run, code=None):
     run.directory.mkdir(parents=True)
     (run.directory / "result.json").write_text("{}")
-    (run.directory / "identity.json").write_text(json.dumps({"code_hash": code or code_hash()}))
+    described = {"identity": run.identity, "code_hash": code or code_hash()}
+    (run.directory / "identity.json").write_text(json.dumps(described))
+
+
+def test_a_directory_of_another_run_whose_hash_begins_alike_is_not_this_run(planned):
+    run = planned().to_run[0]
+    finish(run)
+    (run.directory / "identity.json").write_text(json.dumps({"identity": "another"}))
+    assert planned().done == []
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_a_damaged_identity_is_no_identity(planned, content):
+    run = planned().to_run[0]
+    finish(run)
+    (run.directory / "identity.json").write_text(content)
+    assert planned().done == []
 
 
 def test_the_command_line_is_a_product_of_its_sweeps():

@@ -54,7 +54,10 @@ def _choices(override: Override, options: Callable[[str], list[str]]) -> list[st
                 f"{override.input_line}: none of the options matches: {', '.join(known)}."
             )
         return [f"{key}={option}" for option in chosen]
-    return [f"{key}={item}" for item in override.sweep_string_iterator()]
+    try:
+        return [f"{key}={item}" for item in override.sweep_string_iterator()]
+    except ValueError as error:
+        raise ConfigCompositionException(f"{override.input_line}: {error}.") from None
 
 
 def _grid_words(grid: dict[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ class PlanningSweeper(Sweeper):
         self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs what `arguments` and the grids ask for; exits with 1 if a run failed."""
+        """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from o2o.sweep import plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options)
@@ -45,5 +45,5 @@ class PlanningSweeper(Sweeper):
         errors = [job._return_value if job.status is JobStatus.FAILED else None for job in returns]
         if report := plan.failures(planned.to_run, errors):
             print(report, file=sys.stderr)
-            sys.exit(1)
+            sys.exit(2 if plan.bad_input(errors) else 1)
         return returns

@@ -8,7 +8,7 @@ reported together, before anything runs.
 from __future__ import annotations
 
 import itertools
-import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ import yaml
 
 from o2o import datasets
 from o2o.config import Composed, Config, ConfigError, build, plain
-from o2o.records import IDENTITY, RESULT
+from o2o.datasets.scores import REFERENCE_RETURNS
+from o2o.records import IDENTITY, RESULT, State, read_object, read_state
 from o2o.sweep.identity import code_hash, identity, pretrain_directory, run_directory
 
 LISTED_RUNS = 12
@@ -60,8 +61,8 @@ class PlannedRun:
 
     def _described(self) -> dict[str, Any]:
         try:
-            return json.loads((self.directory / IDENTITY).read_text())
-        except (OSError, ValueError):
+            return read_object(self.directory / IDENTITY) or {}
+        except ValueError:
             return {}
 
 
@@ -122,6 +123,8 @@ def make(products: Sequence[Axes], compose: Callable[[list[str]], Composed]) -> 
         ConfigError: with the problems of all cells.
     """
     cells = [cell for axes in products for cell in _cells(axes)]
+    if not any(cell.seeds for cell in cells):
+        raise ConfigError(["nothing to plan: a sweep is empty, such as seed=range(0)"])
     runs: dict[str, PlannedRun] = {}
     problems: dict[str, list[str]] = {}
     for cell in cells:
@@ -129,6 +132,7 @@ def make(products: Sequence[Axes], compose: Callable[[list[str]], Composed]) -> 
             runs.setdefault(run.identity, run)
     if problems:
         raise ConfigError(_located(problem, labels, len(cells)) for problem, labels in problems.items())
+    _check_places(runs.values())
     redo = any(run.config.execution.launch.redo for run in runs.values())
     ordered = _neighbours(runs.values())
     return Plan(
@@ -143,11 +147,16 @@ def make(products: Sequence[Axes], compose: Callable[[list[str]], Composed]) -> 
 def failures(runs: Sequence[PlannedRun], errors: Sequence[BaseException | None]) -> str:
     """Which runs failed and why, in a line or two each; empty if none did."""
     failed = [
-        f"  {run.directory}\n    {_reason(error)}"
+        f"  {_where(run)}\n    {_reason(error)}"
         for run, error in zip(runs, errors, strict=True)
         if error is not None
     ]
     return "\n".join([f"{len(failed)} of {_count(len(runs), 'run')} failed:", *failed]) if failed else ""
+
+
+def bad_input(errors: Sequence[BaseException | None]) -> bool:
+    """Whether all that failed did so before anything was computed, by what it was given."""
+    return all(isinstance(error, ConfigError) for error in errors if error is not None)
 
 
 def _cells(axes: Axes) -> Iterable[Cell]:
@@ -181,6 +190,34 @@ def _runs(
                     labels.append(cell.label)
 
 
+def _check_places(runs: Iterable[PlannedRun]) -> None:
+    """That runs can be written, and that tasks and the user's own files are what the runs need.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems: list[str] = []
+    for directory in {run.config.execution.paths.runs for run in runs}:
+        there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            problems.append(f"paths.runs={directory} cannot be written ({there}); set it, or O2O_RUNS")
+    for dataset, config in {run.config.dataset: run.config for run in runs}.items():
+        if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
+            continue  # nothing that could be wrong, so nothing that need be imported
+        from o2o.envs import find_task, task_sizes
+
+        try:
+            sizes = task_sizes(find_task(dataset.task))
+            if dataset.source == "file" and (config.pretrain.updates or config.replay_init.preload):
+                datasets.load_rows(dataset, config.execution.paths.data, *sizes)
+        except LookupError as error:
+            problems.append(f"dataset.{error}")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
 def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """The runs in order, but those that share a pretraining follow each other."""
     groups: dict[Path, list[PlannedRun]] = {}
@@ -203,6 +240,12 @@ def _located(problem: str, labels: list[str], cells: int) -> str:
         return problem
     more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
     return f"{problem}\n  in {'; '.join(labels[:3])}{more}"
+
+
+def _where(run: PlannedRun) -> Path:
+    """Where the failure is recorded: the pretraining's directory if that failed."""
+    pretraining = run.pretrain_directory
+    return pretraining if pretraining and read_state(pretraining) is State.FAILED else run.directory
 
 
 def _reason(error: BaseException) -> str:
