@@ -222,7 +222,7 @@ def _configure_jax(config: Config) -> None:
         jax.config.update(
             "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
         )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
         jax.devices()
     except RuntimeError:
