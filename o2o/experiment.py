@@ -76,7 +76,7 @@ def run_members(configs: Sequence[Config]) -> None:
             _finetune(configs, task, replay, offline, stop)
 
 
-def switch_evaluation(config: Config) -> list[int]:
+def switch_seeds(config: Config) -> list[int]:
     """The seeds of the episodes at the switch; the first `evaluation.episodes` are those of any evaluation there."""
     return episode_seeds(config.seed, config.pretrain.updates, config.evaluation.switch_episodes)
 
@@ -190,10 +190,10 @@ def _initial_state(config: Config, replay: Replay) -> State:
 def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bundle) -> list[Evaluation]:
     """The evaluation between the phases: made by the first arm of a pretraining, read by the others."""
     shared = [_switch_file(c) for c in configs]
-    found = [_read_switch(path, len(switch_evaluation(c))) for path, c in zip(shared, configs, strict=True)]
+    found = [_read_switch(path, len(switch_seeds(c))) for path, c in zip(shared, configs, strict=True)]
     if all(evaluation is not None for evaluation in found):
         return [evaluation for evaluation in found if evaluation is not None]
-    evaluations = evaluator.evaluate(state, [switch_evaluation(c) for c in configs])
+    evaluations = evaluator.evaluate(state, [switch_seeds(c) for c in configs])
     for path, evaluation in zip(shared, evaluations, strict=True):
         if path is not None:
             records.RunDirectory(path.parent).write(path.name, vars(evaluation))

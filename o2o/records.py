@@ -92,7 +92,7 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class State(StrEnum):
-    """Where a run stands. That a RUNNING run's process died without a word is told by its lease."""
+    """Where a run stands. A run whose process died without a word still says RUNNING; starting it again goes on."""
 
     PLANNED = "PLANNED"
     RUNNING = "RUNNING"
