@@ -23,7 +23,10 @@ from o2o.types import Network, Parameters
 UNIFORM_SCALING = variance_scaling(0.333**2, "fan_in", "uniform")
 # Truncated normal of variance 1e-4 / fan_in: the initial policy's actions are nearly zero.
 NEAR_ZERO = variance_scaling(1e-4, "fan_in", "truncated_normal")
-LOG_STD_RANGE = (-20.0, 2.0)  # rlkit
+# rlkit's
+LOG_STD_RANGE = (-20.0, 2.0)
+GAUSSIAN_POLICY_OUTPUT = 1e-3
+RELU_CRITIC_OUTPUT = 3e-3
 
 
 class LayerNormMLP(nn.Module):
@@ -44,17 +47,21 @@ class LayerNormMLP(nn.Module):
 
 
 class ReluMLP(nn.Module):
-    """Linear and ReLU a hidden layer, then the linear `output`, initialised close to zero."""
+    """Linear and ReLU a hidden layer, then the linear `output`, initialised within ± `output_limit`.
+
+    As in rlkit, a hidden layer starts uniform within the inverse root of its *output's* size.
+    """
 
     hidden_sizes: tuple[int, ...]
     output_size: int
+    output_limit: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
         """The output, without an activation."""
         for i, size in enumerate(self.hidden_sizes):
-            x = nn.relu(nn.Dense(size, kernel_init=_within_inverse_root_fan_in, name=f"hidden_{i}")(x))
-        return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(3e-3), name="output")(x)
+            x = nn.relu(nn.Dense(size, kernel_init=_symmetric_uniform(size**-0.5), name=f"hidden_{i}")(x))
+        return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(self.output_limit), name="output")(x)
 
 
 def init_policy(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
@@ -87,14 +94,16 @@ def init_gaussian_policy(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:
     """Fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
-    return ReluMLP(network.hidden_sizes, 2 * action_size).init(key, jnp.zeros(observation_size))["params"]
+    module = ReluMLP(network.hidden_sizes, 2 * action_size, GAUSSIAN_POLICY_OUTPUT)
+    return module.init(key, jnp.zeros(observation_size))["params"]
 
 
 def gaussian_policy(
     parameters: Parameters, observation: Float[Array, "*B O"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
     """Mean and log standard deviation of the action before its tanh."""
-    mean, log_std = jnp.split(_apply(ReluMLP(*_sizes(parameters)), parameters, observation), 2, axis=-1)
+    module = ReluMLP(*_sizes(parameters), GAUSSIAN_POLICY_OUTPUT)
+    mean, log_std = jnp.split(_apply(module, parameters, observation), 2, axis=-1)
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
 
 
@@ -102,7 +111,8 @@ def init_relu_critic(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:
     """Fresh parameters of one of SAC's critics."""
-    return ReluMLP(network.hidden_sizes, 1).init(key, jnp.zeros(observation_size + action_size))["params"]
+    module = ReluMLP(network.hidden_sizes, 1, RELU_CRITIC_OUTPUT)
+    return module.init(key, jnp.zeros(observation_size + action_size))["params"]
 
 
 def relu_critic_value(
@@ -110,7 +120,7 @@ def relu_critic_value(
 ) -> Float[Array, "*B"]:
     """Q(s, a) of one of SAC's critics."""
     inputs = jnp.concatenate([observation, action], axis=-1)
-    return _apply(ReluMLP(*_sizes(parameters)), parameters, inputs).squeeze(-1)
+    return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs).squeeze(-1)
 
 
 def _apply(module: nn.Module, parameters: Parameters, inputs: Array) -> Array:
@@ -131,7 +141,3 @@ def _symmetric_uniform(limit: float) -> Initializer:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
-
-
-def _within_inverse_root_fan_in(key, shape, dtype=jnp.float32, out_sharding=None):
-    return _symmetric_uniform(shape[0] ** -0.5)(key, shape, dtype)

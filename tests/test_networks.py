@@ -154,7 +154,7 @@ def test_the_relu_networks_are_linear_relu_linear():
 
 def test_the_relu_networks_begin_close_to_zero():
     parameters = as_numpy(networks.init_relu_critic(jax.random.key(0), PAPER, 11, 3))
-    limits = {"hidden_0": 14**-0.5, "hidden_1": 1 / 16, "output": 3e-3}
+    limits = {"hidden_0": 1 / 16, "hidden_1": 1 / 16, "output": 3e-3}
     for layer, limit in limits.items():
         assert 0.95 * limit < np.abs(parameters[layer]["kernel"]).max() <= limit
         assert not parameters[layer]["bias"].any()

@@ -5,9 +5,8 @@ an Adam step on temperature · log π - min Q at the critics from before this up
 the squared error to r + γ (min Q' - temperature · log π)(s', a' ~ π), and its target moves towards it.
 Policy, critics, targets: every update.
 
-Not as in rlkit: the temperature in the critics' target is the one from before this update, and hidden
-layers start uniform within the inverse root of their input's size, where rlkit takes the output's. Not in
-the paper at all.
+Not as in rlkit: the temperature in the critics' target is the one from before this update. Not in the paper
+at all.
 """
 
 from __future__ import annotations
