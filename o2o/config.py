@@ -8,7 +8,7 @@ discount, learning rates) stands once at the top of the configuration and is han
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from o2o.errors import ConfigError as ConfigError
 from o2o.reading import BROKEN, MISSING, Reader, hints_of, shown, suggestion
 from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
 
@@ -24,15 +25,6 @@ Composed = DictConfig
 
 SHARED = ("discount", "learning_rate", "network")
 """The top-level keys that both algorithms get."""
-
-
-class ConfigError(Exception):
-    """Bad input, told to the user without a traceback; each of `problems` is one line or paragraph."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        """An error that lists `problems`."""
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 @dataclass(frozen=True)
