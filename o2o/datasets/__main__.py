@@ -1,81 +1,100 @@
-"""Looks at a set, or generates it: `python -m o2o.datasets info walker2d-medium-v2`."""
+"""Looks at offline data, and gets or makes it: `python -m o2o.datasets info walker2d-medium-v2`."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from o2o import config
-from o2o.config import ConfigError, Dataset
-from o2o.datasets import d4rl, hdf5, load_rows, locate, regenerate
-from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.config import ConfigError
+from o2o.datasets import describe, regenerate
 
 CONF = Path(__file__).parents[2] / "conf"
+UNNAMED = ("file", "minari")  # kinds of sets in conf/dataset that are not sets themselves
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: a function in the module that knows the thing, and what it takes on the command line.
+
+    The function is called with the list of chosen sets (`Dataset`), `Paths`, and its options by name. It prints what it
+    found and raises `ConfigError` for bad input. The first line of its docstring is its help.
+    """
+
+    run: Callable[..., None]
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Option to its arguments for `ArgumentParser.add_argument`, as {"--sample": {"type": int, "default": 1000}}."""
+    every_set_by_default: bool = False
+    """Without a name, all sets are chosen; else a name must be given."""
+
+
+COMMANDS = {
+    "list": Command(describe.show_list, every_set_by_default=True),
+    "info": Command(describe.show_info),
+    "generate": Command(regenerate.generate_sets),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m o2o.datasets", description=__doc__)
-    parser.add_argument("command", choices=("info", "generate"))
-    parser.add_argument("name", help="a name in conf/dataset, such as regen-hopper-medium")
-    parser.add_argument(
-        "overrides", nargs="*", help="key=value, such as dataset.rows=1000000 or paths.data=DIR"
-    )
-    options = parser.parse_args(arguments)
+    """The exit code: 0, 2 for bad input, or 130 if interrupted."""
+    options = vars(_parser().parse_args(arguments))
+    command, words = COMMANDS[options.pop("command")], options.pop("words")
+    names = [word for word in words if "=" not in word]
+    overrides = [word for word in words if "=" in word]
     try:
+        if not names and not command.every_set_by_default:
+            raise ConfigError([f"name a set, such as hopper-medium-v2; known are: {', '.join(set_names())}."])
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", [f"dataset={options.name}", *options.overrides])
-        settings = config.build(config.plain(composed))
-        dataset, data_directory = settings.dataset, settings.execution.paths.data
-        if options.command == "generate":
-            _require(dataset.source == "regenerated", f"{dataset.name}: only regen-… sets can be generated.")
-            regenerate.obtain(dataset, data_directory)
-        elif dataset.source == "regenerated":
-            _require(
-                locate(dataset, data_directory) is not None,
-                f"{dataset.name}: not generated yet. Do it with: python -m o2o.datasets generate {dataset.name}",
-            )
-        _print_table(
-            dataset, hdf5.statistics(load_rows(dataset, data_directory)), locate(dataset, data_directory)
-        )
+            chosen = [
+                config.build(config.plain(compose("config", [f"dataset={name}", *overrides])))
+                for name in names or set_names()
+            ]
+        command.run([one.dataset for one in chosen], chosen[0].execution.paths, **options)
+        sys.stdout.flush()
     except (HydraException, OmegaConfBaseException) as error:
         print(error, file=sys.stderr)
         return 2
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `… | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ConfigError([problem])
+def set_names() -> list[str]:
+    """The names of all sets in conf/dataset."""
+    return sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.stem not in UNNAMED)
 
 
-def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | None) -> None:
-    print(f"{dataset.name}  {path}")
-    published = d4rl.SETS[dataset.name] if dataset.source == "d4rl" else None
-    expected: dict[str, float] = {}
-    if published:
-        expected["episodes"] = published.episodes
-        if published.returns:
-            expected |= {f"return_{key}": value for key, value in published.returns._asdict().items()}
-    shown = dict(vars(statistics))
-    reference = REFERENCE_RETURNS.get(dataset.task)
-    if dataset.reference_min is not None and dataset.reference_max is not None:
-        shown["score_mean"] = normalised_score(
-            statistics.return_mean, dataset.reference_min, dataset.reference_max
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m o2o.datasets", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        about = (inspect.getdoc(command.run) or "").partition("\n")[0]
+        subparser = subparsers.add_parser(name, help=about, description=about)
+        subparser.add_argument(
+            "words",
+            nargs="*",
+            metavar="name|key=value",
+            help="names in conf/dataset, and overrides such as dataset.rows=100000 or paths.data=DIR",
         )
-    elif reference:
-        shown["score_mean"] = normalised_score(statistics.return_mean, *reference)
-    for label, value in shown.items():
-        note = f"   published for the whole set: {expected[label]:.10g}" if label in expected else ""
-        print(f"  {label.replace('_', ' '):16}{value:>16.10g}{note}")
+        for option, settings in command.options.items():
+            subparser.add_argument(option, **settings)
+    return parser
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from o2o.config import ConfigError, Dataset
+from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets.hdf5 import Rows
 
 POLICIES = Path(__file__).with_name("policies")
@@ -104,6 +104,14 @@ def file_path(dataset: Dataset, data_directory: Path) -> Path:
     """Where the set of this recipe belongs, whether it was generated or not."""
     identity = hashlib.sha256(json.dumps(recipe(dataset), sort_keys=True).encode()).hexdigest()
     return data_directory / "regen" / f"{dataset.name}-{identity[:8]}.hdf5"
+
+
+def generate_sets(sets: Sequence[Dataset], paths: Paths) -> None:
+    """Generates sets that are not there yet."""
+    for dataset in sets:
+        if dataset.source != "regenerated":
+            raise ConfigError([f"{dataset.name}: only regen-… sets can be generated."])
+        print(obtain(dataset, paths.data))
 
 
 def obtain(dataset: Dataset, data_directory: Path) -> Path:
