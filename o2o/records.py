@@ -248,7 +248,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     if not (path / CONFIG).exists():
         raise FileNotFoundError(f"{path} is not a run directory: it has no {CONFIG}.")
     notes: list[str] = []
-    columns = {file: as_columns(_read_rows(path / file, notes)) for file in REWOUND}
+    columns = {file: as_columns(read_rows(path / file, notes)) for file in REWOUND}
     return Run(
         path=path,
         state=read_state(path),
@@ -289,7 +289,8 @@ def _number(value: Any) -> float:
     return _NON_FINITE[value] if isinstance(value, str) else float(value)
 
 
-def _read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The rows of an appended file; `notes` gets a line for each that could not be read."""
     if not path.exists():
         return []
     rows = []
