@@ -30,19 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     collection = collect(options.runs)
     for note in collection.notes:
         console.print(f"note: {note}", markup=False)
-    if collection.unfinished:
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(collection.unfinished.items()))
-        console.print(f"left out, not finished: {counts}")
-    if not collection.finetunings:
+    for run in collection.left_out:
+        console.print(f"left out: {run}", markup=False, soft_wrap=True)
+    if not collection.cells:
         console.print(f"no finished finetuning run below {options.runs}", markup=False, soft_wrap=True)
         return 1
-    for table in finetuning_tables(collection.finetunings):
+    for table in finetuning_tables(collection.cells):
         console.print(table)
     console.print(
         "Scores are D4RL-normalised points; ± is one standard deviation over seeds. Depth: the largest drop of the "
         "windowed mean below the offline score. Recovery: env steps until it is back, median over seeds."
     )
-    figure = save(learning_curves(collection.finetunings), options.out / "learning_curves")
+    figure = save(learning_curves(collection.cells), options.out / "learning_curves")
     console.print(f"learning curves: {figure}", markup=False, soft_wrap=True)
     return 0
 

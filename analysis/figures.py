@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.collect import Finetuning, by_dataset, by_setting, display_name, labels
+from analysis.collect import Cell, by_dataset, display_name
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -48,33 +48,35 @@ TAIL = 0.25
 """How much of the pretraining is shown before the switch, as a share of the online steps shown after it."""
 
 
-def learning_curves(finetunings: Sequence[Finetuning]) -> Figure:
+def learning_curves(cells: Sequence[Cell]) -> Figure:
     """Score against learner steps: a row per dataset, a panel per replay initialisation, a line per setting.
 
     Thin lines are seeds, the bold line is their mean; the dashed line is the offline score, the vertical line the
     switch from pretraining to finetuning.
     """
-    datasets = by_dataset(finetunings)
-    arms = list(dict.fromkeys((f.replay_init, f.offline_ratio) for f in finetunings))
+    datasets = by_dataset(cells)
+    arms = list(dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in cells))
     width = COLUMN_WIDTH if len(arms) == 1 else PAGE_WIDTH
     with mpl.rc_context(STYLE):
         size = (width, PANEL_HEIGHT * len(datasets) + 0.45)
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = figure.subplots(len(datasets), len(arms), sharex="row", sharey="row", squeeze=False)
         legend: dict[str, Line2D] = {}
-        for row, (dataset, runs) in enumerate(datasets.items()):
+        for row, (dataset, alike) in enumerate(datasets.items()):
             for column, arm in enumerate(arms):
                 axes = panels[row, column]
-                members = [f for f in runs if (f.replay_init, f.offline_ratio) == arm]
+                members = [cell for cell in alike if (cell.replay_init, cell.offline_ratio) == arm]
                 if members:
                     legend |= _draw_panel(axes, members)
                 else:
                     axes.set_axis_off()
                 if row == 0:
                     axes.set_title(_arm_name(*arm))
-            source = "\n(regenerated data)" if runs[0].regenerated else ""
+            source = "\n(regenerated data)" if alike[0].first.regenerated else ""
             panels[row, 0].set_ylabel(f"{dataset}{source}\nscore (normalised)")
-            panels[row, 0].set_ylim(bottom=min(0.0, *(float(f.curve[1].min()) for f in runs)))
+            panels[row, 0].set_ylim(
+                bottom=min(0.0, *(float(run.scores.min()) for cell in alike for run in cell.runs))
+            )
         figure.supxlabel("learner steps (thousands): pretraining updates + env steps", fontsize=8)
         figure.legend(
             legend.values(),
@@ -95,17 +97,16 @@ def save(figure: Figure, stem: Path) -> Path:
     return stem.with_suffix(".png")
 
 
-def _draw_panel(axes: Axes, finetunings: Sequence[Finetuning]) -> dict[str, Line2D]:
+def _draw_panel(axes: Axes, cells: Sequence[Cell]) -> dict[str, Line2D]:
     legend: dict[str, Line2D] = {}
-    settings = by_setting(finetunings)
-    names = labels(settings)
-    spare = iter(SPARE_COLORS * len(settings))
+    spare = iter(SPARE_COLORS * len(cells))
     used: set[str] = set()
+    finetunings = [run for cell in cells for run in cell.runs]
     switch = finetunings[0].switch
-    offline_scores = [f.result["offline_score"] for f in finetunings if f.result["offline_score"] is not None]
+    offline_scores = [run.offline_score for run in finetunings if run.offline_score is not None]
     if switch:
         label = f"{display_name(finetunings[0].pretraining_algorithm)} pretraining"
-        curves = {f.seed: f.pretraining_curve for f in finetunings if len(f.pretraining_curve[0])}
+        curves = {run.seed: run.pretraining_curve for run in finetunings if len(run.pretraining_curve[0])}
         if curves:
             legend[label] = _draw_curves(axes, list(curves.values()), PRETRAINING_COLOR)
         legend["switch"] = axes.axvline(switch, color="0.3", linewidth=0.8, linestyle=":", zorder=1)
@@ -113,12 +114,12 @@ def _draw_panel(axes: Axes, finetunings: Sequence[Finetuning]) -> dict[str, Line
         legend["offline score"] = axes.axhline(
             float(np.mean(offline_scores)), color="0.3", linewidth=0.8, linestyle=(0, (5, 3)), zorder=1
         )
-    for path, seeds in settings.items():
-        algorithm = seeds[0].algorithm
+    for cell in cells:
+        algorithm = cell.algorithm
         color = COLORS[algorithm] if algorithm in COLORS and algorithm not in used else next(spare)
         used.add(algorithm)
-        legend[names[path]] = _draw_curves(axes, [seed.curve for seed in seeds], color)
-    last = max(int(f.curve[0][-1]) for f in finetunings)
+        legend[cell.label] = _draw_curves(axes, [run.curve for run in cell.runs], color)
+    last = max(int(run.curve[0][-1]) for run in finetunings)
     axes.set_xlim(switch - min(switch, TAIL * (last - switch)), last)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}"))

@@ -8,22 +8,20 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from analysis.collect import Finetuning, by_dataset, by_setting, labels
+from analysis.collect import Cell, by_dataset
 
 # What a recovery that was never seen counts as: longer than any that was.
 _NEVER = float("inf")
 
 
-def finetuning_tables(finetunings: Sequence[Finetuning]) -> list[Table]:
+def finetuning_tables(cells: Sequence[Cell]) -> list[Table]:
     """One table per dataset: offline and online score, δ, and how deep and how long the policy collapsed."""
-    return [_table(dataset, runs) for dataset, runs in by_dataset(finetunings).items()]
+    return [_table(dataset, alike) for dataset, alike in by_dataset(cells).items()]
 
 
-def _table(dataset: str, finetunings: Sequence[Finetuning]) -> Table:
-    settings = by_setting(finetunings)
-    names = labels(settings)
-    with_ratio = any(finetuning.offline_ratio is not None for finetuning in finetunings)
-    title = dataset + (" (regenerated data, not D4RL's)" if finetunings[0].regenerated else "")
+def _table(dataset: str, cells: Sequence[Cell]) -> Table:
+    with_ratio = any(cell.offline_ratio is not None for cell in cells)
+    title = dataset + (" (regenerated data, not D4RL's)" if cells[0].first.regenerated else "")
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("\nalgorithm", no_wrap=True)
     table.add_column("replay\ninit", no_wrap=True)
@@ -39,23 +37,22 @@ def _table(dataset: str, finetunings: Sequence[Finetuning]) -> Table:
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
-    for path, seeds in settings.items():
-        first = seeds[0]
-        if previous not in (None, (first.replay_init, first.offline_ratio)):
+    for cell in cells:
+        if previous not in (None, (cell.replay_init, cell.offline_ratio)):
             table.add_section()
-        previous = (first.replay_init, first.offline_ratio)
-        ratio = "uniform" if first.offline_ratio is None else f"{first.offline_ratio:.0%}"
-        results = [seed.result for seed in seeds]
+        previous = (cell.replay_init, cell.offline_ratio)
+        ratio = "uniform" if cell.offline_ratio is None else f"{cell.offline_ratio:.0%}"
+        results = [run.result for run in cell.runs]
         table.add_row(
-            names[path],
-            first.replay_init,
+            cell.label,
+            cell.replay_init,
             *([ratio] if with_ratio else []),
             _mean([result["offline_score"] for result in results]),
             _mean([result["online_score"] for result in results]),
             _mean([result["delta"] for result in results], sign="+"),
             _mean([(result["collapse"] or {}).get("depth") for result in results]),
             _recovery([result["collapse"] for result in results]),
-            str(len(seeds)),
+            str(len(cell.runs)),
         )
     return table
 

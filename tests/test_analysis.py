@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
 from analysis.__main__ import main
-from analysis.collect import Finetuning, collect
+from analysis.collect import collect
 from analysis.figures import COLORS, learning_curves
 from analysis.tables import finetuning_tables
 from o2o import collapse, records
@@ -26,7 +23,8 @@ def base(seed, source):
         "task": "hopper",
     }
     pretrain = {"updates": SWITCH, "algorithm": {"name": "td3_bc"}}
-    return {"seed": seed, "batch_size": 256, "dataset": dataset, "pretrain": pretrain}
+    finetune = {"env_steps": int(STEPS[-1])}
+    return {"seed": seed, "batch_size": 256, "dataset": dataset, "pretrain": pretrain, "finetune": finetune}
 
 
 def pretrain(root, seed=0, source="d4rl"):
@@ -46,7 +44,7 @@ def finetune(root, algorithm, scores, seed=0, source="d4rl", replay="offline", r
     name = "uniform" if ratio is None else f"r{ratio:.0%}"
     config = base(seed, source) | {
         "algorithm": {"name": algorithm},
-        "replay_init": {"name": replay},
+        "replay_init": {"preload": replay == "offline"},
         "offline_ratio": {"name": name, "value": ratio},
     }
     directory = RunDirectory(
@@ -76,7 +74,7 @@ def cells(table):
 
 def test_one_seed_is_a_row_of_its_numbers(tmp_path):
     finetune(tmp_path, "td3", [10.0, 60.0, 70.0])
-    (table,) = finetuning_tables(collect(tmp_path).finetunings)
+    (table,) = finetuning_tables(collect(tmp_path).cells)
     # 50 falls to 10 by 8 per hundred steps and climbs to 60 by 10 per hundred. The window of 500 is lowest where its
     # ends are level, at 32.2 with 10 between them: a mean of 21.1. It is back above 48 at 1 148.
     assert cells(table) == [["TD3", "offline", "50.0", "70.0", "+20.0", "28.9", "1\u202f148", "1"]]
@@ -85,9 +83,7 @@ def test_one_seed_is_a_row_of_its_numbers(tmp_path):
 def test_seeds_are_averaged_with_their_standard_deviation(tmp_path):
     for seed, online in enumerate([60.0, 70.0, 80.0]):
         finetune(tmp_path, "td3", [50.0, 55.0, online], seed=seed)
-    ((*_, online, delta, _depth, recovery, seeds),) = cells(
-        finetuning_tables(collect(tmp_path).finetunings)[0]
-    )
+    ((*_, online, delta, _depth, recovery, seeds),) = cells(finetuning_tables(collect(tmp_path).cells)[0])
     assert (online, delta, recovery, seeds) == ("70.0 ± 10.0", "+20.0 ± 10.0", "0", "3")
 
 
@@ -96,52 +92,26 @@ def test_recovery_that_never_came_is_said(tmp_path):
     finetune(tmp_path, "td3_c", [10.0, 10.0, 10.0], seed=0)
     finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=1)
     finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=2)
-    td3, td3_c = cells(finetuning_tables(collect(tmp_path).finetunings)[0])
+    td3, td3_c = cells(finetuning_tables(collect(tmp_path).cells)[0])
     assert td3[-2] == "never"
     assert td3_c[-2] == "0 (1 of 3 never)"
-
-
-def test_settings_that_differ_in_something_unseen_are_never_averaged(tmp_path):
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], code="aaaaaaaa")
-    finetune(tmp_path, "td3", [50.0, 50.0, 80.0], code="bbbbbbbb")
-    rows = cells(finetuning_tables(collect(tmp_path).finetunings)[0])
-    assert [row[0] for row in rows] == ["TD3 aaaaaaaa", "TD3 bbbbbbbb"]
-    assert [row[3] for row in rows] == ["60.0", "80.0"]
 
 
 def test_regenerated_data_is_a_table_of_its_own_and_labelled(tmp_path):
     finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
     finetune(tmp_path, "td3", [50.0, 50.0, 60.0], source="regenerated")
-    titles = [str(table.title) for table in finetuning_tables(collect(tmp_path).finetunings)]
+    titles = [str(table.title) for table in finetuning_tables(collect(tmp_path).cells)]
     assert titles == ["hopper", "regen-hopper (regenerated data, not D4RL's)"]
 
 
 def test_the_ratio_is_shown_only_where_there_is_one(tmp_path):
     finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
-    assert "share" not in str([c.header for c in finetuning_tables(collect(tmp_path).finetunings)[0].columns])
+    assert "share" not in str([c.header for c in finetuning_tables(collect(tmp_path).cells)[0].columns])
     finetune(tmp_path, "td3", [50.0, 50.0, 60.0], ratio=0.25)
-    assert [row[2] for row in cells(finetuning_tables(collect(tmp_path).finetunings)[0])] == [
+    assert [row[2] for row in cells(finetuning_tables(collect(tmp_path).cells)[0])] == [
         "uniform",
         "25%",
     ]
-
-
-def test_a_run_finds_its_own_pretraining(tmp_path):
-    for seed in (0, 1):
-        pretrain(tmp_path, seed)
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], seed=1)
-    (finetuning,) = collect(tmp_path).finetunings
-    assert finetuning.pretraining is not None
-    assert finetuning.pretraining.config["seed"] == 1
-    assert finetuning.pretraining_curve[0].tolist() == [500, 1000]
-
-
-def test_unfinished_runs_are_counted_and_left_out(tmp_path):
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
-    finetune(tmp_path, "td3_c", [50.0, 50.0, 60.0]).start(base(0, "d4rl"), {})
-    collection = collect(tmp_path)
-    assert [f.algorithm for f in collection.finetunings] == ["td3"]
-    assert dict(collection.unfinished) == {"RUNNING": 1}
 
 
 def test_the_figure_draws_the_mean_of_the_seeds_from_the_switch_on(tmp_path):
@@ -149,7 +119,7 @@ def test_the_figure_draws_the_mean_of_the_seeds_from_the_switch_on(tmp_path):
         pretrain(tmp_path, seed)
         finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed)
         finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed, replay="empty")
-    axes = learning_curves(collect(tmp_path).finetunings).axes
+    axes = learning_curves(collect(tmp_path).cells).axes
     assert [a.get_title() for a in axes] == ["replay starts with the offline data", "replay starts empty"]
     lines = [line for line in axes[0].get_lines() if line.get_color() == COLORS["td3"]]
     (mean,) = [line for line in lines if line.get_alpha() is None]
@@ -175,31 +145,6 @@ def test_nothing_finished_and_no_directory_are_told_apart(tmp_path, capsys):
     assert "is not a directory" in capsys.readouterr().err
 
 
-def test_a_run_without_an_offline_score_is_a_row_of_dashes():
-    config = base(0, "d4rl") | {
-        "pretrain": {"updates": 0, "algorithm": {"name": "td3_bc"}},
-        "algorithm": {"name": "td3"},
-        "replay_init": {"name": "empty"},
-        "offline_ratio": {"name": "uniform", "value": None},
-    }
-    result = {"offline_score": None, "online_score": 30.0, "delta": None, "collapse": None}
-    run = SimpleNamespace(path=Path("hopper/td3/x/seed-0"), config=config, result=result)
-    (table,) = finetuning_tables([Finetuning(run, None)])
-    assert table.title == "hopper from scratch"
-    assert cells(table) == [["TD3", "empty", "–", "30.0", "–", "–", "–", "1"]]
-
-
 def test_the_analysis_never_imports_jax():
     code = "import sys, analysis.__main__; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("file", ["result.json", "config.yaml"])
-@pytest.mark.parametrize("content", ['{"a": 1, "b"', "[]"])
-def test_a_damaged_run_is_left_out_with_a_note(file, content, tmp_path):
-    for seed in (0, 1):
-        damaged = finetune(tmp_path, "td3", [40.0] * len(STEPS), seed=seed).path
-    (damaged / file).write_text(content)
-    found = collect(tmp_path)
-    assert [f.seed for f in found.finetunings] == [0]
-    assert any(str(damaged / file) in note for note in found.notes)
