@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +32,9 @@ class Dataset:
     """The offline data: D4RL's own file, data that we generated, the user's HDF5 file, or a Minari set."""
 
     name: str
-    source: Literal["d4rl", "regenerated", "file", "minari"]
+    source: Literal["d4rl", "regenerated", "snapshots", "retrain", "file", "minari"]
+    """`regenerated` is rollouts of one policy, `snapshots` of many, in the order in which a run passed through them, and
+    `retrain` the replay buffer of a run made on the spot."""
     task: str
     """`hopper`, `halfcheetah`, `walker2d`, `ant`, or a gymnasium id, which needs its reference returns."""
     quality: str | None
@@ -40,7 +42,7 @@ class Dataset:
     rows: Annotated[int, Positive] | None
     """Steps in the file; for regenerated data, how many are made."""
     seed: Annotated[int, NonNegative]
-    """The seed of the generation; regenerated data only."""
+    """The seed of the generation; regenerated data and mixtures only."""
     path: str | None = None
     """An HDF5 file with D4RL's keys; `source: file` only."""
     id: str | None = None
@@ -49,6 +51,15 @@ class Dataset:
     """The return that scores 0; D4RL's where not given."""
     reference_max: float | None = None
     """The return that scores 100; D4RL's where not given."""
+    snapshots: Annotated[int, Positive] | None = None
+    """How many policies to use, spread over the training; all for null. `source: snapshots` only."""
+    mix: tuple[tuple[str, Annotated[float, Fraction]], ...] | None = None
+    """Qualities and their shares, which make a set of `rows` rows together; the set's own quality is not used then."""
+
+    @property
+    def made_here(self) -> bool:
+        """Whether this project generates it."""
+        return self.source in ("regenerated", "snapshots", "retrain")
 
 
 @dataclass(frozen=True)
@@ -204,7 +215,7 @@ def build(container: Mapping[str, Any]) -> Config:
         reader.problems += contradictions(config)
     if reader.problems:
         raise ConfigError(reader.problems)
-    return config
+    return replace(config, dataset=_named_for_its_mix(config.dataset)) if config.dataset.mix else config
 
 
 def plain(composed: Composed) -> dict[str, Any]:
@@ -249,6 +260,15 @@ def algorithm_name(algorithm: Algorithm) -> str:
     from o2o.algorithms import ALGORITHMS
 
     return next(name for name, cls in ALGORITHMS.items() if type(algorithm) is cls)
+
+
+def _named_for_its_mix(dataset: Dataset) -> Dataset:
+    """A mixture goes by what is in it, so that no table shows it as one of the sets that it was made of."""
+    shares = "-".join(f"{quality}-{100 * share:.4g}" for quality, share in dataset.mix or ())
+    name = f"{dataset.task}-mix-{shares}"
+    if dataset.made_here:
+        return replace(dataset, name=f"regen-{name}", source="regenerated", quality="mix")
+    return replace(dataset, name=f"{name}-v2", quality="mix")
 
 
 def _plain(value: Any) -> Any:

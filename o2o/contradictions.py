@@ -11,6 +11,9 @@ from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.reading import suggestion
 from o2o.types import Algorithm
 
+REGENERATED = ("medium", "medium-replay")
+"""The qualities that this project generates."""
+
 
 def contradictions(config: Config) -> list[str]:
     """One line for each contradiction in a configuration."""
@@ -73,12 +76,22 @@ def _dataset_problems(dataset: Dataset) -> list[str]:
     needed = {
         "d4rl": ("quality",),
         "regenerated": ("quality", "rows"),
+        "snapshots": ("quality", "rows"),
+        "retrain": ("quality", "rows"),
         "file": ("path",),
         "minari": ("id",),
     }[dataset.source]
     for name in needed:
         if getattr(dataset, name) is None:
             problems.append(f"dataset.{name} is missing: dataset={dataset.name} needs dataset.{name}=…")
+    has_snapshots = dataset.source == "snapshots" or (dataset.made_here and dataset.mix)
+    if dataset.snapshots is not None and not has_snapshots:
+        problems.append(
+            f"dataset.snapshots={dataset.snapshots} is for replays that are made of snapshots, which "
+            f"dataset={dataset.name} is not: add dataset.source=snapshots to a regen-…-medium-replay"
+        )
+    if dataset.mix is not None:
+        problems += _mix_problems(dataset, dict(dataset.mix))
     low, high = dataset.reference_min, dataset.reference_max
     if (low is None) != (high is None):
         problems.append(
@@ -93,6 +106,23 @@ def _dataset_problems(dataset: Dataset) -> list[str]:
             "for a gymnasium id of your own set dataset.reference_min and dataset.reference_max, the returns "
             "that score 0 and 100"
         )
+    return problems
+
+
+def _mix_problems(dataset: Dataset, mix: dict[str, float]) -> list[str]:
+    problems = []
+    if dataset.source in ("file", "minari", "retrain"):
+        problems.append(
+            f"dataset.mix mixes D4RL's sets, or regenerated ones from shipped policies; dataset={dataset.name} is neither"
+        )
+    elif dataset.made_here and (unknown := [quality for quality in mix if quality not in REGENERATED]):
+        problems.append(
+            f"dataset.mix: {', '.join(unknown)} cannot be regenerated, only {' and '.join(REGENERATED)} can"
+        )
+    if abs(sum(mix.values()) - 1) > 1e-6 or not all(mix.values()):
+        problems.append("dataset.mix: the shares should be above 0 and add up to 1")
+    if dataset.rows is None:
+        problems.append("dataset.rows is missing: a mixture has a fixed size; set dataset.rows=…")
     return problems
 
 

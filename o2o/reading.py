@@ -120,6 +120,8 @@ class Reader:
         return result
 
     def _tuple(self, items: tuple[Any, ...], value: Any, key: str) -> Any:
+        if isinstance(value, Mapping) and get_origin(items[0]) is tuple:
+            value = sorted(value.items())  # pairs, as {medium: 0.5} for [[medium, 0.5]]
         if not isinstance(value, list | tuple):
             return self.note(f"{key}={shown(value)} should be a list, as in {key}=[…]")
         if items[-1] is Ellipsis:

@@ -41,9 +41,9 @@ def load_rows(
     """The rows of a set's file, as `load`, from which statistics and transitions are made."""
     path = _obtain(dataset, data_directory)
     rows = hdf5.read(path, observation_size=observation_size, action_size=action_size, rows=dataset.rows)
-    if dataset.source == "regenerated":
+    if dataset.made_here:
         regenerate.verify(path, rows, dataset)
-    without_contact_forces = dataset.task == "ant" and dataset.source in ("d4rl", "regenerated")
+    without_contact_forces = dataset.task == "ant" and (dataset.source == "d4rl" or dataset.made_here)
     if without_contact_forces and rows.observations[:, ANT_OBSERVED:].any():
         raise ConfigError(
             [
@@ -63,7 +63,7 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
     match dataset.source:
         case "d4rl":
             path = d4rl.file_path(dataset, data_directory)
-        case "regenerated":
+        case "regenerated" | "snapshots" | "retrain":
             path = regenerate.file_path(dataset, data_directory)
         case _:
             path = _own_file(dataset)
@@ -74,7 +74,7 @@ def _obtain(dataset: Dataset, data_directory: Path) -> Path:
     match dataset.source:
         case "d4rl":
             return d4rl.locate(dataset, data_directory)
-        case "regenerated":
+        case "regenerated" | "snapshots" | "retrain":
             return regenerate.obtain(dataset, data_directory)
         case _:
             return _own_file(dataset)

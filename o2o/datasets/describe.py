@@ -25,7 +25,7 @@ def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
     """Prints rows, episodes, returns and ends of sets, beside what was published of D4RL's own."""
     for dataset in sets:
         path = locate(dataset, paths.data)
-        if dataset.source == "regenerated" and path is None:
+        if dataset.made_here and path is None:
             raise ConfigError(
                 [
                     f"{dataset.name}: not generated yet. "

@@ -109,7 +109,7 @@ def file_path(dataset: Dataset, data_directory: Path) -> Path:
 def generate_sets(sets: Sequence[Dataset], paths: Paths) -> None:
     """Generates sets that are not there yet."""
     for dataset in sets:
-        if dataset.source != "regenerated":
+        if not dataset.made_here:
             raise ConfigError([f"{dataset.name}: only regen-… sets can be generated."])
         print(obtain(dataset, paths.data))
 

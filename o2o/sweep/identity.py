@@ -120,7 +120,7 @@ def _pretrain_science(config: Config) -> dict[str, Any]:
 
 def _dataset_science(dataset: Dataset) -> dict[str, Any]:
     known = {key: value for key, value in vars(dataset).items() if key != "path"}
-    if dataset.source == "regenerated":
+    if dataset.made_here:
         known["recipe"] = _recipe(dataset)
     if dataset.source == "file":
         known["sha256"] = _file_hash(Path(str(dataset.path)).expanduser())

@@ -106,7 +106,7 @@ class Plan:
             except ConfigError as error:
                 yield f"missing data, whose runs will fail: {error}"
                 continue
-            if not found and dataset.source == "regenerated":
+            if not found and dataset.made_here:
                 yield f"{dataset.name} will be generated first, in {directory}"
             elif not found:
                 yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
