@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -179,11 +181,30 @@ def soft_link(file: h5py.File) -> None:
     file["rewards"] = h5py.SoftLink("/rewards_elsewhere")
 
 
-def virtual(file: h5py.File) -> None:
+def virtual(file: h5py.File, key: str = "rewards") -> None:
     other = write(Path(file.filename).with_name("other.hdf5"), contents())
     layout = h5py.VirtualLayout((20,), np.float32)
     layout[:] = h5py.VirtualSource(other.name, "rewards", (20,))
-    file.create_virtual_dataset("rewards", layout)
+    file.create_virtual_dataset(key, layout)
+
+
+def half_written(file: h5py.File) -> None:
+    rewards = file.create_dataset("rewards", (20,), np.float32, chunks=(10,), compression="gzip")
+    rewards[:10] = 1
+
+
+def bomb(path: Path) -> None:
+    """A small file that declares, and stores in compressed chunks, twelve million rows of zeros."""
+    count, chunk = 12 * 2**20, 2**20
+    with h5py.File(path, "w") as file:
+        for key, values in contents().items():
+            chunks = (chunk, *values.shape[1:])
+            packed = file.create_dataset(
+                key, (count, *values.shape[1:]), values.dtype, chunks=chunks, compression="gzip"
+            )
+            zeros = zlib.compress(bytes(math.prod(chunks) * values.itemsize))
+            for start in range(0, count, chunk):
+                packed.id.write_direct_chunk((start,) + (0,) * (values.ndim - 1), zeros)
 
 
 def external_storage(file: h5py.File) -> None:
@@ -217,6 +238,22 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "half precision": (changed(actions=np.zeros((20, 2), np.float16)), "'actions' has dtype float16"),
     "complex": (changed(rewards=np.ones(20, complex)), "'rewards' has dtype complex128"),
     "compound": (changed(rewards=np.zeros(20, [("a", "f4")])), "'rewards' has dtype"),
+    "a chunk that was never written": (
+        replaced("rewards", lambda file: half_written(file)),
+        "some of its values were never written",
+    ),
+    "a bomb": (
+        lambda path: bomb(path),
+        "its arrays declare 327155712 bytes, more than 32 times the file's",
+    ),
+    "external link elsewhere": (
+        replaced("metadata", lambda file: file.update({"infos/x": h5py.ExternalLink("/etc/passwd", "/")})),
+        "'x' is a link to another file",
+    ),
+    "virtual elsewhere": (
+        replaced("metadata", lambda file: virtual(file, "infos/y")),
+        "'y' keeps its values",
+    ),
     "scalar": (changed(rewards=np.float32(1)), "'rewards' has shape ()"),
     "flat observations": (changed(observations=np.zeros(20, np.float32)), "'observations' has shape (20,)"),
     "images": (changed(observations=np.zeros((20, 3, 1), np.float32)), "'observations' has shape (20, 3, 1)"),
@@ -285,6 +322,57 @@ def test_flipped_bytes_are_refused_or_harmless_but_never_crash(tmp_path: Path, p
         return
     assert rows.observations.shape == (20, 3)
     assert np.isfinite(rows.observations).all()
+
+
+def sealed(path: Path) -> Path:
+    with hdf5.create(path) as file:
+        for key, values in contents().items():
+            file[key] = values
+        file["infos/qpos"] = np.arange(20.0)
+    return path
+
+
+def test_a_sealed_file_is_an_ordinary_hdf5_file_and_reads_as_any_other(tmp_path: Path):
+    path = sealed(tmp_path / "a.hdf5")
+    assert hdf5.is_sealed(path)
+    np.testing.assert_array_equal(hdf5.read(path).rewards, contents()["rewards"])
+    with h5py.File(path) as opened:
+        file: Any = opened
+        np.testing.assert_array_equal(file["infos/qpos"][:], np.arange(20.0))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "a.hdf5.sha256.json"]
+
+
+def test_the_same_contents_are_sealed_as_the_same_bytes(tmp_path: Path):
+    assert sealed(tmp_path / "a.hdf5").read_bytes() == sealed(tmp_path / "b.hdf5").read_bytes()
+
+
+@pytest.mark.parametrize("place", [100, 512, 600, -1])
+def test_one_changed_bit_anywhere_in_a_sealed_file_is_refused(tmp_path: Path, place: int):
+    path = sealed(tmp_path / "a.hdf5")
+    hdf5.read(path)  # which remembers the checksum of the intact file
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(ConfigError, match="damaged"):
+        hdf5.read(path)
+
+
+def test_a_sealed_file_to_which_something_was_appended_is_refused(tmp_path: Path):
+    path = sealed(tmp_path / "a.hdf5")
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="altered or damaged"):
+        hdf5.read(path)
+
+
+def test_a_file_that_could_not_be_finished_leaves_nothing(tmp_path: Path):
+    def interrupted() -> None:
+        with hdf5.create(tmp_path / "a.hdf5") as file:
+            file["observations"] = contents()["observations"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_problems_of_a_kind_are_reported_together(tmp_path: Path):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from o2o.config import ConfigError, Dataset
+from o2o.datasets.digest import sha256
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 
@@ -128,26 +125,8 @@ def locate(dataset: Dataset, data_directory: Path) -> Path:
         raise ConfigError(
             [f"{path}: {size} bytes, but D4RL's {dataset.name} has {published.bytes}. {way_out}"]
         )
-    if (actual := _sha256(path)) != published.sha256:
+    if (actual := sha256(path)) != published.sha256:
         raise ConfigError(
             [f"{path}: SHA-256 {actual}, but D4RL's {dataset.name} has {published.sha256}. {way_out}"]
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    """The file's SHA-256, computed once and remembered beside it while size and time stay the same."""
-    status = path.stat()
-    fingerprint = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    memory = path.with_name(path.name + ".sha256.json")
-    with contextlib.suppress(OSError, ValueError):
-        remembered = json.loads(memory.read_text())
-        if isinstance(remembered, dict) and remembered == fingerprint | {"sha256": remembered.get("sha256")}:
-            return str(remembered["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # a read-only data directory costs a second hash, not the run
-        partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-        partial.write_text(json.dumps(fingerprint | {"sha256": digest}))
-        partial.replace(memory)
-    return digest
