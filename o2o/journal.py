@@ -183,7 +183,7 @@ class Journal:
             {"offline_score": offline, "offline_score_first_episodes": self._score(first)}
             | online
             | {
-                "delta": collapse.delta(scores, offline),
+                "delta": online["online_score"] - offline,
                 "collapse": collapse.summarise(env_steps, scores, offline),
             }
             | result
