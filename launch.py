@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from dataclasses import replace
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,12 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def run(composed: DictConfig) -> None:
-    """One run."""
+    """One job: runs that differ only in their seeds."""
     from o2o import config, experiment
 
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         raise config.ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
-    experiment.run(config.build(config.plain(composed)))
+    first = config.build(config.plain(composed))
+    seeds = first.execution.launch.seeds or (first.seed,)
+    experiment.run_members([replace(first, seed=seed) for seed in seeds])
 
 
 def main() -> int:

@@ -140,6 +140,12 @@ class Launch:
     """Run again what is done."""
     dry_run: bool
     """Print the plan and stop."""
+    name: str | None = None
+    """The sweep's, in `python -m o2o.sweep`; null takes the experiment's, or a hash of what was asked for."""
+    seeds_per_job: Annotated[int, Positive] | Literal["auto"] = "auto"
+    """How many seeds train side by side; auto is 10 on SLURM and with a GPU, where they share it, else 1."""
+    seeds: tuple[int, ...] | None = None
+    """The seeds of this job. Set by the plan; what is asked for is asked for with seed=."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Plain containers read into dataclasses by their annotations, with all that is wrong noted.
 
-Understood are bool, int, float, str, Path, Literal, optional values, tuples, nested dataclasses, and
-`Annotated[…, Range]` (`o2o.types`). A whole number will do for a float, and 2e5 for an integer; nothing else
-is converted.
+Understood are bool, int, float, str, Path, Literal, optional values, a word or else a value, tuples, nested
+dataclasses, and `Annotated[…, Range]` (`o2o.types`). A whole number will do for a float, and 2e5 for an integer;
+nothing else is converted.
 """
 
 from __future__ import annotations
@@ -97,8 +97,13 @@ class Reader:
         if origin is Annotated:
             return self._ranged(arguments[0], arguments[1:], value, key)
         if origin in (typing.Union, types.UnionType):
-            (inner,) = (option for option in arguments if option is not types.NoneType)
-            return None if value is None else self.value(inner, value, key)
+            if value is None and types.NoneType in arguments:
+                return None
+            words = [option for option in arguments if get_origin(option) is Literal]
+            if any(value in get_args(option) for option in words):
+                return value
+            (inner,) = (option for option in arguments if option not in (types.NoneType, *words))
+            return self.value(inner, value, key)
         if origin is Literal:
             near = suggestion(value, arguments)
             problem = f"{key}={shown(value)} is not one of {', '.join(arguments)}{near}"

@@ -29,10 +29,15 @@ def launch(tmp_path, monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["launch.py", *arguments])
-        call.ran = []
+        call.ran, call.jobs = [], []
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(ROOT / "launch.py"), run_name="__main__")
         return end.value.code, *capsys.readouterr()
+
+    def run_members(configs):
+        call.jobs.append([config.seed for config in configs])
+        for config in configs:
+            run(config)
 
     def run(config):
         call.ran.append(config)
@@ -45,7 +50,7 @@ def launch(tmp_path, monkeypatch, capsys):
 
     call.raises = {}
     stand_in = types.ModuleType("o2o.experiment")
-    monkeypatch.setattr(stand_in, "run", run, raising=False)
+    monkeypatch.setattr(stand_in, "run_members", run_members, raising=False)
     monkeypatch.setitem(sys.modules, "o2o.experiment", stand_in)
     monkeypatch.setattr(o2o, "experiment", stand_in, raising=False)
     return call

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 from hydra_plugins.o2o.grammar import expand
 from o2o import datasets
 from o2o.config import ConfigError, build, plain
-from o2o.sweep import plan
+from o2o.sweep import cells, plan
 from o2o.sweep.identity import code_hash
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -65,8 +64,8 @@ def test_a_damaged_identity_is_no_identity(planned, content):
 
 
 def test_the_command_line_is_a_product_of_its_sweeps():
-    (axes,) = expand(["algorithm=td3,td3_c", "seed=range(3)", "discount=0.9"], [], options)
-    assert axes == {
+    (product,) = expand(["algorithm=td3,td3_c", "seed=range(3)", "discount=0.9"], [], options)
+    assert product.axes == {
         "algorithm": ["algorithm=td3", "algorithm=td3_c"],
         "seed": ["seed=0", "seed=1", "seed=2"],
         "discount": ["discount=0.9"],
@@ -74,8 +73,8 @@ def test_the_command_line_is_a_product_of_its_sweeps():
 
 
 def test_a_glob_is_the_options_of_its_group():
-    (axes,) = expand(["dataset=glob(hopper*)"], [], options)
-    assert axes["dataset"] == ["dataset=hopper-medium-replay-v2", "dataset=hopper-medium-v2"]
+    (product,) = expand(["dataset=glob(hopper*)"], [], options)
+    assert product.axes["dataset"] == ["dataset=hopper-medium-replay-v2", "dataset=hopper-medium-v2"]
 
 
 def test_a_glob_that_matches_nothing_is_refused():
@@ -91,7 +90,8 @@ def test_the_values_of_a_grid_are_lists_single_values_or_sweeps():
         "network.hidden_sizes": [[64, 64], [32]],
         "algorithm.action_gradient_clip": [None, 1e-5],
     }
-    (axes,) = expand([], [grid], options)
+    (product,) = expand([], [grid], options)
+    axes = product.axes
     assert axes["algorithm"] == ["algorithm=td3", "algorithm=td3_bc"]
     assert axes["pretrain.updates"] == ["pretrain.updates=0"]
     assert axes["seed"] == ["seed=0", "seed=1"]
@@ -104,8 +104,8 @@ def test_the_values_of_a_grid_are_lists_single_values_or_sweeps():
 
 def test_the_command_line_wins_over_a_grids_same_key():
     first, second = expand(["seed=5"], [{"seed": "range(10)", "discount": 0.9}, {"seed": 1}], options)
-    assert first == {"discount": ["discount=0.9"], "seed": ["seed=5"]}
-    assert second == {"seed": ["seed=5"]}
+    assert first.axes == {"discount": ["discount=0.9"], "seed": ["seed=5"]}
+    assert second.axes == {"seed": ["seed=5"]}
 
 
 @pytest.mark.parametrize("grid", [{"experiment": "demo"}, {"hydra.mode": "RUN"}, {"hydra/launcher": "basic"}])
@@ -221,8 +221,9 @@ def test_a_seed_that_other_keys_hang_on_is_refused(planned):
 
 def test_failures_name_the_run_and_the_reason(planned):
     runs = planned("seed=range(2)").to_run
-    assert plan.failures(runs, [None, None]) == ""
-    report = plan.failures(runs, [None, ValueError("no")])
+    packed = [[run] for run in runs]
+    assert plan.failures(packed, [None, None]) == ""
+    report = plan.failures(packed, [None, ValueError("no")])
     assert report == f"1 of 2 runs failed:\n  {runs[1].directory}\n    ValueError: no"
 
 
@@ -240,4 +241,4 @@ def test_failures_name_the_run_and_the_reason(planned):
 def test_the_presets_are_the_papers_runs(experiment, runs):
     preset = yaml.safe_load((CONF / f"experiment/{experiment}.yaml").read_text())
     products = expand([], preset["hydra"]["sweeper"]["grids"], options)
-    assert sum(math.prod(map(len, axes.values())) for axes in products) == runs
+    assert sum(map(cells.count, products)) == runs

@@ -10,24 +10,44 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException
 
+from o2o.sweep.cells import Product
+
 
 def expand(
-    arguments: Sequence[str], grids: Sequence[dict[str, Any]], options: Callable[[str], list[str]]
-) -> list[dict[str, list[str]]]:
-    """One product for each grid: key to its overrides, one where the key is not swept.
+    arguments: Sequence[str],
+    grids: Sequence[dict[str, Any]],
+    options: Callable[[str], list[str]],
+    zipped: Sequence[Any] = (),
+    exclude: Sequence[dict[str, Any]] = (),
+) -> list[Product]:
+    """One product for each grid.
 
     Args:
         arguments: the command line; it wins over a grid's same key.
-        grids: of {override: values}, where the values are a list, or one value, or one of Hydra's sweeps as text.
+        grids: of {override: values}, where the values are a list, or one value, or one of Hydra's sweeps as text; `zip`
+            and `exclude` among the keys hold for this grid.
         options: of a configuration group, for glob(…).
+        zipped: keys, or lists of keys, whose values go together, in all grids.
+        exclude: of {override: values}; combinations to leave out of all grids.
     """
-    return [_axes([*_grid_words(grid), *arguments], options) for grid in grids or [{}]]
+    return [
+        Product(
+            axes=_axes([*_grid_words(grid), *arguments], options),
+            zipped=[*_key_lists(zipped), *_key_lists(grid.get("zip", ()))],
+            exclude=[_excluded(entry) for entry in [*exclude, *_listed(grid.get("exclude", ()))]],
+        )
+        for grid in grids or [{}]
+    ]
 
 
 def _axes(words: list[str], options: Callable[[str], list[str]]) -> dict[str, list[str]]:
     axes: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(words):
         key = override.get_key_element().lstrip("+")
+        if key == "launch.seeds":
+            raise ConfigCompositionException(
+                f"{override.input_line}: this is how a plan tells a job its seeds. Ask for seeds with seed=…"
+            )
         if key == "experiment" and override.is_sweep_override():
             raise ConfigCompositionException(
                 f"{override.input_line}: an experiment is a grid of its own, so one cannot sweep over several. "
@@ -69,7 +89,23 @@ def _grid_words(grid: dict[str, Any]) -> list[str]:
     return [
         f"{key}={','.join(map(_word, values)) if isinstance(values, list) else _word(values)}"
         for key, values in grid.items()
+        if key not in ("zip", "exclude")
     ]
+
+
+def _key_lists(value: Sequence[Any]) -> list[list[str]]:
+    """[a, b] as well as [[a, b], [c, d]]."""
+    if all(isinstance(item, str) for item in value):
+        return [[str(item) for item in value]] if value else []
+    return [list(item) for item in value]
+
+
+def _excluded(entry: dict[str, Any]) -> dict[str, list[str]]:
+    return {key: [_word(value) for value in _listed(values)] for key, values in entry.items()}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _word(value: Any) -> str:

@@ -13,37 +13,57 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
+from hydra_plugins.o2o.launchers import JobLauncher
+
+CLUSTER = ("slurm", "submitit_slurm")
 
 
 class PlanningSweeper(Sweeper):
     """Plans before it runs: expand, check, leave out what is done, and give the rest to the launcher."""
 
-    def __init__(self, grids: ListConfig) -> None:
+    def __init__(self, grids: ListConfig, zip: ListConfig, exclude: ListConfig) -> None:
         """A sweeper over `grids`, a list of {override: values}, joined with the command line."""
-        self.grids: list[dict[str, Any]] = cast("Any", OmegaConf.to_container(grids, resolve=True))
+        self.grids, self.zip, self.exclude = (_plain(value) for value in (grids, zip, exclude))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what Hydra hands over, and makes the launcher that was chosen."""
         self.master = config
         self.loader = hydra_context.config_loader
-        launcher = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from o2o.sweep import plan
 
-        products = expand(arguments, self.grids, self.loader.get_group_options)
-        planned = plan.make(products, partial(self.loader.load_sweep_config, self.master))
+        products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
+        choices = self.master.hydra.runtime.choices
+        compose = partial(self.loader.load_sweep_config, self.master)
+        planned = plan.make(products, compose, choices["hydra/launcher"] in CLUSTER)
         print(planned.text(), flush=True)
         if planned.dry_run or not planned.to_run:
             return []
-        returns = self.launch([run.overrides for run in planned.to_run], initial_job_idx=0)
+        if isinstance(self.launcher, JobLauncher):
+            if code := self.launcher.launch_plan(planned, planned.name(choices.get("experiment"))):
+                sys.exit(code)
+            return []
+        assert self.launcher is not None
+        packed = planned.jobs
+        try:
+            returns = self.launcher.launch([plan.overrides(job) for job in packed], initial_job_idx=0)
+        except Exception as error:
+            if not any("submitit" in module.__module__ for module in type(self.launcher).__mro__):
+                raise
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(1)
         # A failed job does not raise: Hydra keeps its exception as what it returned.
         errors = [job._return_value if job.status is JobStatus.FAILED else None for job in returns]
-        if report := plan.failures(planned.to_run, errors):
+        if report := plan.failures(packed, errors):
             print(report, file=sys.stderr)
             sys.exit(2 if plan.bad_input(errors) else 1)
         return returns
+
+
+def _plain(value: ListConfig) -> list[Any]:
+    return cast("Any", OmegaConf.to_container(value, resolve=True))

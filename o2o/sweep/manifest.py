@@ -68,7 +68,8 @@ class Job:
     """Runs that differ only in their seeds, in one process."""
 
     number: int
-    phase: Literal["pretrain", "finetune"]
+    phase: str
+    """`pretrain` or `finetune`."""
     runs: list[str]
     """Directories relative to `runs/`, one a seed."""
     seeds: list[int]
@@ -110,12 +111,20 @@ class Batch:
     """
 
     index: int
-    """SLURM has it as the jobs' comment, `batch-<index>`."""
     numbers: list[int]
     after: list[str]
     """Ids of the jobs that must have ended before."""
     id: str | None = None
     error: str | None = None
+
+    @property
+    def comment(self) -> str:
+        """What SLURM has as the comment of its jobs."""
+        return f"batch-{self.index}"
+
+    def ids(self) -> dict[int, str | None]:
+        """The ids of its jobs by their numbers."""
+        return {number: self.id and f"{self.id}_{task}" for task, number in enumerate(self.numbers)}
 
 
 def sweep_directory(runs: Path, name: str) -> Path:
@@ -240,8 +249,9 @@ def read_job(runs: Path, job_id: str) -> dict[str, Any] | None:
 def note_attempt(runs: Path, job_id: str, event: str, **details: Any) -> None:
     """Appends a dated line to the job's history.
 
-    Events are `started` (attempt, host, node, pid), `ended` (attempt, exit_code, failure: one of
-    `o2o.sweep.failures.Failure` or null, decision: `done`, `requeued` or `given up`, reason).
+    Events are `started` (attempt, node, pid, steps, log_size) and `ended` (attempt, exit_code, failure: one of
+    `o2o.sweep.failures.Failure` or null, failed: the runs that did, with their classes, steps, gained, decision:
+    `done`, `requeued`, `given up` or `cancelled`, reason). An attempt that was killed with its node has no end.
     """
     RunDirectory(job_directory(runs, job_id)).append(JOB_ATTEMPTS, {"at": now(), "event": event, **details})
 
@@ -261,13 +271,10 @@ def _read_submission(path: Path) -> Submission | None:
     if content is None:
         return None
     with _damage_named(path):
-        ids = {
-            number: f"{batch.id}_{task}"
-            for batch in _read_batches(path.parent)
-            if batch.id is not None
-            for task, number in enumerate(batch.numbers)
-        }
-        jobs = [Job(**{**job, "id": ids.get(job["number"], job["id"])}) for job in content["jobs"]]
+        ids = {job["number"]: job["id"] for job in content["jobs"]}
+        for batch in _read_batches(path.parent):
+            ids |= batch.ids()
+        jobs = [Job(**{**job, "id": ids[job["number"]]}) for job in content["jobs"]]
         return Submission(**{**content, "jobs": jobs})
 
 

@@ -7,94 +7,90 @@ reported together, before anything runs.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from o2o import datasets
-from o2o.config import Composed, Config, ConfigError, build, plain
+from o2o.config import Composed, ConfigError, build, plain
 from o2o.datasets.scores import REFERENCE_RETURNS
-from o2o.records import IDENTITY, RESULT, State, read_object, read_state
-from o2o.sweep.identity import code_hash, identity, pretrain_directory, run_directory
+from o2o.layout import State, read_state
+from o2o.sweep import cells, jobs, manifest, submit
+from o2o.sweep.cells import DEFAULT_SEED, Cell, Product
+from o2o.sweep.identity import identity, pretrain_directory, run_directory
+from o2o.sweep.jobs import PlannedRun
 
 LISTED_RUNS = 12
-DEFAULT_SEED = ""
-"""Stands among the overrides of the seed for the configuration's own."""
-
-Axes = dict[str, list[str]]
-"""Key to its overrides, each a valid word of the command line; one entry where the key is not swept."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Runs that differ only in their seed; `label` is what tells this cell from the plan's others."""
-
-    overrides: list[str]
-    seeds: list[str]
-    label: str
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run, the overrides that compose it, and its directories."""
-
-    config: Config
-    overrides: list[str]
-    identity: str
-    directory: Path
-    pretrain_directory: Path | None
-
-    @property
-    def done(self) -> bool:
-        """Whether it has a result, and its directory is this run's and not one of another whose hash begins alike."""
-        return (self.directory / RESULT).is_file() and self._described().get("identity") == self.identity
-
-    @property
-    def other_code(self) -> bool:
-        """Whether what lies in its directory was made by other code than this."""
-        return self._described().get("code_hash") != code_hash()
-
-    def _described(self) -> dict[str, Any]:
-        try:
-            return read_object(self.directory / IDENTITY) or {}
-        except ValueError:
-            return {}
+STARTED = {State.FAILED: "failed before", State.INTERRUPTED: "interrupted", State.RUNNING: "cut off"}
+"""States in which a run that is to be run may be, and what they are called."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs that were asked for, split into those done and those to do."""
+    """The runs that were asked for, split into those done, those under way and those to do."""
 
     shape: str
     duplicates: int
+    excluded: int
     done: list[PlannedRun]
+    busy: dict[str, list[PlannedRun]]
+    """Runs that need not be started, by what they are: `running` or `queued`."""
     to_run: list[PlannedRun]
+    seeds_per_job: int
     dry_run: bool
+    notes: list[str]
+
+    @property
+    def asked(self) -> list[PlannedRun]:
+        """All runs."""
+        return [*self.done, *itertools.chain.from_iterable(self.busy.values()), *self.to_run]
+
+    def name(self, experiment: str | None) -> str:
+        """The sweep's: what was asked for, or the experiment's, or a hash of its runs."""
+        asked = self.asked[0].config.execution.launch.name or experiment
+        cells = sorted({run.directory.parent.as_posix() for run in self.asked})
+        return asked or f"sweep-{hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:6]}"
+
+    @property
+    def jobs(self) -> list[list[PlannedRun]]:
+        """What is to run, packed."""
+        return jobs.pack(self.to_run, self.seeds_per_job)
 
     def text(self) -> str:
         """What is said to the user before anything runs."""
-        total = len(self.done) + len(self.to_run)
-        lines = [f"{_count(total, 'run')}{self.shape}"]
+        lines = [f"{_count(len(self.asked), 'run')}{self.shape}"]
         if self.duplicates:
             lines.append(f"  {_count(self.duplicates, 'duplicate')} left out")
+        if self.excluded:
+            lines.append(f"  {self.excluded} excluded")
         if self.done:
             others = sum(run.other_code for run in self.done)
             under = f", {others} of them under other code" if others else ""
             lines.append(f"  done {len(self.done)}{under} (launch.redo=true runs them again)")
-        lines.append(f"  to run {len(self.to_run)}{self._pretrainings()}")
+        lines += [f"  {state} {len(runs)}, left alone" for state, runs in self.busy.items() if runs]
+        lines.append(f"  to run {len(self.to_run)}{self._states()}{self._pretrainings()}")
+        if len(packed := self.jobs) < len(self.to_run):
+            lines.append(
+                f"    in {_count(len(packed), 'job')} of up to {max(map(len, packed))} seeds side by side"
+            )
         lines += [f"    {run.directory}" for run in self.to_run[:LISTED_RUNS]]
         if len(self.to_run) > LISTED_RUNS:
             lines.append(f"    … and {len(self.to_run) - LISTED_RUNS} more")
-        return "\n".join([*lines, *(f"  {line}" for line in self._data())])
+        return "\n".join([*lines, *(f"  {line}" for line in [*self.notes, *self._data()])])
+
+    def _states(self) -> str:
+        states = [read_state(run.directory) for run in self.to_run]
+        told = [(states.count(state), word) for state, word in STARTED.items() if state in states]
+        return f" ({', '.join(f'{number} {word}' for number, word in told)})" if told else ""
 
     def _pretrainings(self) -> str:
-        needed = {run.pretrain_directory for run in self.to_run if run.pretrain_directory != run.directory}
-        missing = [path for path in needed if path is not None and not (path / RESULT).is_file()]
+        missing = jobs.missing_pretrainings(self.to_run)
         return f", after {_count(len(missing), 'pretraining')}" if missing else ""
 
     def _data(self) -> Iterable[str]:
@@ -112,58 +108,75 @@ class Plan:
                 yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
 
 
-def make(products: Sequence[Axes], compose: Callable[[list[str]], Composed]) -> Plan:
+def make(
+    products: Sequence[Product], compose: Callable[[list[str]], Composed], on_cluster: bool = False
+) -> Plan:
     """The plan of a union of products.
 
     Args:
         products: what is to be run, as the command line and a preset's grids ask for it.
         compose: makes the configuration of a list of overrides without sweeps, as the launcher does.
+        on_cluster: whether it is for SLURM, where seeds share a device and the queue must be known.
 
     Raises:
         ConfigError: with the problems of all cells.
     """
-    cells = [cell for axes in products for cell in _cells(axes)]
-    if not any(cell.seeds for cell in cells):
+    found = [cell for product in products for cell in cells.of(product)]
+    if not any(cell.seeds for cell in found):
         raise ConfigError(["nothing to plan: a sweep is empty, such as seed=range(0)"])
     runs: dict[str, PlannedRun] = {}
     problems: dict[str, list[str]] = {}
-    for cell in cells:
+    for cell in found:
         for run in _runs(cell, compose, problems):
             runs.setdefault(run.identity, run)
     if problems:
-        raise ConfigError(_located(problem, labels, len(cells)) for problem, labels in problems.items())
+        raise ConfigError(_located(problem, labels, len(found)) for problem, labels in problems.items())
     _check_places(runs.values())
-    redo = any(run.config.execution.launch.redo for run in runs.values())
+    launch = next(iter(runs.values())).config.execution.launch
     ordered = _neighbours(runs.values())
+    done = [run for run in ordered if run.done and not launch.redo]
+    not_done = [run for run in ordered if launch.redo or not run.done]
+    busy, notes = _busy(not_done, on_cluster)
+    left_alone = {run.identity for each in busy.values() for run in each}
+    planned = sum(len(cell.seeds) for cell in found)
     return Plan(
         shape=_shape(products),
-        duplicates=sum(len(cell.seeds) for cell in cells) - len(runs),
-        done=[run for run in ordered if run.done and not redo],
-        to_run=[run for run in ordered if redo or not run.done],
-        dry_run=any(run.config.execution.launch.dry_run for run in runs.values()),
+        duplicates=planned - len(runs),
+        excluded=sum(map(cells.count, products)) - planned,
+        done=done,
+        busy=busy,
+        to_run=[run for run in not_done if run.identity not in left_alone],
+        seeds_per_job=jobs.seeds_per_job(ordered[0].config, on_cluster),
+        dry_run=launch.dry_run,
+        notes=notes,
     )
 
 
-def failures(runs: Sequence[PlannedRun], errors: Sequence[BaseException | None]) -> str:
+def overrides(job: Sequence[PlannedRun]) -> list[str]:
+    """The overrides that compose a job."""
+    seeds = [run.config.seed for run in job]
+    packed = [f"launch.seeds=[{','.join(map(str, seeds))}]"] if len(job) > 1 else []
+    return [*job[0].overrides, *packed]
+
+
+def failures(packed: Sequence[Sequence[PlannedRun]], errors: Sequence[BaseException | None]) -> str:
     """Which runs failed and why, in a line or two each; empty if none did."""
     failed = [
-        f"  {_where(run)}\n    {_reason(error)}"
-        for run, error in zip(runs, errors, strict=True)
+        ([run for run in job if not run.done] or job, error)
+        for job, error in zip(packed, errors, strict=True)
         if error is not None
     ]
-    return "\n".join([f"{len(failed)} of {_count(len(runs), 'run')} failed:", *failed]) if failed else ""
+    if not failed:
+        return ""
+    lines = [f"{sum(len(job) for job, _ in failed)} of {_count(sum(map(len, packed)), 'run')} failed:"]
+    for job, error in failed:
+        lines += [*dict.fromkeys(f"  {_where(run)}" for run in job), f"    {_reason(error)}"]
+    return "\n".join(lines)
 
 
 def bad_input(errors: Sequence[BaseException | None]) -> bool:
     """Whether all that failed did so before anything was computed, by what it was given."""
     return all(isinstance(error, ConfigError) for error in errors if error is not None)
-
-
-def _cells(axes: Axes) -> Iterable[Cell]:
-    swept = {key: words for key, words in axes.items() if key != "seed"}
-    for words in itertools.product(*swept.values()):
-        varied = [word for word, choice in zip(words, swept.values(), strict=True) if len(choice) > 1]
-        yield Cell(list(words), axes.get("seed", [DEFAULT_SEED]), label=" ".join(varied))
 
 
 def _runs(
@@ -180,9 +193,8 @@ def _runs(
             tree["seed"] = yaml.safe_load(word.partition("=")[2])
         try:
             config = build(tree)
-            yield PlannedRun(
-                config, overrides, identity(config), run_directory(config), pretrain_directory(config)
-            )
+            places = run_directory(config), pretrain_directory(config)
+            yield PlannedRun(config, overrides, cell.label, identity(config), *places)
         except ConfigError as error:
             for problem in error.problems:
                 labels = problems.setdefault(problem, [])
@@ -226,12 +238,29 @@ def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     return list(itertools.chain.from_iterable(groups.values()))
 
 
-def _shape(products: Sequence[Axes]) -> str:
-    factors = [
-        " × ".join(f"{len(words)} {key}" for key, words in axes.items() if len(words) > 1)
-        for axes in products
-    ]
+def _shape(products: Sequence[Product]) -> str:
+    factors = [cells.shape(product) for product in products]
     return f" = {' + '.join(factor or '1' for factor in factors)}" if any(factors) else ""
+
+
+def _busy(runs: Sequence[PlannedRun], on_cluster: bool) -> tuple[dict[str, list[PlannedRun]], list[str]]:
+    """The runs that are under way already, and what could not be found out."""
+    busy: dict[str, list[PlannedRun]] = {"running": [], "queued": []}
+    notes: list[str] = []
+    for root in {run.config.execution.paths.runs.absolute() for run in runs}:
+        try:
+            queue = submit.in_queue(root) if (root / manifest.SWEEPS).is_dir() else {}
+        except ConfigError as error:
+            if on_cluster:
+                raise
+            queue = {}
+            notes.append(f"what is in SLURM's queue is not known: {error}")
+        for run in runs:
+            if run.directory.absolute().is_relative_to(root):
+                job = queue.get(submit.relative(root, run.directory))
+                if job is not None:
+                    busy["queued" if job.state == "PENDING" else "running"].append(run)
+    return busy, notes
 
 
 def _located(problem: str, labels: list[str], cells: int) -> str:

@@ -1,0 +1,221 @@
+"""What SLURM and the local pool start: one job of a launch, and what is done when it has ended.
+
+```
+python -P -m o2o.sweep.job run SUBMISSION NUMBER ID         exit codes as launch.py's
+python -P -m o2o.sweep.job end SUBMISSION NUMBER ID CODE    requeues the job, or exits with CODE
+```
+
+A job reads its runs from its own file, frozen at the launch, and where they stand from their directories. So it can be
+started again at any time and place, and does what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import o2o
+from o2o.errors import ConfigError
+from o2o.layout import RESULT, STATUS, State, read_object, read_state
+from o2o.sweep import failures, manifest
+from o2o.sweep.failures import RETRYABLE, Failure
+from o2o.sweep.manifest import Job, Submission
+
+if TYPE_CHECKING:
+    from o2o.config import Config
+
+LOG_END = 8000
+"""Bytes of an attempt's stderr that tell how it was killed."""
+
+
+class MissingPretrainingError(Exception):
+    """A run cannot begin, for what it finetunes from was not made by the job that was to make it."""
+
+
+class Place:
+    """A job and where its files are."""
+
+    def __init__(self, submission: Path, number: int, job_id: str) -> None:
+        """Reads the launch from its directory."""
+        self.runs = submission.parents[3]
+        self.submission: Submission = manifest.read_submission(
+            self.runs, submission.parents[1].name, submission.name
+        )
+        self.job: Job = replace(self.submission.jobs[number], id=job_id)
+        self.id = job_id
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What the job's earlier attempts noted."""
+        return manifest.read_attempts(self.runs, self.id)
+
+    @property
+    def endings(self) -> list[dict[str, Any]]:
+        """How they ended."""
+        return [row for row in self.history if row["event"] == "ended"]
+
+    @property
+    def log(self) -> Path:
+        """What its attempts write to stderr."""
+        return manifest.job_directory(self.runs, self.id) / manifest.STDERR
+
+    def steps(self) -> int:
+        """How far its runs are, all together."""
+        found = [read_object(self.runs / run / STATUS) or {} for run in self.job.runs]
+        return sum(int(status.get("step", 0)) for status in found)
+
+    def failed(self) -> dict[str, Failure]:
+        """The runs that failed, and how."""
+        statuses = {run: read_object(self.runs / run / STATUS) or {} for run in self.job.runs}
+        return {
+            run: failures.classify(str(status.get("error", "")))
+            for run, status in statuses.items()
+            if read_state(self.runs / run) is State.FAILED
+        }
+
+
+def run(place: Place) -> int:
+    """Runs what is left of the job, and gives the exit code."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _leave)  # until training takes them over, there is nothing to save
+    manifest.write_job(place.runs, place.submission, place.job)
+    attempt = 1 + sum(row["event"] == "started" for row in place.history)
+    node = os.environ.get("SLURMD_NODENAME", platform.node())
+    log_size = place.log.stat().st_size if place.log.exists() else 0
+    started = {"attempt": attempt, "node": node, "pid": os.getpid(), "steps": place.steps()}
+    manifest.note_attempt(place.runs, place.id, "started", **started, log_size=log_size)
+    print(f"attempt {attempt} of job {place.id} on {node}, {manifest.now()}", flush=True)
+    print(f"  code {Path(o2o.__file__).parents[1]}", flush=True)
+    try:
+        configs = _configurations(place)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return failures.BAD_INPUT
+    ready = [config for run, config in configs.items() if _pretrained(place, run, config)]
+    done = len(ready) == len(place.job.runs)
+    side_by_side = failures.side_by_side(len(configs), [row.get("failure") for row in place.endings])
+    for start in range(0, len(ready), side_by_side):
+        done &= _run_members(ready[start : start + side_by_side])
+    return 0 if done else failures.RUNS_FAILED
+
+
+def end(place: Place, exit_code: int, slurm: dict[str, str]) -> bool:
+    """Notes how an attempt ended and decides whether the job is to be tried again; `slurm` as the controller has it."""
+    started = next((row for row in reversed(place.history) if row["event"] == "started"), {})
+    failed = place.failed()
+    log = _end_of(place.log, started.get("log_size", 0))
+    failure = failures.of_job(exit_code, failed.values(), log, slurm)
+    steps = place.steps()
+    gained = steps > started.get("steps", 0)
+    reason = None
+    if failure is not None:
+        reason = failures.try_again(failure, place.endings, len(place.job.runs), gained)
+    again = failure is not None and reason is None
+    decision = "requeued" if again else "done" if exit_code == 0 else "given up" if failure else "cancelled"
+    manifest.note_attempt(
+        place.runs,
+        place.id,
+        "ended",
+        attempt=started.get("attempt", 0),
+        exit_code=exit_code,
+        failure=failure,
+        failed=failed,
+        steps=steps,
+        gained=gained,
+        decision=decision,
+        reason=reason,
+    )
+    if failure is not None:
+        print(f"job {place.id} ended with {exit_code} ({failure}): {decision}", file=sys.stderr, flush=True)
+    return again
+
+
+def _configurations(place: Place) -> dict[str, Config]:
+    """The job's runs by their directories, but those that an earlier attempt of it found to be beyond help.
+
+    Where a redo was asked for, its first attempt takes away the results that are there.
+
+    Raises:
+        ConfigError: what was frozen is not there any more, or does not fit the code.
+    """
+    from o2o.config import build
+
+    try:
+        spec = manifest.read_spec(place.runs, place.submission, place.job.number)
+    except (OSError, ValueError) as error:
+        raise ConfigError([str(error)]) from None
+    hopeless = {run for row in place.endings for run, how in row["failed"].items() if how not in RETRYABLE}
+    seeds = zip(place.job.runs, spec["seeds"], strict=True)
+    if spec["redo"] and not place.endings:
+        for run in place.job.runs:
+            (place.runs / run / RESULT).unlink(missing_ok=True)
+    return {run: build({**spec["config"], "seed": seed}) for run, seed in seeds if run not in hopeless}
+
+
+def _pretrained(place: Place, run: str, config: Config) -> bool:
+    """Whether a run can begin. It is recorded as FAILED if its pretraining, another job's work, was not made."""
+    from o2o.config import container
+    from o2o.records import RunDirectory
+    from o2o.sweep.identity import describe
+
+    needed = dict(zip(place.job.runs, place.job.needs, strict=False)).get(run)
+    if needed is None or (place.runs / needed / RESULT).is_file():
+        return True
+    status = read_object(place.runs / needed / STATUS) or {}
+    told = f": {status['error']}" if "error" in status else ""
+    error = MissingPretrainingError(f"{needed} is {read_state(place.runs / needed)}, not DONE{told}")
+    directory = RunDirectory(place.runs / run)
+    directory.start(container(config), describe(config))
+    directory.fail(f"{type(error).__name__}: {error}\n", error)
+    print(f"{run}: {error}", file=sys.stderr)
+    return False
+
+
+def _run_members(configs: Sequence[Config]) -> bool:
+    """Whether all of them are done; what failed is recorded in the runs' directories."""
+    from o2o import experiment
+
+    try:
+        experiment.run_members(configs)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+def _end_of(path: Path, start: int) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(max(start, path.stat().st_size - LOG_END))
+        return stream.read().decode(errors="replace")
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit code of one of the two commands."""
+    command, submission, *rest = words
+    if command == "run":
+        number, job_id = rest
+        return run(Place(Path(submission), int(number), job_id))
+    from o2o.sweep import slurm
+
+    number, job_id, code = rest
+    if end(Place(Path(submission), int(number), job_id), int(code), slurm.describe(job_id)):
+        slurm.requeue(job_id)
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""The code as it is at a launch, copied aside, so that editing the tree changes nothing that is queued."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HASH_DIGITS = 12
+LARGEST_FILE = 20_000_000
+"""Bytes; what is larger is no code."""
+ALWAYS = ("o2o", "hydra_plugins", "conf", "launch.py", "pyproject.toml")
+"""What is copied where git cannot say what belongs to the project."""
+
+
+def take(directory: Path, root: Path = ROOT) -> Path:
+    """Copies the project at `root`, uncommitted and untracked files included, to a directory named by its content.
+
+    What git ignores stays behind, and so do files that are too large to be code. A copy that is there is used again.
+    """
+    files = _files(root)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.as_posix()}\0".encode() + hashlib.sha256((root / file).read_bytes()).digest())
+    target = directory / digest.hexdigest()[:HASH_DIGITS]
+    if target.is_dir():
+        return target
+    partial = directory / f".{target.name}.{os.getpid()}"
+    for file in files:
+        (partial / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / file, partial / file)
+    try:
+        partial.rename(target)
+    except OSError:  # somebody else was faster, with the same content
+        shutil.rmtree(partial)
+        if not target.is_dir():
+            raise
+    return target
+
+
+def _files(root: Path) -> list[Path]:
+    listing = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        said = subprocess.run(listing, capture_output=True, text=True, check=True, timeout=60).stdout
+        named = [Path(name) for name in said.split("\0") if name]
+    except (OSError, subprocess.SubprocessError):
+        named = []
+    if not any(file.parts[0] == "o2o" for file in named):
+        here = [root / name for name in ALWAYS]
+        found = [path for top in here for path in ([top] if top.is_file() else sorted(top.rglob("*")))]
+        named = [path.relative_to(root) for path in found if "__pycache__" not in path.parts]
+    return sorted(
+        file
+        for file in set(named)
+        if (root / file).is_file() and (root / file).stat().st_size <= LARGEST_FILE
+    )

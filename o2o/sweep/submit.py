@@ -1,0 +1,306 @@
+"""A plan becomes jobs of SLURM, each run exactly once, whoever else launches it and wherever a launch dies.
+
+Everything is written down before it is submitted: the launch and what its jobs run, then each call of sbatch before it
+is made. The name and the comment of SLURM's jobs point back, so that a call whose answer was lost is found again in the
+queue. One launch at a time looks into the queue and adds to it, and it leaves out what is there.
+
+A finetuning depends on the very jobs that make its pretrainings, and begins when they have *ended* (`afterany`): with
+`afterok`, one failed seed of ten would hold back nine good ones for ever. A run whose pretraining is
+then missing says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import os
+import platform
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from o2o.config import Config, container
+from o2o.errors import ConfigError
+from o2o.layout import PRETRAIN, RESULT
+from o2o.sweep import manifest, slurm, snapshot
+from o2o.sweep.jobs import PlannedRun, missing_pretrainings, pack
+from o2o.sweep.manifest import Batch, Entry, Job, Submission
+from o2o.sweep.slurm import Queued
+
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was submitted, and what was not, with the reason."""
+
+    submission: Submission
+    already: int
+    """Runs that were in the queue when it was this launch's turn."""
+    problem: str | None
+
+    def text(self) -> str:
+        """What is said to the user."""
+        submission, jobs = self.submission, self.submission.jobs
+        sent = [job for job in jobs if job.id is not None]
+        first = sum(job.phase == PRETRAIN for job in sent)
+        lines = [f"{self.already} runs are in the queue already, by another launch"] if self.already else []
+        if sent:
+            kinds = (
+                f"{first} that pretrain, {len(sent) - first} that finetune"
+                if first
+                else "all of them finetune"
+            )
+            lines += [
+                f"submitted {len(sent)} jobs as {submission.job_name} ({kinds})",
+                f"  python -m o2o.sweep status {submission.sweep}",
+                f"  squeue --name {submission.job_name}",
+            ]
+        if self.problem:
+            lines += [
+                f"not submitted: {len(jobs) - len(sent)} of {len(jobs)} jobs",
+                *(f"  {line}" for line in self.problem.splitlines()),
+                "  The same command submits what is missing.",
+            ]
+        return "\n".join(lines)
+
+
+def to_slurm(
+    asked: Sequence[PlannedRun], due: Sequence[PlannedRun], name: str, seeds: int, settings: Mapping[str, Any]
+) -> Report:
+    """Submits what of the `due` runs is not in the queue, `seeds` to a job, and returns.
+
+    Args:
+        asked: all runs of the sweep, those that are done among them.
+        due: those that are to be run.
+        name: the sweep's.
+        seeds: how many a job trains side by side.
+        settings: the launcher's: submitit's names for what sbatch is to be told.
+
+    Raises:
+        ConfigError: nothing was submitted, and why.
+    """
+    slurm.require()
+    root = due[0].config.execution.paths.runs.absolute()
+    try:
+        with locked(root):
+            known = in_queue(root, record=True)
+            mine = [run for run in due if relative(root, run.directory) not in known]
+            submission = prepare(root, mine, name, seeds, "slurm", settings, known)
+            manifest.add_runs(root, name, [entry(root, run) for run in asked])
+            ids, problem = _send(root, submission, known)
+            jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
+            for job in jobs:
+                if job.id is not None:
+                    manifest.write_job(root, submission, job)
+    except OSError as error:
+        raise ConfigError([f"{error.filename or root} cannot be written: {error.strerror}"]) from None
+    return Report(replace(submission, jobs=jobs), len(due) - len(mine), problem)
+
+
+def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:
+    """The runs that wait or run in SLURM, by their directories relative to `root`, with their jobs.
+
+    Jobs whose submitter died before it noted their ids are found by their name; `record` notes the ids.
+
+    Raises:
+        ConfigError: SLURM does not answer.
+    """
+    launches = [launch for launch in manifest.submissions(root) if launch.launcher == "slurm"]
+    launches = [launch for launch in launches if _unfinished(root, launch)]
+    if not launches:
+        return {}
+    jobs = slurm.queue(launch.job_name for launch in launches)
+    by_id = {job.id: job for job in jobs}
+    found = {}
+    for launch in launches:
+        ids = {job.number: job.id for job in launch.jobs}
+        for batch in manifest.batches(root, launch):
+            lost = (job for job in jobs if (job.name, job.comment) == (launch.job_name, batch.comment))
+            if batch.id is None and (job := next(lost, None)) is not None:
+                batch = replace(batch, id=job.id.partition("_")[0], error=None)
+                ids |= batch.ids()
+                if record:
+                    manifest.write_batch(root, launch, batch)
+        for job in launch.jobs:
+            if (queued := by_id.get(ids[job.number] or "")) is not None:
+                found |= dict.fromkeys(job.runs, queued)
+    return found
+
+
+def prepare(
+    root: Path,
+    runs: Sequence[PlannedRun],
+    name: str,
+    seeds: int,
+    launcher: Any,
+    settings: Mapping[str, Any],
+    known: Mapping[str, Any],
+) -> Submission:
+    """Writes down a launch: its jobs, those that pretrain first, what they run, and the code."""
+    pretrainings = [run for run in missing_pretrainings(runs) if relative(root, run.directory) not in known]
+    packed = sorted(pack([*pretrainings, *runs], seeds), key=lambda job: job[0].phase != PRETRAIN)
+    jobs = [_job(root, number, members) for number, members in enumerate(packed)]
+    directory = manifest.sweep_directory(root, name)
+    code = snapshot.take(directory / manifest.CODE)
+    submission = Submission(
+        sweep=name,
+        token=secrets.token_hex(3),
+        launcher=launcher,
+        at=manifest.now(),
+        host=platform.node(),
+        user=getpass.getuser(),
+        command=sys.argv,
+        code=relative(root, code),
+        settings=dict(settings),
+        jobs=jobs,
+    )
+    manifest.write_submission(root, submission, {job.number: _spec(packed[job.number]) for job in jobs})
+    return submission
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Only one launch at a time is in here; the lock of one that died is released by its system."""
+    directory = root / manifest.SWEEPS
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            print(f"waiting for another launch to end: {stream.read().strip()}", flush=True)
+            fcntl.lockf(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"process {os.getpid()} of {getpass.getuser()} on {platform.node()}\n")
+        stream.flush()
+        yield
+
+
+def relative(root: Path, path: Path) -> str:
+    """A path as the sweep's files have it."""
+    return path.absolute().relative_to(root).as_posix()
+
+
+def entry(root: Path, run: PlannedRun) -> Entry:
+    """A run as the sweep's manifest has it."""
+    return Entry(relative(root, run.directory), run.identity, run.config.seed, run.label)
+
+
+def _send(
+    root: Path, submission: Submission, known: Mapping[str, Queued]
+) -> tuple[dict[int, str], str | None]:
+    """Submits the jobs, and gives the ids by their numbers, and what kept it from submitting the rest.
+
+    Raises:
+        ConfigError: nothing was submitted; what was written down is removed.
+    """
+    ids: dict[int, str] = {}
+    makers = {run: job.number for job in submission.jobs if job.phase == PRETRAIN for run in job.runs}
+    waiting: dict[tuple[str, ...], list[int]] = {}
+    index = 0
+    try:
+        largest = slurm.array_size()
+        for phase_is_first in (True, False):
+            waiting.clear()
+            for job in submission.jobs:
+                if (job.phase == PRETRAIN) == phase_is_first:
+                    made = {makers[need] for need in job.needs if need in makers}
+                    after = {known[need].id for need in job.needs if need in known} | {ids[i] for i in made}
+                    waiting.setdefault(tuple(sorted(after)), []).append(job.number)
+            for after, numbers in waiting.items():
+                while numbers:
+                    batch = _send_batch(root, submission, Batch(index, numbers[:largest], list(after)))
+                    ids |= {number: job_id for number, job_id in batch.ids().items() if job_id}
+                    numbers, index = numbers[len(batch.numbers) :], index + 1
+    except slurm.SlurmError as error:
+        if ids or isinstance(error, slurm.NoAnswerError):
+            return ids, str(error)
+        shutil.rmtree(manifest.submission_directory(root, submission.sweep, submission.token))
+        raise
+    return ids, None
+
+
+def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
+    """Submits an array, or as much of it as SLURM takes for now."""
+    directory = manifest.submission_directory(root, submission.sweep, submission.token)
+    python = f"{shlex.quote(sys.executable)} -P -u -m o2o.sweep.job"
+    job = f'{shlex.quote(str(directory))} "$number" "$id"'
+    while True:
+        manifest.write_batch(root, submission, batch)
+        array = slurm.Array(
+            directory / manifest.LOGS,
+            submission.settings,
+            setup=[
+                "trap : TERM  # this shell outlives what it started, and sees how that ended",
+                f"export PYTHONPATH={shlex.quote(str(root / submission.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+                f"numbers=({' '.join(map(str, batch.numbers))})",
+                "number=${numbers[$SLURM_ARRAY_TASK_ID]} id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+            ],
+            teardown=["code=$?", f'{python} end {job} "$code"'],
+        )
+        count = len(batch.numbers)
+        try:
+            array_id = array.send(
+                f"{python} run {job}", count, submission.job_name, batch.comment, batch.after
+            )
+        except slurm.LimitError as error:
+            if count == 1:
+                manifest.write_batch(root, submission, replace(batch, error=str(error)))
+                raise
+            batch = replace(batch, numbers=batch.numbers[: count // 2])
+            continue
+        except slurm.NoAnswerError:
+            raise
+        except slurm.SlurmError as error:
+            manifest.write_batch(root, submission, replace(batch, error=str(error)))
+            raise
+        batch = replace(batch, id=array_id)
+        manifest.write_batch(root, submission, batch)
+        return batch
+
+
+def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> Job:
+    needs = [run.pretrain_directory for run in runs] if runs[0].phase != PRETRAIN else []
+    return Job(
+        number=number,
+        phase=runs[0].phase,
+        runs=[relative(root, run.directory) for run in runs],
+        seeds=[run.config.seed for run in runs],
+        needs=[relative(root, place) for place in needs if place is not None],
+    )
+
+
+def _spec(runs: Sequence[PlannedRun]) -> dict[str, Any]:
+    """What a job runs: the configuration of its first run, whose paths hold wherever it is started."""
+    config = runs[0].config
+    launch = config.execution.launch
+    once = replace(
+        config.execution, launch=replace(launch, redo=False, dry_run=False)
+    )  # a requeued job goes on
+    return {
+        "config": container(_absolute(replace(config, execution=once))),
+        "seeds": [run.config.seed for run in runs],
+        "redo": launch.redo,
+    }
+
+
+def _absolute(config: Config) -> Config:
+    execution, dataset = config.execution, config.dataset
+    paths = replace(
+        execution.paths, data=execution.paths.data.absolute(), runs=execution.paths.runs.absolute()
+    )
+    if dataset.path is not None:
+        dataset = replace(dataset, path=str(Path(dataset.path).expanduser().absolute()))
+    return replace(config, dataset=dataset, execution=replace(execution, paths=paths))
+
+
+def _unfinished(root: Path, submission: Submission) -> bool:
+    return any(not (root / run / RESULT).is_file() for job in submission.jobs for run in job.runs)
