@@ -1,0 +1,305 @@
+"""What a directory of runs says of itself: every run's state, step, rate and evaluations, read as little as possible.
+
+Ten thousand runs are looked at in seconds, also on a network file system: a run costs a listing and two or three small
+reads, of the appended files only their ends, and cells are read side by side. Nothing is asked of SLURM here, and
+nothing of other machines: a copy of a directory of runs says the same as the original, except that nothing runs in
+it, which shows by the age of the heartbeats.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from o2o.errors import ConfigError
+from o2o.layout import CONFIG, EVAL, FINETUNE, IDENTITY, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+
+EVAL_TAIL_BYTES, TIMING_TAIL_BYTES = 4096, 1024
+"""Some eight evaluations of ten episodes, and some eight rows of the clock."""
+READERS = 8
+STALLED_SECONDS = 600.0
+"""Without a sign of life for so long, a run that says it is running is not."""
+
+_SEED = re.compile(r"seed-(\d+)")
+_BLOCK = re.compile(r"^(?=\w+:)", re.MULTILINE)
+
+
+class Seen(StrEnum):
+    """What can be said of a run from outside."""
+
+    PLANNED = "PLANNED"
+    QUEUED = "QUEUED"
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    STALLED = "STALLED"
+    INTERRUPTED = "INTERRUPTED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+    DAMAGED = "DAMAGED"
+    DONE = "DONE"
+
+
+@dataclass
+class Run:
+    """One run as it was seen."""
+
+    path: Path
+    seed: int
+    cell: Cell
+    state: Seen = Seen.PLANNED
+    step: int | None = None
+    rate: float | None = None
+    """Steps a second, evaluation included, over the last rows of its clock."""
+    alive_at: datetime | None = None
+    """Its last sign of life."""
+    note: str = ""
+    """Why it stopped, or what is damaged."""
+    failure: str | None = None
+    """The class of its failure."""
+    sweeps: list[str] = field(default_factory=list)
+    """The names it was asked for under."""
+    job: str | None = None
+    """The id of the newest job that was to run it."""
+    evaluations: Rows | None = None
+
+    @property
+    def phase(self) -> str:
+        """Whether it pretrains or finetunes."""
+        return self.cell.phase
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long it will take if it goes on like this."""
+        total = self.cell.total
+        if self.state is not Seen.RUNNING or not self.rate or self.step is None or total is None:
+            return None
+        return max(0, total - self.step) / self.rate
+
+
+@dataclass
+class Cell:
+    """The runs of one directory, which differ in nothing but their seed."""
+
+    path: Path
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def phase(self) -> str:
+        """Whether its runs pretrain or finetune."""
+        return PRETRAIN if self.path.parent.name == PRETRAIN else FINETUNE
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The science of its configuration, without the seed, by dotted keys; what its path says if that is lost."""
+        return next(filter(None, (_facts(run.path) for run in self.runs)), None) or _facts_of_path(self.path)
+
+    @property
+    def total(self) -> int | None:
+        """The step at which its runs are done."""
+        updates, env_steps = self.facts.get("pretrain.updates"), self.facts.get("finetune.env_steps", 0)
+        return None if updates is None else updates + env_steps
+
+
+class Rows:
+    """The end of an appended file, read once; the rest only if it is asked for."""
+
+    def __init__(self, path: str, tail_bytes: int) -> None:
+        """Reads the last `tail_bytes` of the file at `path`."""
+        self._path = path
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._size = os.fstat(descriptor).st_size
+            self._tail = os.pread(descriptor, tail_bytes, max(0, self._size - tail_bytes))
+        finally:
+            os.close(descriptor)
+        self.last = next(iter(self._newest_first(self._tail)), None)
+
+    def tail(self) -> list[dict[str, Any]]:
+        """The last rows, newest first."""
+        return list(self._newest_first(self._tail))
+
+    def find(self, name: str, value: Any) -> dict[str, Any] | None:
+        """The newest row in which `name` is `value`."""
+        return next((row for row in self if row.get(name) == value), None)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """All rows, newest first."""
+        whole = self._tail
+        if self._size > len(self._tail):
+            yield from (tail := self.tail())
+            with open(self._path, "rb") as stream:
+                whole = stream.read()
+            rows = self._newest_first(whole)
+            for _ in tail:
+                next(rows, None)
+            yield from rows
+        else:
+            yield from self._newest_first(whole)
+
+    @staticmethod
+    def _newest_first(content: bytes) -> Iterator[dict[str, Any]]:
+        for line in reversed(content.split(b"\n")):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # torn by a kill, or cut by where the reading began
+            if isinstance(row, dict):
+                yield row
+
+
+def survey(root: Path) -> list[Cell]:
+    """All cells below `root`, sorted by their paths, with their runs sorted by seed.
+
+    Raises:
+        ConfigError: there is no such directory.
+    """
+    if not root.is_dir():
+        raise ConfigError(
+            [f"{root} is no directory; name the one that holds the runs: --runs …, or O2O_RUNS"]
+        )
+    with ThreadPoolExecutor(READERS) as readers:
+        cells = list(readers.map(_look_at_cell, _cell_paths(str(root))))
+    return sorted(cells, key=lambda cell: cell.path)
+
+
+def _cell_paths(folder: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """The directories that have runs in them, with the seeds and directories of those."""
+    subfolders = []
+    try:
+        with os.scandir(folder) as entries:
+            subfolders = [entry for entry in entries if entry.name[0] != "." and entry.is_dir()]
+    except OSError:
+        return  # removed while it was looked at, or not ours to read
+    seeds = [(int(match[1]), entry.path) for entry in subfolders if (match := _SEED.fullmatch(entry.name))]
+    if seeds:
+        yield folder, sorted(seeds)
+        return
+    for entry in subfolders:
+        yield from _cell_paths(entry.path)
+
+
+def _look_at_cell(found: tuple[str, list[tuple[int, str]]]) -> Cell:
+    folder, seeds = found
+    cell = Cell(Path(folder))
+    for seed, path in seeds:
+        run = Run(Path(path), seed, cell)
+        try:
+            _look(run, path)
+        except (OSError, ValueError) as error:
+            run.state, run.note = Seen.DAMAGED, str(error)
+        cell.runs.append(run)
+    return cell
+
+
+def _look(run: Run, path: str) -> None:
+    """Fills in what the run's own files say.
+
+    Raises:
+        OSError, ValueError: one of them is damaged.
+    """
+    names = set(os.listdir(path))
+    if EVAL in names:
+        run.evaluations = Rows(f"{path}/{EVAL}", EVAL_TAIL_BYTES)
+        if run.evaluations.last is not None:
+            run.step = run.evaluations.last.get("step")
+    if RESULT in names:
+        run.state = Seen.DONE
+        return
+    status = read_object(run.path / STATUS)
+    if status is None:
+        return
+    try:
+        state = State(status["state"])
+        run.alive_at = datetime.fromisoformat(status["updated_at"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{run.path / STATUS} is damaged: {error}") from None
+    run.step = status.get("step", run.step)
+    run.note = str(status.get("error") or status.get("reason") or "")
+    # DONE without a result: killed between the two writes, and to be resumed.
+    run.state = Seen.INTERRUPTED if state is State.DONE else Seen(state)
+    if run.state is Seen.RUNNING:
+        if TIMING in names:
+            run.rate = _rate(Rows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
+        if (datetime.now(UTC) - run.alive_at).total_seconds() > STALLED_SECONDS:
+            run.state = Seen.STALLED
+
+
+def _rate(rows: list[dict[str, Any]]) -> float | None:
+    """Steps a second over rows of the clock, newest first, as far as they are of one phase."""
+    clock = [
+        (row["step"], row["training_seconds"] + row["evaluation_seconds"])
+        for row in rows
+        if row.get("phase") == rows[0].get("phase")
+        and row.keys() >= {"step", "training_seconds", "evaluation_seconds"}
+    ]
+    if len(clock) < 2 or clock[0][1] <= clock[-1][1]:
+        return None
+    return (clock[0][0] - clock[-1][0]) / (clock[0][1] - clock[-1][1])
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    """What the run's configuration says of its science; None where it cannot be read.
+
+    Which of its keys are science stands in `identity.json`.
+    """
+    try:
+        described = read_object(path / IDENTITY) or {}
+        text = (path / CONFIG).read_text(encoding="utf-8")
+        tree = {key: value for block in _BLOCK.split(text) for key, value in _parsed(block)}
+    except (OSError, ValueError):
+        return None
+    science = described.get("science")
+    return facts_of_tree(tree, science if isinstance(science, dict) else tree)
+
+
+def facts_of_tree(tree: dict[str, Any], science: Iterable[str]) -> dict[str, Any]:
+    """The values of a configuration by dotted keys, of `science` without the seed."""
+    facts: dict[str, Any] = {}
+    for key in science:
+        if key != "seed" and key in tree:
+            _flatten(key, tree[key], facts)
+    return facts
+
+
+def _flatten(key: str, value: Any, facts: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _flatten(f"{key}.{name}", item, facts)
+    else:
+        facts[key] = json.dumps(value, separators=(",", ":")) if isinstance(value, list) else value
+
+
+@functools.cache
+def _parsed(block: str) -> list[tuple[str, Any]]:
+    """The keys and values of a top-level part of a YAML file; cells share most of theirs, so each is parsed once.
+
+    Raises:
+        ValueError: it is not YAML, or holds no keys.
+    """
+    import yaml  # only where there is a run to describe
+
+    try:
+        tree = yaml.load(block, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise ValueError("no keys")
+    return list(tree.items())
+
+
+def _facts_of_path(cell: Path) -> dict[str, Any]:
+    """What can be said of a cell of which nothing but the path is left."""
+    place, algorithm, name = cell.parts[-3:]
+    if algorithm == PRETRAIN:
+        return {"dataset.name": place, "pretrain.algorithm.name": name.rpartition("-")[0]}
+    return {"dataset.name": place, "algorithm.name": algorithm, "replay_init.name": name.partition("-")[0]}
