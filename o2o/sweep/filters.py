@@ -35,7 +35,7 @@ SHORT: dict[str, Callable[[Run], Any]] = {
 
 _WORD = re.compile(r"([\w.]+)(!?=)(.*)", re.DOTALL)
 _RANGE = re.compile(r"(\d+)-(\d+)")
-_CLOSED = {"state": [str(state) for state in Seen], "phase": ["pretrain", "finetune"]}
+_CLOSED = {"state": [state.lower() for state in Seen], "phase": ["pretrain", "finetune"]}
 """Words whose values are known without looking at any run."""
 
 
@@ -85,10 +85,10 @@ def _parse(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> C
     if not values:
         problems.append(f"{word}: say {key}=…")
         return None
-    there = _CLOSED.get(key) or sorted({str(own) for run in runs for own in _values(run, key)})
+    there = _CLOSED.get(key) or _there(runs, key)
     for value in values if runs else ():
         if not any(_equal(value, own) for own in there):
-            listed = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
+            listed = ", ".join(there[:12]) + (", …" if len(there) > 12 else "")
             problems.append(
                 f"{word}: no run has {key}={value}{_near(value, there)}; there are {listed or 'none'}"
             )
@@ -101,12 +101,20 @@ def _below(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> C
         if place.is_dir():
             start = place.resolve()
             return lambda run: start in (resolved := run.path.resolve()).parents or start == resolved
-    paths = {str(run.path.relative_to(root)): None for run in runs}
+    meant = [f"{key}={word}" for key in SHORT if word.lower() in map(str.lower, _there(runs, key))]
+    near = (
+        f" (did you mean {meant[0]}?)" if meant else _near(word, {run.path.relative_to(root) for run in runs})
+    )
     problems.append(
-        f"{word} is no directory of runs, here or in {root}, and no filter such as state=failed"
-        f"{_near(word, paths)}"
+        f"{word} is no directory of runs, here or in {root}, and no filter such as state=failed{near}"
     )
     return None
+
+
+def _there(runs: Sequence[Run], word: str) -> list[str]:
+    """The values that runs have."""
+    found = {str(own) for run in runs for own in _values(run, word) if own is not None}
+    return sorted(found, key=lambda value: (_number(value) is None, _number(value), value))
 
 
 def _values(run: Run, word: str) -> Iterable[Any]:

@@ -12,17 +12,26 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from o2o.errors import ConfigError
-from o2o.layout import CONFIG, EVAL, FINETUNE, IDENTITY, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+from o2o.layout import CONFIG, EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+
+if TYPE_CHECKING:
+    from o2o.sweep.manifest import Job, Submission
+
+NOT_SCIENCE = frozenset(
+    ("seed", "conventions", "paths", "tracker", "launch", "records", "checkpoint", "device")
+)
+ONLINE_SCIENCE = frozenset(("algorithm", "finetune", "replay_init", "offline_ratio", "evaluation"))
+"""What a pretraining's configuration also holds, of whichever run asked for it first."""
 
 EVAL_TAIL_BYTES, TIMING_TAIL_BYTES = 4096, 1024
 """Some eight evaluations of ten episodes, and some eight rows of the clock."""
@@ -49,6 +58,16 @@ class Seen(StrEnum):
     DONE = "DONE"
 
 
+@dataclass(frozen=True)
+class Launched:
+    """The newest job that was to run a run."""
+
+    directory: str
+    """The run's, as manifests have it."""
+    submission: Submission
+    job: Job
+
+
 @dataclass
 class Run:
     """One run as it was seen."""
@@ -68,8 +87,7 @@ class Run:
     """The class of its failure."""
     sweeps: list[str] = field(default_factory=list)
     """The names it was asked for under."""
-    job: str | None = None
-    """The id of the newest job that was to run it."""
+    launched: Launched | None = None
     evaluations: Rows | None = None
 
     @property
@@ -101,7 +119,8 @@ class Cell:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """The science of its configuration, without the seed, by dotted keys; what its path says if that is lost."""
-        return next(filter(None, (_facts(run.path) for run in self.runs)), None) or _facts_of_path(self.path)
+        read = (_facts(run.path, self.phase) or _facts_at_launch(run, self.phase) for run in self.runs)
+        return next(filter(None, read), None) or _facts_of_path(self.path)
 
     @property
     def total(self) -> int | None:
@@ -128,23 +147,22 @@ class Rows:
         """The last rows, newest first."""
         return list(self._newest_first(self._tail))
 
-    def find(self, name: str, value: Any) -> dict[str, Any] | None:
-        """The newest row in which `name` is `value`."""
-        return next((row for row in self if row.get(name) == value), None)
+    def at_step(self, step: int) -> dict[str, Any] | None:
+        """The newest row of that step; only its own line is parsed."""
+        for content in (self._tail, self._whole()):
+            for found in reversed(list(re.finditer(rb'"step": ?%d[,}]' % step, content))):
+                start = content.rfind(b"\n", 0, found.start()) + 1
+                row = next(self._newest_first(content[start:].partition(b"\n")[0]), None)
+                if row is not None:
+                    return row
+        return None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """All rows, newest first."""
-        whole = self._tail
-        if self._size > len(self._tail):
-            yield from (tail := self.tail())
-            with open(self._path, "rb") as stream:
-                whole = stream.read()
-            rows = self._newest_first(whole)
-            for _ in tail:
-                next(rows, None)
-            yield from rows
-        else:
-            yield from self._newest_first(whole)
+        yield from self._newest_first(self._whole())
+
+    def _whole(self) -> bytes:
+        return Path(self._path).read_bytes() if self._size > len(self._tail) else self._tail
 
     @staticmethod
     def _newest_first(content: bytes) -> Iterator[dict[str, Any]]:
@@ -247,28 +265,45 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
     return (clock[0][0] - clock[-1][0]) / (clock[0][1] - clock[-1][1])
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
-    """What the run's configuration says of its science; None where it cannot be read.
-
-    Which of its keys are science stands in `identity.json`.
-    """
-    try:
-        described = read_object(path / IDENTITY) or {}
-        text = (path / CONFIG).read_text(encoding="utf-8")
-        tree = {key: value for block in _BLOCK.split(text) for key, value in _parsed(block)}
-    except (OSError, ValueError):
-        return None
-    science = described.get("science")
-    return facts_of_tree(tree, science if isinstance(science, dict) else tree)
-
-
-def facts_of_tree(tree: dict[str, Any], science: Iterable[str]) -> dict[str, Any]:
-    """The values of a configuration by dotted keys, of `science` without the seed."""
+def facts_of_tree(tree: dict[str, Any], phase: str) -> dict[str, Any]:
+    """The science of a configuration without the seed, by dotted keys; lists are text."""
     facts: dict[str, Any] = {}
-    for key in science:
-        if key != "seed" and key in tree:
-            _flatten(key, tree[key], facts)
+    for key, value in tree.items():
+        if key not in NOT_SCIENCE and not (phase == PRETRAIN and key in ONLINE_SCIENCE):
+            _flatten(key, value, facts)
+    if (
+        facts.get("pretrain.updates") == 0
+    ):  # from scratch only the task of a dataset counts, and it names the place
+        facts = {key: value for key, value in facts.items() if not key.startswith(("dataset.", "pretrain.a"))}
+        task = tree["dataset"]["task"]
+        facts |= {"dataset.name": task, "dataset.task": task}
     return facts
+
+
+def _facts(path: Path, phase: str) -> dict[str, Any] | None:
+    """What the run's configuration says of its science; None where it cannot be read."""
+    try:
+        text = (path / CONFIG).read_text(encoding="utf-8")
+        return facts_of_tree(
+            {key: value for block in _BLOCK.split(text) for key, value in _parsed(block)}, phase
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _facts_at_launch(run: Run, phase: str) -> dict[str, Any] | None:
+    """The same from the configuration that was frozen when the run was launched."""
+    if run.launched is None:
+        return None
+    from o2o.sweep import manifest  # only where there are sweeps: it needs NumPy
+
+    runs = Path(str(run.path).removesuffix(run.launched.directory))
+    try:
+        return facts_of_tree(
+            manifest.read_spec(runs, run.launched.submission, run.launched.job.number)["config"], phase
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _flatten(key: str, value: Any, facts: dict[str, Any]) -> None:

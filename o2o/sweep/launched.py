@@ -1,0 +1,147 @@
+"""What was launched, joined to what was seen: the sweeps and jobs of runs, and runs that have not begun.
+
+What a job wrote down of itself and what SLURM says of it tell more than a run's own files where it never began, or
+ended without a word. What they do not know changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from o2o.sweep import manifest, scheduler
+from o2o.sweep.failures import Failure
+from o2o.sweep.survey import Cell, Launched, Run, Seen
+
+_UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
+_UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
+
+_ENDINGS = {
+    "TIMEOUT": (Seen.INTERRUPTED, Failure.TIME),
+    "DEADLINE": (Seen.INTERRUPTED, Failure.TIME),
+    "PREEMPTED": (Seen.INTERRUPTED, Failure.PREEMPTION),
+    "NODE_FAIL": (Seen.INTERRUPTED, Failure.INFRASTRUCTURE),
+    "BOOT_FAIL": (Seen.INTERRUPTED, Failure.INFRASTRUCTURE),
+    "OUT_OF_MEMORY": (Seen.FAILED, Failure.MEMORY),
+    "FAILED": (Seen.FAILED, Failure.INFRASTRUCTURE),
+    "CANCELLED": (Seen.CANCELLED, None),
+}
+"""What a job's end in SLURM's words means for a run of it that says nothing itself. A run that raises says so, which
+is why a job that FAILED without its saying so was killed."""
+
+
+def join(root: Path, cells: list[Cell]) -> list[str]:
+    """Adds sweeps, jobs and unbegun runs to `cells`; what could not be read is returned, a line each."""
+    notes: list[str] = []
+    runs = {str(run.path)[len(str(root)) + 1 :]: run for cell in cells for run in cell.runs}
+    known = {str(cell.path): cell for cell in cells}
+
+    def find(directory: str) -> Run | None:
+        if directory not in runs:
+            path = root / directory
+            seed = path.name.removeprefix("seed-")
+            if not seed.isdecimal():
+                notes.append(f"{directory} stands in a manifest, but is no directory of a run")
+                return None
+            cell = known.setdefault(str(path.parent), Cell(path.parent))
+            if not cell.runs:
+                cells.append(cell)
+            runs[directory] = Run(path, int(seed), cell)
+            cell.runs.append(runs[directory])
+        return runs[directory]
+
+    for name in manifest.sweeps(root):
+        try:
+            asked = manifest.read_manifest(root, name)
+            launches = list(manifest.submissions(root, name))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            notes.append(f"sweep {name}: {error}")
+            continue
+        for entry in asked.runs if asked else []:
+            if run := find(entry.directory):
+                run.sweeps.append(name)
+        for submission in launches:
+            for job in submission.jobs:
+                for directory in job.runs:
+                    if run := find(directory):
+                        run.sweeps += [name] if name not in run.sweeps else []
+                        run.launched = Launched(directory, submission, job)
+    for cell in cells:
+        cell.runs.sort(key=lambda run: run.seed)
+    return notes
+
+
+def hear_jobs(root: Path, runs: Iterable[Run]) -> None:
+    """What the jobs of unfinished runs wrote down of themselves."""
+    for job, members in _by_job(runs).items():
+        try:
+            history = manifest.read_attempts(root, job)
+        except OSError:
+            history = []
+        last: dict[str, Any] = history[-1] if history else {}
+        for run in members:
+            _hear(run, last)
+
+
+def ask_slurm(runs: Iterable[Run]) -> list[str]:
+    """What SLURM says of the jobs of unfinished runs, where any were given to it; returns a line if it is silent."""
+    jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
+    if not jobs or not scheduler.present():
+        return []
+    users = {run.launched.submission.user for members in jobs.values() for run in members if run.launched}
+    try:
+        answers = scheduler.ask(list(jobs), users)
+    except scheduler.SilentError as error:
+        return [f"{error}: what is queued or has ended since is not known"]
+    for job, members in jobs.items():
+        answer = answers.get(job)
+        for run in members:
+            if answer is not None and run.launched and answer.name == run.launched.submission.job_name:
+                _tell(run, answer)
+            elif answer is None and run.state is Seen.QUEUED:
+                run.state, run.note = Seen.PLANNED, f"its job {job} is not in the queue"
+    return []
+
+
+def _by_job(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    jobs: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.launched is not None and run.state is not Seen.DONE:
+            if run.launched.job.id is None:
+                continue
+            jobs[run.launched.job.id].append(run)
+    return jobs
+
+
+def _launcher(members: Sequence[Run]) -> str | None:
+    return members[0].launched.submission.launcher if members[0].launched else None
+
+
+def _hear(run: Run, last: dict[str, Any]) -> None:
+    if run.state is Seen.PLANNED:
+        run.state = Seen.WAITING if last.get("event") == "started" else Seen.QUEUED
+    if last.get("event") != "ended":
+        return
+    begun_since = run.alive_at is not None and run.alive_at > datetime.fromisoformat(last["at"])
+    if begun_since or run.state not in (*_UNBEGUN, *_UNDER_WAY, Seen.INTERRUPTED):
+        return
+    if last.get("decision") == "requeued":
+        run.state, run.note = Seen.QUEUED, f"requeued: {last.get('reason') or last.get('failure')}"
+    elif run.state is not Seen.INTERRUPTED and last.get("decision") == "given up":
+        run.state, run.failure = Seen.FAILED, last.get("failure")
+        run.note = f"its job ended: {last.get('reason') or 'exit code ' + str(last.get('exit_code'))}"
+
+
+def _tell(run: Run, answer: scheduler.Answer) -> None:
+    if answer.queued:
+        if answer.state == "PENDING" and run.state is not Seen.RUNNING:
+            run.state, run.note = Seen.QUEUED, answer.reason
+        elif answer.state == "RUNNING" and run.state in _UNBEGUN:
+            run.state = Seen.WAITING
+        return
+    if answer.state in _ENDINGS and run.state in (*_UNBEGUN, *_UNDER_WAY):
+        run.state, run.failure = _ENDINGS[answer.state]
+        run.note = f"SLURM ended its job: {answer.state}"
