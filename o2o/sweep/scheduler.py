@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ANSWER_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 30.0
 IDS_A_CALL = 500
 
 
@@ -26,21 +29,21 @@ class SilentError(Exception):
     """SLURM is not there, or did not answer."""
 
 
-def ask(jobs: Sequence[str], users: Iterable[str]) -> dict[str, Answer]:
+def ask(jobs: Iterable[str], users: Iterable[str]) -> dict[str, Answer]:
     """What the queue, and for those that left it the accounting, say of jobs.
 
-    Jobs of which neither knows are left out; where there is no accounting, so are all that left the queue.
+    Jobs of which neither knows are left out; where there is no accounting, so are all that left the queue. Who asks
+    again soon gets the same answer.
 
     Raises:
         SilentError: the queue does not answer.
     """
-    queue = [
-        "squeue",
-        "--noheader",
-        "--array",
-        f"--user={','.join(sorted(set(users)))}",
-        "--format=%i|%j|%T|%r",
-    ]
+    return _ask(tuple(sorted(jobs)), ",".join(sorted(set(users))), int(time.monotonic() / ASK_AGAIN_SECONDS))
+
+
+@functools.lru_cache(maxsize=1)
+def _ask(jobs: tuple[str, ...], users: str, period: int) -> dict[str, Answer]:
+    queue = ["squeue", "--noheader", "--array", f"--user={users}", "--format=%i|%j|%T|%r"]
     answers = {job: Answer(name, state, reason) for job, name, state, reason in _rows(queue, 4)}
     gone = [job for job in jobs if job not in answers]
     for start in range(0, len(gone), IDS_A_CALL):
@@ -55,13 +58,11 @@ def ask(jobs: Sequence[str], users: Iterable[str]) -> dict[str, Answer]:
         ]
         try:
             for job, name, state in _rows(command, 3):
-                # "CANCELLED by 1000"; and the accounting lags behind the queue by seconds, so that it may still say
-                # RUNNING of what has ended.
+                # "CANCELLED by 1000" is meant by the first word.
                 answers[job] = Answer(name, state.partition(" ")[0], queued=False)
         except SilentError:
             break  # a cluster without accounting
-    wanted = set(jobs)
-    return {job: answer for job, answer in answers.items() if job in wanted}
+    return {job: answers[job] for job in jobs if job in answers}
 
 
 def cancel(jobs: Sequence[str]) -> None:

@@ -143,6 +143,12 @@ class Rows:
             os.close(descriptor)
         self.last = next(iter(self._newest_first(self._tail)), None)
 
+    @property
+    def last_step(self) -> int:
+        """The last row's step; -1 where there is none."""
+        step = self.last.get("step") if self.last else None
+        return step if isinstance(step, int) else -1
+
     def tail(self) -> list[dict[str, Any]]:
         """The last rows, newest first."""
         return list(self._newest_first(self._tail))
@@ -228,8 +234,7 @@ def _look(run: Run, path: str) -> None:
     names = set(os.listdir(path))
     if EVAL in names:
         run.evaluations = Rows(f"{path}/{EVAL}", EVAL_TAIL_BYTES)
-        if run.evaluations.last is not None:
-            run.step = run.evaluations.last.get("step")
+        run.step = run.evaluations.last_step if run.evaluations.last_step >= 0 else None
     if RESULT in names:
         run.state = Seen.DONE
         return
