@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from o2o.errors import ConfigError
 from o2o.layout import CONFIG, EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+from o2o.sweep.failures import classify
 
 if TYPE_CHECKING:
     from o2o.sweep.manifest import Job, Submission
@@ -243,17 +244,19 @@ def _look(run: Run, path: str) -> None:
         return
     try:
         state = State(status["state"])
-        run.alive_at = datetime.fromisoformat(status["updated_at"])
+        run.alive_at = datetime.fromisoformat(status["updated_at"]) if "updated_at" in status else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.path / STATUS} is damaged: {error}") from None
     run.step = status.get("step", run.step)
     run.note = str(status.get("error") or status.get("reason") or "")
     # DONE without a result: killed between the two writes, and to be resumed.
     run.state = Seen.INTERRUPTED if state is State.DONE else Seen(state)
+    if run.state is Seen.FAILED:
+        run.failure = classify(run.note)
     if run.state is Seen.RUNNING:
         if TIMING in names:
             run.rate = _rate(Rows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
-        if (datetime.now(UTC) - run.alive_at).total_seconds() > STALLED_SECONDS:
+        if run.alive_at is None or (datetime.now(UTC) - run.alive_at).total_seconds() > STALLED_SECONDS:
             run.state = Seen.STALLED
 
 
