@@ -1,4 +1,4 @@
-"""SLURM's commands: what is in the queue, a job array to submit, a job to requeue. The only place that calls them."""
+"""SLURM's commands: what is in the queue, what the controller says of a job, a job to requeue."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from submitit.slurm.slurm import SlurmExecutor
 
 from o2o.errors import ConfigError
 
@@ -73,7 +69,7 @@ def queue(names: Iterable[str]) -> list[Queued]:
     names = sorted(names)
     found = []
     for start in range(0, len(names), 100):
-        lines = _ask(
+        lines = ask(
             "squeue",
             "--noheader",
             "--array",
@@ -90,14 +86,14 @@ def queue(names: Iterable[str]) -> list[Queued]:
 
 def array_size() -> int:
     """How many tasks a job array may have."""
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(match.group(1))) if match else DEFAULT_ARRAY_SIZE
 
 
 def describe(job_id: str) -> dict[str, str]:
     """What the controller says of a job: JobState, TimeLimit, PreemptTime and more; empty if it does not know it."""
     try:
-        words = _ask("scontrol", "--oneliner", "show", "job", job_id).split()
+        words = ask("scontrol", "--oneliner", "show", "job", job_id).split()
     except SlurmError:
         return {}
     return {key: value for key, _, value in (word.partition("=") for word in words)}
@@ -109,52 +105,15 @@ def requeue(job_id: str) -> None:
     Raises:
         SlurmError: the cluster does not allow it.
     """
-    _ask("scontrol", "requeue", job_id)
+    ask("scontrol", "requeue", job_id)
 
 
-class Array(SlurmExecutor):
-    """A job array whose tasks run a command. submitit writes and sends the script; nothing is pickled."""
+def ask(*command: str) -> str:
+    """What one of SLURM's commands prints.
 
-    def __init__(
-        self, logs: Path, settings: Mapping[str, Any], setup: Sequence[str], teardown: Sequence[str]
-    ):
-        """An array that writes to `logs`, which is created here: SLURM would not."""
-        logs.mkdir(parents=True, exist_ok=True)
-        super().__init__(logs)
-        given = {key: value for key, value in settings.items() if value is not None}
-        given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
-        given["setup"] = [*given.get("setup", ()), *setup]
-        try:
-            self.update_parameters(**self._convert_parameters(given), teardown=[*teardown])
-        except ValueError as error:
-            raise SlurmError([f"hydra.launcher: {error}"]) from None
-
-    def send(self, command: str, count: int, name: str, comment: str, after: Sequence[str]) -> str:
-        """Submits `count` tasks of a shell's command, to begin when the jobs `after` have ended; gives the array's id.
-
-        Raises:
-            LimitError: not now.
-            SlurmError: sbatch refused it, with its words, or gave no answer.
-        """
-        parameters = {**self.parameters, "job_name": name, "comment": comment, "map_count": count}
-        if after:
-            parameters["dependency"] = f"afterany:{':'.join(after)}"
-        self.parameters, before = parameters, self.parameters
-        try:
-            text = self._make_submission_file_text(command, "")
-        finally:
-            self.parameters = before
-        script = self.folder.parent / f"{comment}.sh"
-        script.write_text(text, encoding="utf-8")
-        try:
-            return self._get_job_id_from_submission_command(_ask("sbatch", str(script)))
-        except SlurmError as error:
-            if re.search(r"[Ll]imit|QOS policy|AssocGrp|temporarily unable to accept", str(error)):
-                raise LimitError(error.problems) from None
-            raise
-
-
-def _ask(*command: str) -> str:
+    Raises:
+        SlurmError: it failed, or gave no answer.
+    """
     # Inside a job, its own settings would become those of the jobs it submits.
     ours = ("SLURM_", "SBATCH_", "SRUN_")
     environment = {

@@ -230,12 +230,14 @@ def _send(
 
 def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
     """Submits an array, or as much of it as SLURM takes for now."""
+    from o2o.sweep.array import Array  # not above: submitit sets up logging when it is imported
+
     directory = manifest.submission_directory(root, submission.sweep, submission.token)
     python = f"{shlex.quote(sys.executable)} -P -u -m o2o.sweep.job"
     job = f'{shlex.quote(str(directory))} "$number" "$id"'
     while True:
         manifest.write_batch(root, submission, batch)
-        array = slurm.Array(
+        array = Array(
             directory / manifest.LOGS,
             submission.settings,
             setup=[

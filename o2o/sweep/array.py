@@ -1,0 +1,54 @@
+"""A job array of SLURM, by way of submitit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from submitit.slurm.slurm import SlurmExecutor
+
+from o2o.sweep.slurm import LimitError, SlurmError, ask
+
+
+class Array(SlurmExecutor):
+    """A job array whose tasks run a command. submitit writes and sends the script; nothing is pickled."""
+
+    def __init__(
+        self, logs: Path, settings: Mapping[str, Any], setup: Sequence[str], teardown: Sequence[str]
+    ):
+        """An array that writes to `logs`, which is created here: SLURM would not."""
+        logs.mkdir(parents=True, exist_ok=True)
+        super().__init__(logs)
+        given = {key: value for key, value in settings.items() if value is not None}
+        given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
+        given["setup"] = [*given.get("setup", ()), *setup]
+        try:
+            self.update_parameters(**self._convert_parameters(given), teardown=[*teardown])
+        except ValueError as error:
+            raise SlurmError([f"hydra.launcher: {error}"]) from None
+
+    def send(self, command: str, count: int, name: str, comment: str, after: Sequence[str]) -> str:
+        """Submits `count` tasks of a shell's command, to begin when the jobs `after` have ended; gives the array's id.
+
+        Raises:
+            LimitError: not now.
+            SlurmError: sbatch refused it, with its words, or gave no answer.
+        """
+        parameters = {**self.parameters, "job_name": name, "comment": comment, "map_count": count}
+        if after:
+            parameters["dependency"] = f"afterany:{':'.join(after)}"
+        self.parameters, before = parameters, self.parameters
+        try:
+            text = self._make_submission_file_text(command, "")
+        finally:
+            self.parameters = before
+        script = self.folder.parent / f"{comment}.sh"
+        script.write_text(text, encoding="utf-8")
+        try:
+            return self._get_job_id_from_submission_command(ask("sbatch", str(script)))
+        except SlurmError as error:
+            if re.search(r"[Ll]imit|QOS policy|AssocGrp|temporarily unable to accept", str(error)):
+                raise LimitError(error.problems) from None
+            raise
