@@ -122,6 +122,8 @@ class Paths:
 
     data: Path
     runs: Path
+    mirrors: str | None = None
+    """Base URLs, separated by spaces, that are tried before D4RL's own for its files."""
 
 
 @dataclass(frozen=True)

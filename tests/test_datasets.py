@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import zlib
 from collections.abc import Callable
@@ -15,8 +13,7 @@ import pytest
 
 from o2o import datasets
 from o2o.config import ConfigError, Dataset
-from o2o.datasets import __main__ as command
-from o2o.datasets import d4rl, hdf5
+from o2o.datasets import hdf5
 
 OWN = Dataset(
     name="file",
@@ -30,7 +27,6 @@ OWN = Dataset(
     reference_min=None,
     reference_max=None,
 )
-HALFCHEETAH = replace(OWN, name="halfcheetah-medium-v2", source="d4rl", task="halfcheetah", quality="medium")
 
 
 def contents(rows: int = 20, observation_size: int = 3, action_size: int = 2) -> dict[str, np.ndarray]:
@@ -393,57 +389,6 @@ def test_actions_within_tolerance_are_accepted(tmp_path: Path):
     assert hdf5.read(write(tmp_path / "a.hdf5", arrays)).actions.max() > 1
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with a file of halfcheetah-medium's shape: 1000 episodes of 1000 steps."""
-    directory = tmp_path_factory.mktemp("data")
-    count = 1_000_000
-    generator = np.random.default_rng(0)
-    arrays = {
-        "observations": generator.standard_normal((count, 17), np.float32),
-        "actions": generator.random((count, 6), np.float32),
-        "rewards": generator.random(count, np.float32),
-        "terminals": np.zeros(count, bool),
-        "timeouts": np.arange(1, count + 1) % 1000 == 0,
-    }
-    (directory / "d4rl").mkdir()
-    write(directory / "d4rl" / "halfcheetah_medium-v2.hdf5", arrays)
-    return directory
-
-
-@pytest.fixture
-def halfcheetah(published: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file, which passes for D4RL's own."""
-    path = published / "d4rl" / "halfcheetah_medium-v2.hdf5"
-    entry = replace(
-        d4rl.SETS["halfcheetah-medium-v2"],
-        bytes=path.stat().st_size,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
-    monkeypatch.setitem(d4rl.SETS, "halfcheetah-medium-v2", entry)
-    return path
-
-
-def test_a_set_of_halfcheetah_mediums_shape_gives_999_000_transitions(published: Path, halfcheetah: Path):
-    rows = datasets.load_rows(HALFCHEETAH, published)
-    batch = datasets.load(HALFCHEETAH, published, observation_size=17, action_size=6)
-    assert batch.reward.shape == (999_000,)
-    np.testing.assert_array_equal(batch.next_observation[:999], rows.observations[1:1000])
-    np.testing.assert_array_equal(batch.observation[999], rows.observations[1000])
-    assert hdf5.statistics(rows).episodes == 1000
-
-
-def test_the_command_line_puts_published_statistics_beside_a_d4rl_sets_own(
-    published: Path, halfcheetah: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert command.main(["info", "halfcheetah-medium-v2", f"paths.data={published}"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    episodes = next(line for line in lines if line.startswith("  episodes"))
-    assert episodes.split() == ["episodes", "1000", "published", "for", "the", "whole", "set:", "1000"]
-    assert sum("published" in line for line in lines) == 5
-    assert "4770.33" in next(line for line in lines if line.startswith("  return mean"))
-
-
 def test_medium_replays_row_count_follows_from_its_episodes():
     ends = np.arange(1, 202_001) % 1000 == 0
     rows = hdf5.Rows(
@@ -462,80 +407,3 @@ def test_terminals_survive_the_conversion_and_no_row_with_a_timeout_does():
     assert batch.terminated.sum() == rows.terminals.sum()
     kept = np.asarray(batch.reward, int)  # the reward is the row's number
     assert not rows.timeouts[kept].any()
-
-
-def test_the_sha256_is_computed_once_and_again_when_the_file_changed(
-    published: Path, halfcheetah: Path, monkeypatch: pytest.MonkeyPatch
-):
-    d4rl.locate(HALFCHEETAH, published)
-    with monkeypatch.context() as patch:
-        patch.setattr(hashlib, "file_digest", None)  # calling it would fail
-        assert d4rl.locate(HALFCHEETAH, published) == halfcheetah
-    memory = json.loads(halfcheetah.with_name(halfcheetah.name + ".sha256.json").read_text())
-    assert memory["sha256"] == d4rl.SETS["halfcheetah-medium-v2"].sha256
-    with halfcheetah.open("r+b") as file:
-        file.seek(-1, 2)
-        last = file.read(1)
-        file.seek(-1, 2)
-        file.write(bytes([last[0] ^ 1]))
-    with pytest.raises(ConfigError, match="SHA-256"):
-        d4rl.locate(HALFCHEETAH, published)
-    with halfcheetah.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(last)
-
-
-def test_another_file_under_d4rls_name_is_refused(tmp_path: Path):
-    (tmp_path / "d4rl").mkdir()
-    write(tmp_path / "d4rl" / "halfcheetah_medium-v2.hdf5", contents())
-    with pytest.raises(ConfigError, match="237727262"):
-        datasets.load(HALFCHEETAH, tmp_path)
-
-
-def test_a_missing_d4rl_file_is_an_error_with_the_way_out_and_nothing_is_generated(tmp_path: Path):
-    with pytest.raises(ConfigError) as caught:
-        datasets.load(HALFCHEETAH, tmp_path)
-    (problem,) = caught.value.problems
-    path = tmp_path / "d4rl" / "halfcheetah_medium-v2.hdf5"
-    url = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/halfcheetah_medium-v2.hdf5"
-    assert all(part in problem for part in (str(path), url, "O2O_DATA", "dataset=regen-"))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", d4rl.SETS)
-def test_published_scores_agree_with_the_table_of_returns(name: str):
-    published = d4rl.SETS[name]
-    assert published.file == name.replace("-v2", "").replace("-", "_") + "-v2.hdf5"
-    assert len(published.sha256) == 64
-    assert published.returns is None or published.returns.min < published.returns.mean < published.returns.max
-
-
-def test_locate_finds_what_is_there_and_gives_none_for_what_is_not(tmp_path: Path, published: Path):
-    assert datasets.locate(HALFCHEETAH, published) == published / "d4rl" / "halfcheetah_medium-v2.hdf5"
-    assert datasets.locate(HALFCHEETAH, tmp_path) is None
-    assert datasets.locate(replace(OWN, path=str(tmp_path / "none.hdf5")), tmp_path) is None
-
-
-def test_unknown_names_and_sources_are_refused(tmp_path: Path):
-    with pytest.raises(ConfigError, match="not a D4RL set"):
-        datasets.load(replace(HALFCHEETAH, name="halfcheetah-expert-v2"), tmp_path)
-    with pytest.raises(ConfigError, match="not supported"):
-        datasets.load(replace(OWN, source="minari", id="mujoco/hopper/medium-v0"), tmp_path)
-    with pytest.raises(ConfigError, match=r"dataset\.path"):
-        datasets.load(OWN, tmp_path)
-
-
-def test_contact_forces_in_a_d4rl_ant_set_are_refused_but_a_file_of_ones_own_may_have_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    arrays = contents(20, 111, 8)
-    (tmp_path / "d4rl").mkdir()
-    path = write(tmp_path / "d4rl" / "ant_medium-v2.hdf5", arrays)
-    monkeypatch.setattr(d4rl, "locate", lambda dataset, data_directory: path)
-    ant = replace(OWN, name="ant-medium-v2", source="d4rl", task="ant", quality="medium")
-    with pytest.raises(ConfigError, match="contact forces"):
-        datasets.load(ant, tmp_path)
-    assert len(datasets.load(replace(ant, source="file", path=str(path)), tmp_path).reward) == 18
-    arrays["observations"][:, 27:] = 0
-    write(path, arrays)
-    assert len(datasets.load(ant, tmp_path).reward) == 18

@@ -23,13 +23,14 @@ def load(
     data_directory: Path,
     observation_size: int | None = None,
     action_size: int | None = None,
+    mirrors: str | None = None,
 ) -> Transition:
-    """The transitions of a set as numpy arrays of N rows; a regenerated set is generated on first use.
+    """The transitions of a set as numpy arrays of N rows; what is not there is downloaded, or generated, first.
 
     Raises:
         ConfigError: if the set is missing, or anything about its file is not as it should be.
     """
-    return hdf5.transitions(load_rows(dataset, data_directory, observation_size, action_size))
+    return hdf5.transitions(load_rows(dataset, data_directory, observation_size, action_size, mirrors))
 
 
 def load_rows(
@@ -37,9 +38,10 @@ def load_rows(
     data_directory: Path,
     observation_size: int | None = None,
     action_size: int | None = None,
+    mirrors: str | None = None,
 ) -> Rows:
     """The rows of a set's file, as `load`, from which statistics and transitions are made."""
-    path = _obtain(dataset, data_directory)
+    path = _obtain(dataset, data_directory, mirrors)
     rows = hdf5.read(path, observation_size=observation_size, action_size=action_size, rows=dataset.rows)
     if dataset.made_here:
         regenerate.verify(path, rows, dataset)
@@ -70,10 +72,10 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _obtain(dataset: Dataset, data_directory: Path) -> Path:
+def _obtain(dataset: Dataset, data_directory: Path, mirrors: str | None) -> Path:
     match dataset.source:
         case "d4rl":
-            return d4rl.locate(dataset, data_directory)
+            return d4rl.obtain(dataset, data_directory, mirrors)
         case "regenerated" | "snapshots" | "retrain":
             return regenerate.obtain(dataset, data_directory)
         case _:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from o2o import config
 from o2o.config import ConfigError
-from o2o.datasets import describe, regenerate
+from o2o.datasets import d4rl, describe, regenerate
 
 CONF = Path(__file__).parents[2] / "conf"
 UNNAMED = ("file", "minari")  # kinds of sets in conf/dataset that are not sets themselves
@@ -41,6 +41,7 @@ class Command:
 COMMANDS = {
     "list": Command(describe.show_list, every_set_by_default=True),
     "info": Command(describe.show_info),
+    "fetch": Command(d4rl.fetch),
     "generate": Command(regenerate.generate_sets),
 }
 

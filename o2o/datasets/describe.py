@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,44 +10,62 @@ from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import d4rl, hdf5, load_rows, locate
 from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
 
+RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
+
 
 def show_list(sets: Sequence[Dataset], paths: Paths) -> None:
     """Lists the sets, and which of them are there."""
-    for dataset in sets:
-        try:
-            found = locate(dataset, paths.data)
-        except ConfigError as error:
-            print(f"{dataset.name:32} {error}")
-            continue
-        print(f"{dataset.name:32} {_size(found) if found else '-'}")
+    papers = [s for s in sets if s.source == "d4rl" and s.quality in d4rl.PAPERS]
+    others = [s for s in sets if s.source == "d4rl" and s.quality not in d4rl.PAPERS]
+    made = [s for s in sets if s.made_here]
+    width = max(len(dataset.name) for dataset in sets)
+    for title, group in (
+        (f"D4RL's own, the paper's ({paths.data / 'd4rl'})", papers),
+        ("Regenerated: made here by policies of this project, not D4RL's", made),
+        ("D4RL's own, other qualities", others),
+    ):
+        if group:
+            print(title)
+        for dataset in group:
+            print(f"  {dataset.name:{width}}  {_state(dataset, paths.data)}")
+    print("On first use, or by `fetch NAME` and `generate NAME`, sets are downloaded and generated.")
+    print("dataset=file and dataset=minari read sets of your own: see docs/datasets.md")
 
 
 def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
     """Prints rows, episodes, returns and ends of sets, beside what was published of D4RL's own."""
+    missing = [dataset for dataset in sets if locate(dataset, paths.data) is None]
+    if missing:
+        raise ConfigError(_way(dataset) for dataset in missing)
     for dataset in sets:
         path = locate(dataset, paths.data)
-        if dataset.made_here and path is None:
-            raise ConfigError(
-                [
-                    f"{dataset.name}: not generated yet. "
-                    f"Do it with: python -m o2o.datasets generate {dataset.name}"
-                ]
-            )
         _print_table(dataset, hdf5.statistics(load_rows(dataset, paths.data)), path)
 
 
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.0f} MB"
+def _state(dataset: Dataset, data_directory: Path) -> str:
+    """Whether a set is there, and if not, what it takes."""
+    try:
+        found = locate(dataset, data_directory)
+    except ConfigError as error:
+        return str(error)
+    if found:
+        return f"there, {found.stat().st_size / 1e6:.0f} MB"
+    if dataset.source == "d4rl":
+        return f"not there, {d4rl.SETS[dataset.name].bytes / 1e6:.0f} MB to download"
+    return "not there, to be generated" if dataset.made_here else "not there"
+
+
+def _way(dataset: Dataset) -> str:
+    command = {"d4rl": "fetch", "file": None, "minari": None}.get(dataset.source, "generate")
+    if command is None:
+        return (
+            f"{dataset.name}: {dataset.path or dataset.id} is not there. Check dataset.path, or dataset.id."
+        )
+    return f"{dataset.name}: not there yet. Get it with: python -m o2o.datasets {command} {dataset.name}"
 
 
 def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | None) -> None:
     print(f"{dataset.name}  {path}")
-    published = d4rl.SETS[dataset.name] if dataset.source == "d4rl" else None
-    expected: dict[str, float] = {}
-    if published:
-        expected["episodes"] = published.episodes
-        if published.returns:
-            expected |= {f"return_{key}": value for key, value in published.returns._asdict().items()}
     shown = dict(vars(statistics))
     reference = REFERENCE_RETURNS.get(dataset.task)
     if dataset.reference_min is not None and dataset.reference_max is not None:
@@ -55,6 +74,17 @@ def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | Non
         )
     elif reference:
         shown["score_mean"] = normalised_score(statistics.return_mean, *reference)
+    published = d4rl.EXPECTED.get(dataset.name) if dataset.source == "d4rl" else None
+    expected = published._asdict() if published else {}
     for label, value in shown.items():
-        note = f"   published for the whole set: {expected[label]:.10g}" if label in expected else ""
+        note = _comparison(value, expected.get(label), dataset.rows)
         print(f"  {label.replace('_', ' '):16}{value:>16.10g}{note}")
+
+
+def _comparison(value: float, published: float | None, rows: int | None) -> str:
+    if published is None:
+        return ""
+    if rows is not None:
+        return f"   published for the whole set: {published:.10g}"
+    same = math.isclose(value, published, rel_tol=RETURN_TOLERANCE)
+    return f"   published: {published:.10g}{'' if same else ', which DIFFERS'}"
