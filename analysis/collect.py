@@ -314,6 +314,8 @@ def by_dataset(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 def display_name(algorithm: str) -> str:
     """The paper's spelling of an algorithm: td3_bc is TD3-BC."""
+    if algorithm == FROZEN:
+        return "frozen policy"
     return algorithm.upper().replace("_", "-")
 
 

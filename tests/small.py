@@ -51,6 +51,7 @@ OWN = {
     "td3_bc": TD3 | {"behavior_cloning_alpha": 2.5, "bc_normaliser": "mean_abs_q"},
     "td3_c": TD3 | TD3_C,
     "sac": SAC,
+    "frozen": TD3,
 }
 
 
