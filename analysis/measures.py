@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,10 +28,13 @@ class Null:
     curves: Curve
     frozen: bool
     """Whether they are drawn from a frozen arm; if not, from the episodes at the switch."""
+    _regrets: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def regret(self, percentile: float = PERCENTILE, horizon: int = collapse.HORIZON) -> float:
         """A percentile of the regret that evaluation noise alone gives."""
-        return float(np.percentile(collapse.regret(self.curves, horizon), percentile))
+        if horizon not in self._regrets:
+            self._regrets[horizon] = collapse.regret(self.curves, horizon)
+        return float(np.percentile(self._regrets[horizon], percentile))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,77 +1,364 @@
-"""Tables for the terminal: one per dataset, one line per setting, means over its seeds."""
+"""The paper's tables from our runs, and what it lacks: the collapse table, its sensitivity, every seed's numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
-from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from analysis.collect import Cell, by_dataset
+from analysis import published, statistics
+from analysis.collect import FROZEN, Cell, by_dataset, display_name
+from analysis.measures import HORIZONS, PERCENTILE, PERCENTILES, Arm, measure
+from analysis.published import Published, Score
+from analysis.table import NOTHING, Entry, Table, interval, mean, number, to_terminal, words
+from o2o import collapse
 
-# What a recovery that was never seen counts as: longer than any that was.
-_NEVER = float("inf")
+PER_SEED = (
+    "regret",
+    "threshold",
+    "collapsed",
+    "depth",
+    "relative_depth",
+    "recovery",
+    "training_regret",
+    "area",
+    "delta",
+)
 
 
-def finetuning_tables(cells: Sequence[Cell]) -> list[Table]:
-    """One table per dataset: offline and online score, δ, and how deep and how long the policy collapsed."""
-    return [_table(dataset, alike) for dataset, alike in by_dataset(cells).items()]
+def table_1(cells: Sequence[Cell]) -> Table:
+    """Table 1 of the paper: the online replay starts with the offline data."""
+    return _paper_table(
+        "table_1", "Table 1: the replay starts with the offline data", "offline", cells, published.TABLE_1
+    )
 
 
-def _table(dataset: str, cells: Sequence[Cell]) -> Table:
-    with_ratio = any(cell.offline_ratio is not None for cell in cells)
-    title = dataset + (" (regenerated data, not D4RL's)" if cells[0].first.regenerated else "")
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("\nalgorithm", no_wrap=True)
-    table.add_column("replay\ninit", no_wrap=True)
-    if with_ratio:
-        table.add_column("offline\nshare", justify="right", no_wrap=True)
-    for heading in (
-        "offline\nscore",
-        "online\nscore",
-        "\nδ",
-        "collapse\ndepth (points)",
-        "recovery\n(env steps)",
-        "\nseeds",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    previous = None
-    for cell in cells:
-        if previous not in (None, (cell.replay_init, cell.offline_ratio)):
-            table.add_section()
-        previous = (cell.replay_init, cell.offline_ratio)
-        ratio = "uniform" if cell.offline_ratio is None else f"{cell.offline_ratio:.0%}"
-        results = [run.result for run in cell.runs]
-        table.add_row(
-            cell.label,
-            cell.replay_init,
-            *([ratio] if with_ratio else []),
-            _mean([result["offline_score"] for result in results]),
-            _mean([result["online_score"] for result in results]),
-            _mean([result["delta"] for result in results], sign="+"),
-            _mean([(result["collapse"] or {}).get("depth") for result in results]),
-            _recovery([result["collapse"] for result in results]),
-            str(len(cell.runs)),
+def table_c3(cells: Sequence[Cell]) -> Table:
+    """Table C3 of the paper: the online replay starts empty."""
+    return _paper_table("table_c3", "Table C3: the replay starts empty", "empty", cells, published.TABLE_C3)
+
+
+def collapse_table(arms: Sequence[Arm]) -> Table:
+    """What every arm lost at the switch to online learning, how deep, for how long."""
+    most = _most_seeds([arm.cell for arm in arms])
+    rows = []
+    for arm in arms:
+        runs = [run.run for run in arm.runs]
+        offline, _ = arm.scores()
+        regrets = arm.values("regret")
+        low, high = _iqm_interval(regrets)
+        collapsed = int(arm.values("collapsed").sum())
+        share_low, share_high = statistics.clopper_pearson(collapsed, len(runs))
+        late = np.concatenate([run.late[0] for run in arm.runs])
+        rows.append(
+            (
+                words(_dataset(arm.cell)),
+                words(arm.cell.label),
+                words(arm.cell.replay),
+                _seeds(arm.cell, most),
+                mean(offline, runs),
+                mean(regrets, runs),
+                interval(float(statistics.interquartile_mean(regrets)), low, high),
+                Entry(
+                    f"{collapsed} of {len(runs)} [{share_low:.0%}, {share_high:.0%}]",
+                    collapsed / len(runs),
+                    runs=tuple(run.path for run in runs),
+                ),
+                mean(arm.values("threshold")),
+                mean(arm.values("depth"), runs),
+                mean(100 * arm.values("relative_depth"), runs, decimals=0),
+                recovery_entry(arm),
+                mean(arm.values("training_regret"), runs),
+                mean(arm.values("delta"), runs, sign="+"),
+                mean(arm.values("area"), runs),
+                mean(arm.values("early_as_late")) if late.size else Entry(NOTHING),
+                mean(late) if late.size else Entry(NOTHING),
+            )
         )
-    return table
+    frozen = sum(run.null.frozen for arm in arms for run in arm.runs)
+    total = sum(len(arm.runs) for arm in arms)
+    short = [arm for arm in arms if arm.runs[0].curve.last < collapse.HORIZON]
+    notes = [
+        "Regret, the primary endpoint: mean points below the offline score over the first "
+        f"{collapse.HORIZON:,} env steps. ± is one standard deviation over seeds, brackets are 95 % intervals.".replace(
+            ",", "\u202f"
+        ),
+        "Collapsed: seeds whose regret is beyond the 99th percentile of what evaluation noise alone gives. The null is "
+        + (
+            "drawn from the frozen arm of the same pretraining."
+            if frozen == total
+            else "drawn from the episodes at the switch; no frozen arm is among the runs."
+            if not frozen
+            else f"drawn from the frozen arm of the same pretraining for {frozen} of {total} runs, "
+            "and from the episodes at the switch for the others."
+        ),
+        f"Depth: fall of the mean over {collapse.WINDOW:,} env steps; as a share only from an offline score of "
+        f"{collapse.RELATIVE_FLOOR:g}.".replace(",", "\u202f"),
+        "Recovery: mean env steps until the windowed mean is back, within those watched (Kaplan and Meier's restricted "
+        "mean: a seed that never came back counts as long as it was watched).",
+        "Late falls: regret in windows of the same length after 100\u202f000 env steps, beside the early regret on the "
+        "same grid.",
+    ]
+    if short:
+        last = min(arm.runs[0].curve.last for arm in short)
+        notes.append(
+            f"{len(short)} of {len(arms)} settings end before {collapse.HORIZON} env steps (the earliest at {last}): "
+            "their regret is the mean over their own length."
+        )
+    columns = (
+        "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "null 99 %", "depth",
+        "depth (% of offline)", "recovery (env steps)", "training regret", "δ", "area", "early regret, late grid",
+        "late regret",
+    )  # fmt: skip
+    return Table("collapse", "Collapse at the switch to online learning", columns, tuple(rows), tuple(notes))
 
 
-def _mean(values: Sequence[float | None], sign: str = "") -> str:
-    """The mean, with ± the sample standard deviation where there are several; a dash where there is nothing."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return "–"
-    mean = f"{np.mean(numbers):{sign}.1f}"
-    return mean if len(numbers) == 1 else f"{mean} ± {np.std(numbers, ddof=1):.1f}"
+def sensitivity_table(arms: Sequence[Arm]) -> Table:
+    """How the verdict hangs on the horizon T_c and on the threshold."""
+    rows = []
+    for arm in arms:
+        entries = [words(_dataset(arm.cell)), words(arm.cell.label), words(arm.cell.replay)]
+        for horizon in HORIZONS:
+            entries.append(mean([float(collapse.regret(run.curve, horizon)) for run in arm.runs]))
+        for horizon in HORIZONS:
+            entries.append(_share(_beyond(arm, PERCENTILE, horizon)))
+        for percentile in PERCENTILES:
+            entries.append(_share(_beyond(arm, percentile, collapse.HORIZON)))
+        relative = arm.values("relative_depth")
+        for share in (0.25, 0.5, 0.75):
+            if np.isnan(relative).all():
+                entries.append(Entry(NOTHING))
+            else:
+                known = relative[~np.isnan(relative)]
+                entries.append(_share((known > share).tolist()))
+        rows.append(tuple(entries))
+    columns = (
+        "dataset", "algorithm", "replay",
+        *(f"regret, T_c {h // 1000}k" for h in HORIZONS),
+        *(f"collapsed, T_c {h // 1000}k" for h in HORIZONS),
+        *(f"beyond {p:g} % of null" for p in PERCENTILES),
+        *(f"depth above {s} %" for s in (25, 50, 75)),
+    )  # fmt: skip
+    notes = (
+        "Collapsed: beyond the 99th percentile of the null at that horizon. In use elsewhere: T_c 50k, 99 %.",
+        "Depths in per cent of the offline score, over seeds whose offline score is at least "
+        f"{collapse.RELATIVE_FLOOR:g}.",
+    )
+    return Table(
+        "sensitivity", "Sensitivity to the horizon and to the threshold", columns, tuple(rows), notes
+    )
 
 
-def _recovery(collapses: Sequence[dict | None]) -> str:
-    """The median over the seeds, which, unlike a mean, can be told while fewer than half never recovered."""
-    steps = [c["recovery_env_steps"] for c in collapses if c]
-    if not steps:
-        return "–"
-    never = steps.count(None)
-    median = float(np.median([_NEVER if step is None else step for step in steps]))
-    text = "never" if median == _NEVER else f"{median:,.0f}".replace(",", "\u202f")
-    return text if never in (0, len(steps)) else f"{text} ({never} of {len(steps)} never)"
+def per_seed_table(arms: Sequence[Arm]) -> Table:
+    """Every seed's numbers, one line a run."""
+    rows = []
+    for arm in arms:
+        for run in arm.runs:
+            path = (run.run.path,)
+            values = [getattr(run, metric) for metric in PER_SEED]
+            numbers = [number(None if v is None else float(v), 2, runs=path) for v in values]
+            rows.append(
+                (
+                    words(_dataset(arm.cell)),
+                    words(arm.cell.label),
+                    words(arm.cell.replay),
+                    Entry(str(run.run.seed), float(run.run.seed), runs=path),
+                    number(run.run.offline_score, 2, runs=path),
+                    number(run.run.online_score, 2, runs=path),
+                    *numbers,
+                    words(run.run.path),
+                )
+            )
+    columns = ("dataset", "algorithm", "replay", "seed", "offline", "online", *PER_SEED, "run")
+    notes = ("An empty recovery: not back while watched (censored at the last evaluation).",)
+    return Table("per_seed", "Every seed", columns, tuple(rows), notes)
+
+
+def finetuning_tables(cells: Sequence[Cell]) -> list[RichTable]:
+    """For the terminal, one table a dataset: offline and online score, δ, and how much and how deep was lost."""
+    arms = {id(arm.cell): arm for arm in measure(cells)}
+    return [to_terminal(_short(dataset, alike, arms)) for dataset, alike in by_dataset(cells).items()]
+
+
+def recovery_entry(arm: Arm) -> Entry:
+    """The restricted mean of the recovery, and how many seeds never came back while watched."""
+    times = arm.values("recovery_time")
+    seen = np.array([run.recovery is not None for run in arm.runs])
+    until = float(min(run.curve.last for run in arm.runs))
+    found = statistics.restricted_mean(times, seen, until)
+    never = int((~seen).sum())
+    text = f"{found:,.0f}".replace(",", "\u202f") + (f" ({never} of {len(seen)} never)" if never else "")
+    if never == len(seen):
+        text = "never"
+    return Entry(text, found, runs=tuple(run.run.path for run in arm.runs))
+
+
+def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
+    rows = []
+    most = _most_seeds(cells)
+    for cell in cells:
+        arm = arms.get(id(cell))
+        online = mean([run.online_score for run in cell.runs])
+        front = (words(cell.label), words(cell.replay), _seeds(cell, most))
+        if arm is None:
+            rows.append((*front, Entry(NOTHING), online, *([Entry(NOTHING)] * 5)))
+            continue
+        collapsed = int(arm.values("collapsed").sum())
+        rows.append(
+            (
+                *front,
+                mean(arm.scores()[0]),
+                online,
+                mean(arm.values("delta"), sign="+"),
+                mean(arm.values("regret")),
+                mean(arm.values("depth")),
+                recovery_entry(arm),
+                words(f"{collapsed} of {len(arm.runs)}"),
+            )
+        )
+    columns = (
+        "algorithm",
+        "replay",
+        "seeds",
+        "offline",
+        "online",
+        "δ",
+        "regret",
+        "depth",
+        "recovery",
+        "collapsed",
+    )
+    return Table(dataset, _dataset(cells[0]), columns, tuple(rows))
+
+
+def _paper_table(
+    name: str, title: str, replay_init: str, cells: Sequence[Cell], printed: Sequence[Published]
+) -> Table:
+    ours = [
+        cell
+        for cell in cells
+        if cell.replay_init == replay_init
+        and cell.offline_ratio is None
+        and cell.algorithm != FROZEN
+        and not cell.first.from_scratch
+    ]
+    rows = []
+    for alike in by_dataset(ours).values():
+        lines = [line for line in printed if _is_the_papers(alike[0]) and line.dataset == alike[0].dataset]
+        rows += _dataset_rows(alike, lines)
+    columns = (
+        "dataset", "method", "seeds", "Offline", "Online", "δ",
+        "Offline (published)", "Online (published)", "δ (published)", "published by",
+    )  # fmt: skip
+    notes = [
+        "Mean ± one standard deviation over seeds. Bold: within 10 % of the best method's mean Online, the paper's "
+        "rule, applied to our columns and to the published ones each by themselves.",
+        f"Published numbers are means over {published.SEEDS} seeds, and were not measured by us.",
+    ]
+    if not any(_is_the_papers(cell) for cell in ours):
+        notes.append("None of these sets is the paper's, so no published number stands beside ours.")
+    elif replay_init == "offline":
+        notes += [f"The paper departs from its own rule: {line}." for line in published.departures()]
+    return Table(name, title, columns, tuple(rows), tuple(notes))
+
+
+def _dataset_rows(cells: Sequence[Cell], printed: Sequence[Published]) -> list[tuple[Entry, ...]]:
+    """Our settings of one dataset with the published line of the same method beside, then the lines that have none."""
+    marked = published.within_of_best(
+        {c.label: float(np.mean([r.online_score for r in c.runs])) for c in cells}
+    )
+    known = {line.algorithm: line for line in printed}
+    best = (
+        published.within_of_best({line.algorithm: line.online.mean for line in printed}) if printed else set()
+    )
+    most = _most_seeds(cells)
+    rows = []
+    for cell in cells:
+        line = None if cell.variant else known.pop(cell.algorithm, None)
+        offline = np.array([run.offline_score for run in cell.runs], dtype=np.float64)
+        online = np.array([run.online_score for run in cell.runs])
+        rows.append(
+            (
+                words(_dataset(cell)),
+                words(cell.label),
+                _seeds(cell, most),
+                mean(offline, cell.runs, decimals=2),
+                _bold(mean(online, cell.runs, decimals=2), cell.label in marked),
+                mean(online - offline, cell.runs, sign="+", decimals=2),
+                *_published_entries(line, best),
+            )
+        )
+    for line in known.values():
+        label = display_name(line.algorithm)
+        rows.append(
+            (
+                words(_dataset(cells[0])),
+                words(label),
+                *([Entry(NOTHING)] * 4),
+                *_published_entries(line, best),
+            )
+        )
+    return rows
+
+
+def _published_entries(line: Published | None, best: set[str]) -> tuple[Entry, ...]:
+    if line is None:
+        return (Entry(NOTHING),) * 4
+    return (
+        _printed(line.offline),
+        _bold(_printed(line.online), line.algorithm in best),
+        number(line.delta, 2, "+"),
+        words(line.source),
+    )
+
+
+def _printed(score: Score) -> Entry:
+    entry = number(score.mean, 2)
+    if score.deviation is None:
+        return entry
+    return Entry(f"{entry.text} ± {score.deviation:.2f}", score.mean, score.deviation)
+
+
+def _is_the_papers(cell: Cell) -> bool:
+    return cell.first.source == "d4rl"
+
+
+def _bold(entry: Entry, bold: bool) -> Entry:
+    return Entry(entry.text, entry.value, entry.spread, bold, entry.runs)
+
+
+def _dataset(cell: Cell) -> str:
+    labels = {"regenerated": " (regenerated, not D4RL's)", "imported": " (imported curves)"}
+    return cell.dataset + ("" if cell.first.from_scratch else labels.get(cell.first.source, ""))
+
+
+def _most_seeds(cells: Iterable[Cell]) -> dict[str, int]:
+    return {dataset: max(len(c.seeds) for c in alike) for dataset, alike in by_dataset(cells).items()}
+
+
+def _seeds(cell: Cell, most: dict[str, int]) -> Entry:
+    """How many seeds, and of how many where another setting of the dataset has more."""
+    count, of = len(cell.seeds), most[cell.dataset]
+    return Entry(f"{count}" if count == of else f"{count} of {of}", float(count), runs=_paths(cell))
+
+
+def _paths(cell: Cell) -> tuple[Path, ...]:
+    return tuple(run.path for run in cell.runs)
+
+
+def _iqm_interval(values: np.ndarray) -> tuple[float, float]:
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    return statistics.stratified_bootstrap([values], statistics.interquartile_mean)
+
+
+def _beyond(arm: Arm, percentile: float, horizon: int) -> list[bool]:
+    return [
+        bool(collapse.regret(run.curve, horizon) > run.null.regret(percentile, horizon)) for run in arm.runs
+    ]
+
+
+def _share(flags: Sequence[bool]) -> Entry:
+    return Entry(f"{sum(flags)} of {len(flags)}", sum(flags) / len(flags))
