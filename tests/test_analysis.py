@@ -8,7 +8,6 @@ import numpy as np
 from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.figures import COLORS, learning_curves
-from analysis.tables import finetuning_tables
 from o2o import collapse, records
 from o2o.records import RunDirectory
 
@@ -65,53 +64,6 @@ def finetune(root, algorithm, scores, seed=0, source="d4rl", replay="offline", r
         }
     )
     return directory
-
-
-def cells(table):
-    """The text of a table, row by row."""
-    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
-
-
-def test_one_seed_is_a_row_of_its_numbers(tmp_path):
-    finetune(tmp_path, "td3", [10.0, 60.0, 70.0])
-    (table,) = finetuning_tables(collect(tmp_path).cells)
-    # 50 falls to 10 by 8 per hundred steps and climbs to 60 by 10 per hundred. The window of 500 is lowest where its
-    # ends are level, at 32.2 with 10 between them: a mean of 21.1. It is back above 48 at 1 148.
-    assert cells(table) == [["TD3", "offline", "50.0", "70.0", "+20.0", "28.9", "1\u202f148", "1"]]
-
-
-def test_seeds_are_averaged_with_their_standard_deviation(tmp_path):
-    for seed, online in enumerate([60.0, 70.0, 80.0]):
-        finetune(tmp_path, "td3", [50.0, 55.0, online], seed=seed)
-    ((*_, online, delta, _depth, recovery, seeds),) = cells(finetuning_tables(collect(tmp_path).cells)[0])
-    assert (online, delta, recovery, seeds) == ("70.0 ± 10.0", "+20.0 ± 10.0", "0", "3")
-
-
-def test_recovery_that_never_came_is_said(tmp_path):
-    finetune(tmp_path, "td3", [10.0, 10.0, 10.0])
-    finetune(tmp_path, "td3_c", [10.0, 10.0, 10.0], seed=0)
-    finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=1)
-    finetune(tmp_path, "td3_c", [50.0, 50.0, 50.0], seed=2)
-    td3, td3_c = cells(finetuning_tables(collect(tmp_path).cells)[0])
-    assert td3[-2] == "never"
-    assert td3_c[-2] == "0 (1 of 3 never)"
-
-
-def test_regenerated_data_is_a_table_of_its_own_and_labelled(tmp_path):
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], source="regenerated")
-    titles = [str(table.title) for table in finetuning_tables(collect(tmp_path).cells)]
-    assert titles == ["hopper", "regen-hopper (regenerated data, not D4RL's)"]
-
-
-def test_the_ratio_is_shown_only_where_there_is_one(tmp_path):
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0])
-    assert "share" not in str([c.header for c in finetuning_tables(collect(tmp_path).cells)[0].columns])
-    finetune(tmp_path, "td3", [50.0, 50.0, 60.0], ratio=0.25)
-    assert [row[2] for row in cells(finetuning_tables(collect(tmp_path).cells)[0])] == [
-        "uniform",
-        "25%",
-    ]
 
 
 def test_the_figure_draws_the_mean_of_the_seeds_from_the_switch_on(tmp_path):

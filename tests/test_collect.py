@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write_pretraining, write_run
+
+from analysis.collect import collect, into_cells
+from o2o.layout import State
+
+DATASET = "hopper-medium-v2"
+
+
+def td3(root, seed=0, **options):
+    return write_run(root, DATASET, "td3", collapsing(50.0, 10.0, 90.0), seed=seed, **options)
+
+
+def test_seeds_of_one_setting_are_one_cell(tmp_path):
+    for seed in (2, 0, 1):
+        td3(tmp_path, seed)
+    (cell,) = collect(tmp_path).cells
+    assert cell.seeds == (0, 1, 2)
+    assert cell.look == (DATASET, "td3", "offline", None)
+    assert cell.label == "TD3"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("algorithm.policy_delay", 3, "algorithm.policy_delay (2, 3)"),
+        ("discount", 0.95, "discount (0.99, 0.95)"),
+        ("evaluation.switch_episodes", 30, "evaluation.switch_episodes (100, 30)"),
+    ],
+)
+def test_settings_that_differ_in_something_unseen_are_never_averaged(tmp_path, key, value, said):
+    td3(tmp_path)
+    td3(tmp_path, seed=1, overrides={key: value})
+    collection = collect(tmp_path)
+    assert sorted(cell.seeds for cell in collection.cells) == [(0,), (1,)]
+    assert {cell.variant for cell in collection.cells} == {
+        f"{key.rsplit('.', 1)[-1]}={one}" for one in said.partition("(")[2].rstrip(")").split(", ")
+    }
+    (note,) = [note for note in collection.notes if "kept apart" in note]
+    first, second = said.partition("(")[2].rstrip(")").split(", ")
+    assert f"{key} ({first}, {second})" in note or f"{key} ({second}, {first})" in note
+
+
+def test_where_and_how_a_run_ran_makes_no_other_cell(tmp_path):
+    td3(tmp_path)
+    td3(tmp_path, seed=1, overrides={"paths.runs": "/elsewhere", "dataset.path": "/there"})
+    (cell,) = collect(tmp_path).cells
+    assert cell.seeds == (0, 1)
+
+
+def test_settings_that_differ_in_much_are_named_by_their_hash_and_the_note_says_all(tmp_path):
+    td3(tmp_path)
+    changes = {"algorithm.policy_delay": 3, "discount": 0.9, "batch_size": 64, "evaluation.episodes": 5}
+    path = td3(tmp_path, overrides=changes)
+    collection = collect(tmp_path)
+    assert path.parent.name.rsplit("-", 1)[1] in [cell.variant for cell in collection.cells]
+    (note,) = collection.notes
+    assert all(key in note for key in changes)
+
+
+def test_where_keeps_what_reads_as_given(tmp_path):
+    td3(tmp_path)
+    td3(tmp_path, overrides={"algorithm.policy_delay": 3})
+    (cell,) = collect(tmp_path, where={"algorithm.policy_delay": "3"}).cells
+    assert (cell.variant, cell.first.config["algorithm"]["policy_delay"]) == ("", 3)
+
+
+def test_the_same_run_twice_counts_once(tmp_path):
+    td3(tmp_path / "a")
+    td3(tmp_path / "b")
+    collection = collect(tmp_path)
+    assert [cell.seeds for cell in collection.cells] == [(0,)]
+    assert "the same run as" in str(collection.left_out[0])
+
+
+def test_a_run_finds_its_own_pretraining(tmp_path):
+    for seed in (0, 1):
+        write_pretraining(tmp_path, DATASET, 50.0 + seed, seed)
+    td3(tmp_path, seed=1)
+    (run,) = collect(tmp_path).finetunings
+    assert run.pretraining is not None
+    assert run.pretraining.name == "seed-1"
+    assert (run.pretraining_curve[0][-1], run.pretraining_curve[1][-1]) == (500_000, 51.0)
+
+
+def test_unfinished_and_failed_runs_are_left_out_with_the_reason(tmp_path):
+    td3(tmp_path)
+    td3(tmp_path, seed=1, state="RUNNING")
+    failed = td3(tmp_path, seed=2, state="FAILED")
+    status = {"state": "FAILED", "step": 501_000, "error": "FloatingPointError: critic_loss"}
+    (failed / "status.json").write_text(json.dumps(status))
+    collection = collect(tmp_path)
+    assert [run.seed for run in collection.finetunings] == [0]
+    assert collection.unfinished == {State.RUNNING: 1, State.FAILED: 1}
+    assert str(collection.left_out[1]) == f"{failed}: FAILED at step 501000: FloatingPointError: critic_loss"
+
+
+def test_missing_seeds_are_said(tmp_path):
+    for seed in range(3):
+        td3(tmp_path, seed)
+    write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0), seed=1)
+    (note,) = collect(tmp_path).notes
+    assert "the seeds 0, 1, 2" in note
+    assert note.endswith("TD3-BC, replay offline, lacks 0, 2")
+
+
+def test_mixed_versions_are_said(tmp_path):
+    td3(tmp_path)
+    path = td3(tmp_path, seed=1)
+    result = json.loads((path / "result.json").read_text())
+    result["execution"]["versions"] = VERSIONS | {"mujoco": "3.5.0"}
+    (path / "result.json").write_text(json.dumps(result))
+    collection = collect(tmp_path)
+    assert len(collection.cells) == 1
+    assert collection.notes == ("runs of different versions of mujoco: 3.4.0 (1), 3.5.0 (1)",)
+
+
+def test_a_row_cut_in_the_middle_is_left_out_and_said(tmp_path):
+    path = td3(tmp_path)
+    lines = (path / "eval.jsonl").read_text().splitlines()
+    lines[5] = lines[5][:40]
+    (path / "eval.jsonl").write_text("\n".join(lines) + "\n")
+    collection = collect(tmp_path)
+    assert len(collection.finetunings[0].scores) == len(GRID) - 1
+    assert "row 6 is cut or damaged" in collection.notes[0]
+
+
+def damage(path, file, change):
+    content = (path / file).read_text()
+    (path / file).write_text(change(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("result.json", lambda text: text[:20], "is damaged"),
+        ("result.json", lambda text: "[]", "holds no object"),
+        ("config.yaml", lambda text: "a: [", "is damaged"),
+        ("config.yaml", lambda text: "seed: 1\n", "another version"),
+        ("eval.jsonl", lambda text: "", "no online evaluation"),
+        ("eval.jsonl", lambda text: text.rpartition('{"phase"')[0], "end at env step 195000 of 200000"),
+        ("eval.jsonl", lambda text: text + text, "do not increase"),
+        (
+            "eval.jsonl",
+            lambda text: text.replace('"score": ', '"score": "NaN", "was": ', 1),
+            "is not a number",
+        ),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_said_and_the_others_stay(tmp_path, file, change, reason):
+    td3(tmp_path)
+    path = td3(tmp_path, seed=1)
+    damage(path, file, change)
+    collection = collect(tmp_path)
+    assert [run.seed for run in collection.finetunings] == [0]
+    (left_out,) = collection.left_out
+    assert left_out.path == path
+    assert reason in str(left_out)
+
+
+def test_an_empty_directory_holds_nothing(tmp_path):
+    collection = collect(tmp_path)
+    assert (collection.cells, collection.left_out, collection.notes) == ((), (), ())
+
+
+def test_from_scratch_has_no_offline_score(tmp_path):
+    td3(tmp_path, scratch=True, replay="empty")
+    (cell,) = collect(tmp_path).cells
+    assert (cell.dataset, cell.first.offline_score, cell.first.from_scratch) == (
+        "hopper from scratch",
+        None,
+        True,
+    )
+
+
+def test_cells_come_in_the_papers_order(tmp_path):
+    write_grid(tmp_path, (DATASET,), seeds=(0,), ratios=(0.25,))
+    cells = [(cell.label, cell.replay) for cell in collect(tmp_path).cells if cell.dataset == DATASET]
+    assert cells[:5] == [
+        ("TD3", "offline"), ("TD3-C", "offline"), ("TD3-BC", "offline"), ("TD3", "25 % offline"),
+        ("TD3-BC", "25 % offline"),
+    ]  # fmt: skip
+    assert cells[-1] == ("frozen policy", "empty")
+
+
+def test_cells_are_made_from_any_runs(tmp_path):
+    td3(tmp_path)
+    runs = collect(tmp_path).finetunings
+    assert into_cells(runs)[0].runs == runs
+
+
+def test_configs_that_are_read_back_are_those_written(tmp_path):
+    path = td3(tmp_path)
+    assert collect(tmp_path).finetunings[0].config == yaml.safe_load((path / "config.yaml").read_text())
