@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -31,14 +34,17 @@ def main() -> int:
     """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 comes from the signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
     try:
+        if any(word.startswith("--experimental-rerun") for word in sys.argv[1:]):
+            print("--experimental-rerun reads a pickle, which can run anything: say what to run", file=sys.stderr)
+            return 2
         run()
     except (HydraException, OmegaConfBaseException) as error:
         print(_composition_problem(error), file=sys.stderr)
         return 2
-    except ValueError as error:
-        if "Config group override" not in str(error):
+    except (ValueError, RuntimeError, OSError, YAMLError) as error:
+        if (problem := _setup_problem(error)) is None:
             raise
-        print(f"{error} A group takes the name of one of its options; --help lists them.", file=sys.stderr)
+        print(problem, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
@@ -52,6 +58,23 @@ def main() -> int:
     return 0
 
 
+def _setup_problem(error: Exception) -> str | None:
+    """What Hydra says in other words than its own exceptions'; None for what is no bad input."""
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Are paths.runs and paths.data (O2O_RUNS, O2O_DATA) right?"
+        )
+    if isinstance(error, YAMLError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return f"a preset's defaults name each other without end: {' '.join(sys.argv[1:])}"
+    if "Config group override" in str(error):
+        groups = Path(__file__).parent / "conf"
+        words = [word for word in sys.argv[1:] if (groups / re.split("[@=]", word)[0]).is_dir()]
+        return f"{', '.join(words)}: a group takes the name of one of its options; --help lists them."
+    return str(error) if "Invalid plugin" in str(error) else None
+
+
 def _composition_problem(error: Exception) -> str:
     """Hydra's own words, its cause's, and a near word for what was misspelt."""
     cause = error.__cause__
@@ -62,7 +85,9 @@ def _composition_problem(error: Exception) -> str:
     elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         word, options = str(cause.key), list(cause.parent_node)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))
-    near = difflib.get_close_matches(word, options, n=1)
+    if isinstance(error, OverrideParseException):
+        text = f"{error.override}: {text}"
+    near = difflib.get_close_matches(word, map(str, options), n=1)
     return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
 
 

@@ -26,6 +26,7 @@ MISSING = "???"
 """Stands in a container for a value that is still to be set."""
 
 LARGEST_INTEGER = 2**31 - 1  # what counters and seeds on a device hold
+SHOWN_CHARACTERS = 100
 KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -42,10 +43,11 @@ def suggestion(word: object, options: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it is written in YAML."""
+    """A value as it is written in YAML, cut where it is long."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 @functools.cache
@@ -149,6 +151,8 @@ class Reader:
             return value
         if kind in (str, Path) and value == "":
             return self.note(f"{key} is empty; say {key}=…")
+        if kind in (str, Path) and isinstance(value, str) and not value.isprintable():
+            return self.note(f"{key}={shown(value)!a} holds a character that cannot be printed")
         if kind is str and isinstance(value, str):
             return value
         if kind is Path and isinstance(value, str):

@@ -1,0 +1,1 @@
+"""What is done to this project on purpose: bad input, kills at every dangerous point, faults of the machine."""

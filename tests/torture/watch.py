@@ -1,0 +1,200 @@
+"""Dying at a chosen place: every change that this process makes below a directory is seen, and may be its last.
+
+Python's doors to the disk are replaced, outside the product's code: opening for writing, writing, fsync, rename, link,
+unlink, truncate and mkdir. A *point* is such a change of a kind of file, before it or, for writes, after half of the
+bytes; what comes after a change is the point before the next, but for renames and their like, which have a point of
+their own. An evaluation and an environment step are points too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Point(NamedTuple):
+    """One dangerous point: what is about to happen, or has half happened, or just happened, to which kind of file."""
+
+    operation: str
+    file: str
+    moment: str
+
+
+class Watch:
+    """Sees every change below `root`; where `fatal` says so, the process is killed there, by SIGKILL.
+
+    With `power_cut` what was written but not forced to the disk is lost with it, as when a machine goes down.
+    """
+
+    def __init__(
+        self, root: Path, fatal: Callable[[Point], bool], report: Callable[[Point], object], power_cut: bool
+    ):
+        """Nothing is replaced before `install`."""
+        self._root, self._fatal, self._report = os.path.realpath(root), fatal, report
+        self._power_cut = power_cut
+        self._forced: dict[str, int] = {}
+        self._phase = ""
+        self._open, self._truncate, self._fsync = io.open, os.truncate, os.fsync
+
+    def install(self) -> None:
+        """Replaces the doors, for the rest of this process's life."""
+        import builtins
+
+        io.open = builtins.open = self._opening  # type: ignore[assignment]
+        os.fsync = self._forcing  # type: ignore[assignment]
+        for name, moments in {
+            "replace": ("before", "after"), "rename": ("before", "after"), "link": ("before", "after"),
+            "unlink": ("before", "after"), "remove": ("before", "after"), "truncate": ("before", "after"),
+            "mkdir": ("before",), "rmdir": ("before",), "open": ("before",),
+        }.items():  # fmt: skip
+            setattr(os, name, self._watched(name, getattr(os, name), moments))
+
+    def evaluations(self) -> None:
+        """Makes evaluations and environment steps points."""
+        from o2o.envs import Environments
+        from o2o.evaluation import Evaluator
+
+        evaluate, step = Evaluator.evaluate, Environments.step
+        inside = 0
+
+        def evaluating(*arguments: Any) -> Any:
+            nonlocal inside
+            self.at("evaluate", self._phase, "before")
+            inside += 1
+            found = evaluate(*arguments)
+            inside -= 1
+            self.at("evaluate", self._phase, "after")
+            return found
+
+        def stepping(*arguments: Any) -> Any:
+            self.at("evaluate" if inside else "step", self._phase, "half")
+            return step(*arguments)
+
+        Evaluator.evaluate, Environments.step = evaluating, stepping  # type: ignore[method-assign]
+
+    def at(self, operation: str, file: str, moment: str) -> None:
+        """Dies here, if this point is fatal."""
+        point = Point(operation, file, moment)
+        if self._fatal(point):
+            self.die(point)
+
+    def die(self, point: Point) -> None:
+        """Says where, and dies."""
+        if self._power_cut:
+            for path, length in self._forced.items():
+                with contextlib.suppress(OSError):
+                    if os.stat(path).st_size > length:
+                        self._truncate(path, length)
+        self._report(point)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def kind(self, path: str) -> str | None:
+        """The kind of file: its place in a pretraining or finetuning run without numbers; None outside the root."""
+        if not path.startswith(self._root + os.sep) or f"{os.sep}.cache{os.sep}" in path:
+            return None
+        place = path[len(self._root) + 1 :]
+        self._phase = "pretrain" if "/pretrain/" in place else "finetune"
+        place = re.sub(r"^.*?(seed-\d+)", lambda found: f"{self._phase}/{found[1]}", place)
+        head, _, name = place.rpartition("seed-")
+        return re.sub(
+            r"^[^/]*/[^/]*/[^/]*$",
+            "folder",
+            f"{head}seed-{re.sub(r'(?<!^)[0-9]+', 'N', name)}" if head else place,
+        )
+
+    def _below(self, file: Any) -> tuple[str, str] | None:
+        """The path and the kind of what is opened or changed, if it is below the root."""
+        if isinstance(file, int):
+            try:
+                path = os.readlink(f"/proc/self/fd/{file}")
+            except OSError:
+                return None
+        else:
+            path = os.path.join(
+                os.path.realpath(os.path.dirname(os.fspath(file)) or "."), os.path.basename(file)
+            )
+        kind = self.kind(path)
+        return None if kind is None else (path, kind)
+
+    def _opening(
+        self, file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None,
+        newline: Any = None, closefd: bool = True, opener: Any = None,
+    ) -> Any:  # fmt: skip
+        found = self._below(file) if set(mode) & set("wax+") else None
+        if found is None:
+            return self._open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        path, kind = found
+        if not isinstance(file, int):
+            self.at("open", kind, "before")
+        if path not in self._forced:
+            self._forced[path] = os.stat(path).st_size if os.path.exists(path) else 0
+        raw = _Raw(self, path, kind, file, re.sub("[bt]", "", mode), closefd, opener)
+        if buffering == 0:
+            return raw
+        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
+
+    def _forcing(self, descriptor: int) -> None:
+        found = self._below(descriptor)
+        if found:
+            self.at("fsync", found[1], "before")
+            self._forced[found[0]] = os.fstat(descriptor).st_size
+        self._fsync(descriptor)
+
+    def _watched(
+        self, name: str, original: Callable[..., Any], moments: tuple[str, ...]
+    ) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            last = arguments[1] if name in ("replace", "rename", "link") else arguments[0]
+            found = self._below(last)
+            if name == "open" and not (arguments[1] if len(arguments) > 1 else 0) & (os.O_WRONLY | os.O_RDWR):
+                found = None
+            if found:
+                self.at(name, found[1], "before")
+            result = original(*arguments, **named)
+            if found:
+                self._follow(name, arguments, found[0])
+                if "after" in moments:
+                    self.at(name, found[1], "after")
+            return result
+
+        return call
+
+    def _follow(self, name: str, arguments: tuple[Any, ...], path: str) -> None:
+        """What is forced to the disk moves with a file's name."""
+        if name in ("replace", "rename"):
+            source = self._below(arguments[0])
+            self._forced[path] = self._forced.pop(source[0] if source else "", os.stat(path).st_size)
+        elif name in ("unlink", "remove"):
+            self._forced.pop(path, None)
+        elif name == "truncate" and path in self._forced:
+            self._forced[path] = min(self._forced[path], os.stat(path).st_size)
+
+
+class _Raw(io.FileIO):
+    """A file whose writes are points."""
+
+    def __init__(self, watch: Watch, path: str, kind: str, *how: Any):
+        super().__init__(*how)
+        self._watch, self._path, self._kind = watch, path, kind
+
+    def write(self, data: Any) -> int:
+        watch, point = self._watch, Point("write", self._kind, "half")
+        if len(data) > 1 and watch._fatal(point):
+            super().write(bytes(data)[: len(data) // 2])
+            watch.die(point)
+        written = super().write(data)
+        watch.at("write", self._kind, "after")
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        self._watch.at("truncate", self._kind, "before")
+        size = super().truncate(size)
+        self._watch._forced[self._path] = min(self._watch._forced.get(self._path, 0), size)
+        return size
