@@ -64,7 +64,7 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
     """
     match dataset.source:
         case "d4rl":
-            path = d4rl.file_path(dataset, data_directory)
+            path = d4rl.file_path(dataset.name, data_directory)
         case "regenerated" | "snapshots" | "retrain":
             path = regenerate.file_path(dataset, data_directory)
         case _:

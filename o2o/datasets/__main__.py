@@ -20,7 +20,6 @@ from o2o.config import ConfigError
 from o2o.datasets import d4rl, describe, regenerate
 
 CONF = Path(__file__).parents[2] / "conf"
-UNNAMED = ("file", "minari")  # kinds of sets in conf/dataset that are not sets themselves
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Command:
     run: Callable[..., None]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Option to its arguments for `ArgumentParser.add_argument`, as {"--sample": {"type": int, "default": 1000}}."""
-    every_set_by_default: bool = False
-    """Without a name, all sets are chosen; else a name must be given."""
+    default_names: str = ""
+    """A pattern of the names in conf/dataset that are chosen where none is given; without one, a name must be."""
 
 
 COMMANDS = {
-    "list": Command(describe.show_list, every_set_by_default=True),
+    "list": Command(describe.show_list, default_names="regen-*"),
     "info": Command(describe.show_info),
     "fetch": Command(d4rl.fetch),
     "generate": Command(regenerate.generate_sets),
@@ -53,12 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
     names = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     try:
-        if not names and not command.every_set_by_default:
-            raise ConfigError([f"name a set, such as hopper-medium-v2; known are: {', '.join(set_names())}."])
+        names = names or _set_names(command.default_names)
+        if not names:
+            known = ", ".join(_set_names("*-*"))
+            raise ConfigError([f"name a set, such as hopper-medium-v2; known are: {known}."])
         with initialize_config_dir(str(CONF), version_base="1.3"):
             chosen = [
                 config.build(config.plain(compose("config", [f"dataset={name}", *overrides])))
-                for name in names or set_names()
+                for name in names
             ]
         command.run([one.dataset for one in chosen], chosen[0].execution.paths, **options)
         sys.stdout.flush()
@@ -76,9 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def set_names() -> list[str]:
-    """The names of all sets in conf/dataset."""
-    return sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.stem not in UNNAMED)
+def _set_names(pattern: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / "dataset").glob(f"{pattern}.yaml")) if pattern else []
 
 
 def _parser() -> argparse.ArgumentParser:

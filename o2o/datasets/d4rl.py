@@ -11,8 +11,8 @@ from o2o.datasets.digest import sha256
 from o2o.datasets.download import download
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
-PAPERS = ("medium", "medium-replay")
-"""The qualities that the paper uses."""
+PAPERS = ("medium-v2", "medium-replay-v2")
+"""What the paper uses, of each task."""
 
 
 class Published(NamedTuple):
@@ -133,15 +133,15 @@ EXPECTED = {
 }
 
 
-def file_path(dataset: Dataset, data_directory: Path) -> Path:
+def file_path(name: str, data_directory: Path) -> Path:
     """Where the set's file belongs, whether it is there or not.
 
     Raises:
         ConfigError: if D4RL has no set of this name.
     """
-    if dataset.name not in SETS:
-        raise ConfigError([f"dataset.name={dataset.name}: not a D4RL set. Choose one of: {', '.join(SETS)}."])
-    return data_directory / "d4rl" / file_name(dataset.name)
+    if name not in SETS:
+        raise ConfigError([f"dataset.name={name}: not a D4RL set. Choose one of: {', '.join(SETS)}."])
+    return data_directory / "d4rl" / file_name(name)
 
 
 def file_name(name: str) -> str:
@@ -171,7 +171,7 @@ def obtain(dataset: Dataset, data_directory: Path, mirrors: str | None = None) -
     Raises:
         ConfigError: saying what to do if the file cannot be downloaded or is another one.
     """
-    path = file_path(dataset, data_directory)
+    path = file_path(dataset.name, data_directory)
     published = SETS[dataset.name]
     if not path.is_file():
         bases = [*(mirrors or "").split(), BASE_URL]

@@ -15,19 +15,23 @@ RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
 
 def show_list(sets: Sequence[Dataset], paths: Paths) -> None:
     """Lists the sets, and which of them are there."""
-    papers = [s for s in sets if s.source == "d4rl" and s.quality in d4rl.PAPERS]
-    others = [s for s in sets if s.source == "d4rl" and s.quality not in d4rl.PAPERS]
-    made = [s for s in sets if s.made_here]
-    width = max(len(dataset.name) for dataset in sets)
-    for title, group in (
-        (f"D4RL's own, the paper's ({paths.data / 'd4rl'})", papers),
-        ("Regenerated: made here by policies of this project, not D4RL's", made),
-        ("D4RL's own, other qualities", others),
-    ):
-        if group:
-            print(title)
-        for dataset in group:
-            print(f"  {dataset.name:{width}}  {_state(dataset, paths.data)}")
+    papers = [name for name in d4rl.SETS if name.split("-", 1)[1] in d4rl.PAPERS]
+    groups = {
+        f"D4RL's own, the paper's ({paths.data / 'd4rl'})": {
+            name: _d4rl_state(name, paths) for name in papers
+        },
+        "Regenerated: made here by policies of this project, not D4RL's": {
+            f"regen-{dataset.task}-{dataset.quality}": _state(dataset, paths) for dataset in sets
+        },
+        "D4RL's own, other qualities": {
+            name: _d4rl_state(name, paths) for name in d4rl.SETS if name not in papers
+        },
+    }
+    width = max(len(name) for group in groups.values() for name in group)
+    for title, group in groups.items():
+        print(title)
+        for name, state in group.items():
+            print(f"  {name:{width}}  {state}")
     print("On first use, or by `fetch NAME` and `generate NAME`, sets are downloaded and generated.")
     print("dataset=file and dataset=minari read sets of your own: see docs/datasets.md")
 
@@ -42,17 +46,21 @@ def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
         _print_table(dataset, hdf5.statistics(load_rows(dataset, paths.data)), path)
 
 
-def _state(dataset: Dataset, data_directory: Path) -> str:
-    """Whether a set is there, and if not, what it takes."""
+def _d4rl_state(name: str, paths: Paths) -> str:
+    path = d4rl.file_path(name, paths.data)
+    return _there(path) if path.is_file() else f"not there, {d4rl.SETS[name].bytes / 1e6:.0f} MB to download"
+
+
+def _state(dataset: Dataset, paths: Paths) -> str:
     try:
-        found = locate(dataset, data_directory)
+        found = locate(dataset, paths.data)
     except ConfigError as error:
         return str(error)
-    if found:
-        return f"there, {found.stat().st_size / 1e6:.0f} MB"
-    if dataset.source == "d4rl":
-        return f"not there, {d4rl.SETS[dataset.name].bytes / 1e6:.0f} MB to download"
-    return "not there, to be generated" if dataset.made_here else "not there"
+    return _there(found) if found else "not there, to be generated"
+
+
+def _there(path: Path) -> str:
+    return f"there, {path.stat().st_size / 1e6:.0f} MB"
 
 
 def _way(dataset: Dataset) -> str:
