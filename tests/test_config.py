@@ -53,8 +53,9 @@ def options(group):
 @pytest.mark.parametrize(
     "override",
     [
-        *(f"dataset={name}" for name in options("dataset") if name != "file"),
+        *(f"dataset={name}" for name in options("dataset") if name not in ("file", "minari")),
         "dataset=file dataset.path=my.hdf5 dataset.task=hopper",
+        "dataset=minari dataset.id=mujoco/hopper/medium-v0 dataset.task=hopper",
         *(f"conventions={name}" for name in options("conventions")),
         *(f"tracker={name}" for name in options("tracker")),
         *(f"offline_ratio={name}" for name in options("offline_ratio")),

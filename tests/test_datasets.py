@@ -221,7 +221,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut short": (cut_short, "truncated or damaged"),
     "scrambled": (scrambled, "truncated or damaged"),
     "empty HDF5": (lambda path: write(path, {}), "no 'observations'"),
-    "no actions": (without("actions"), "no 'actions' (at its root: 'observations'"),
+    "no actions": (without("actions"), "no 'actions' (there is: 'observations'"),
     "no timeouts": (without("timeouts"), "no 'timeouts'"),
     "a group": (replaced("rewards", lambda file: file.create_group("rewards")), "is a group, not an array"),
     "external link": (replaced("rewards", external_link), "'rewards' is a link"),

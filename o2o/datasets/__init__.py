@@ -1,4 +1,4 @@
-"""Offline data: D4RL's own files, sets that this project generates, and the user's HDF5 files.
+"""Offline data: D4RL's own files, sets that this project generates, the user's HDF5 files, and Minari's sets.
 
 `dataset.source` alone decides which kind is read. There is no way from one to another: a D4RL file that is missing
 is an error, never a reason to generate something like it.
@@ -7,9 +7,10 @@ is an error, never a reason to generate something like it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from o2o.config import ConfigError, Dataset
-from o2o.datasets import d4rl, hdf5, regenerate
+from o2o.datasets import d4rl, hdf5, minari, regenerate
 from o2o.datasets.hdf5 import Rows
 from o2o.types import Transition
 
@@ -41,8 +42,15 @@ def load_rows(
     mirrors: str | None = None,
 ) -> Rows:
     """The rows of a set's file, as `load`, from which statistics and transitions are made."""
+    wanted: Any = {
+        "observation_size": observation_size,
+        "action_size": action_size,
+        "rows": dataset.rows,
+    }
+    if dataset.source == "minari":
+        return minari.read(str(dataset.id), **wanted)
     path = _obtain(dataset, data_directory, mirrors)
-    rows = hdf5.read(path, observation_size=observation_size, action_size=action_size, rows=dataset.rows)
+    rows = hdf5.read(path, **wanted)
     if dataset.made_here:
         regenerate.verify(path, rows, dataset)
     without_contact_forces = dataset.task == "ant" and (dataset.source == "d4rl" or dataset.made_here)
@@ -67,6 +75,8 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
             path = d4rl.file_path(dataset.name, data_directory)
         case "regenerated" | "snapshots" | "retrain":
             path = regenerate.file_path(dataset, data_directory)
+        case "minari":
+            path = minari.file_path(str(dataset.id))
         case _:
             path = _own_file(dataset)
     return path if path.is_file() else None
@@ -83,10 +93,6 @@ def _obtain(dataset: Dataset, data_directory: Path, mirrors: str | None) -> Path
 
 
 def _own_file(dataset: Dataset) -> Path:
-    if dataset.source == "minari":
-        raise ConfigError(
-            ["dataset.source=minari: not supported yet. Export it to HDF5 in D4RL's layout: dataset=file."]
-        )
     if dataset.path is None:
         raise ConfigError(
             ["dataset.path=null: dataset=file needs the path of an HDF5 file in D4RL's layout."]

@@ -83,6 +83,7 @@ def read(
         ConfigError: naming file, key, value and way out, if anything about the file is not as it should be.
     """
     with opened(path) as file:
+        raise_any(path, inspection.outside_problems(file))
         raise_any(path, inspection.storage_problems(file, KINDS, path.stat().st_size))
         sizes = {"observations": observation_size, "actions": action_size}
         raise_any(path, inspection.shape_problems({key: file[key].shape for key in KINDS}, sizes, rows))
@@ -106,7 +107,7 @@ def checked_rows(path: Path, arrays: dict[str, np.ndarray]) -> Rows:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The file, open for reading, once it is known to be intact as far as it says and to point nowhere else.
+    """The file, open for reading, if its seal, where it has one, is intact.
 
     Raises:
         ConfigError: if it is not, or if what is read from it turns out to be damaged.
@@ -118,7 +119,6 @@ def opened(path: Path) -> Iterator[Any]:
                 [f"{path}: altered or damaged since it was written. Get or make the file again."]
             )
         with h5py.File(path, "r", locking=False) as file:
-            raise_any(path, inspection.outside_problems(file))
             yield file
     except MemoryError:
         raise ConfigError([f"{path}: does not fit into memory. Read fewer rows with dataset.rows."]) from None

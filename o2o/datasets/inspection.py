@@ -52,18 +52,30 @@ def outside_problems(file: Any) -> list[str]:
     return []
 
 
+def group_problems(file: Any, name: str) -> list[str]:
+    """What forbids reading from the group of this name; at most one problem."""
+    links = file.id.links
+    if not links.exists(name.encode()):
+        return [f"no {name!r} (at its root: {_present(file)}). Make or get the file again."]
+    if links.get_info(name.encode()).type != h5l.TYPE_HARD or not isinstance(file[name], h5py.Group):
+        return [f"{name!r} is not a group of arrays. Make or get the file again."]
+    return []
+
+
 def storage_problems(group: Any, keys: Mapping[str, str], file_bytes: int) -> list[str]:
     """What forbids reading the arrays of these names and kinds ("matrix", "column" or "flags") at all."""
     problems = [p for key, kind in keys.items() for p in _array_problems(group, key, kind, keys, file_bytes)]
-    if problems:
-        return problems
-    declared = sum(group[key].nbytes for key in keys)
-    if declared > max(EXPANSION_FREE, EXPANSION_LIMIT * file_bytes):
-        return [
-            f"its arrays declare {declared} bytes, more than {EXPANSION_LIMIT} times the file's {file_bytes}: "
-            "no such data compress that well. Store them with less compression if they are real."
-        ]
-    return []
+    return problems or expansion_problems(sum(group[key].nbytes for key in keys), file_bytes)
+
+
+def expansion_problems(declared: int, file_bytes: int) -> list[str]:
+    """That arrays of so many bytes cannot be in the file, unless it was made to fill the memory."""
+    if declared <= max(EXPANSION_FREE, EXPANSION_LIMIT * file_bytes):
+        return []
+    return [
+        f"its arrays declare {declared} bytes, more than {EXPANSION_LIMIT} times the file's {file_bytes}: "
+        "no such data compress that well. Store them with less compression if they are real."
+    ]
 
 
 def shape_problems(
@@ -131,10 +143,9 @@ def _array_problems(
     """What forbids reading the array `key`; at most one problem."""
     links = group.id.links  # h5py's own look-ups would follow a link before telling what it is
     if not links.exists(key.encode()):
-        present = ", ".join(ascii(name) for name in itertools.islice(group, 12)) or "nothing"
-        where = "its root" if group.name == "/" else group.name
         return [
-            f"no {key!r} (at {where}: {present}). A set in this layout has all of: {', '.join(wanted_keys)}."
+            f"no {key!r} (there is: {_present(group)}). A set in this layout has all of: "
+            f"{', '.join(wanted_keys)}."
         ]
     if links.get_info(key.encode()).type != h5l.TYPE_HARD:
         return [f"{key!r} is a link, which is not followed. Store the array itself (h5repack, or copy it)."]
@@ -193,6 +204,10 @@ def _readable_dtype(kind: str, dtype: np.dtype) -> bool:
     if kind == "flags":
         return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize in (4, 8))
     return dtype.kind == "f" and dtype.itemsize in (4, 8)
+
+
+def _present(group: Any) -> str:
+    return ", ".join(ascii(name) for name in itertools.islice(group, 12)) or "nothing"
 
 
 def _shown(name: bytes) -> str:
