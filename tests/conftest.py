@@ -3,9 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
-import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -50,24 +48,9 @@ def write_golden(request) -> bool:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
     """A random policy's steps in hopper."""
-    from o2o.envs import TASKS, make_environments  # not above: jaxtyping's plugin must come before o2o
+    from torture.data import random_steps  # not above: jaxtyping's plugin must come before o2o
 
-    environments = make_environments(TASKS["hopper"], [0])
-    generator = np.random.default_rng(0)
-    names = ("observations", "actions", "rewards", "terminals", "timeouts")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    observation = environments.reset()
-    for _ in range(120):
-        action = generator.uniform(-1, 1, (1, 3)).astype(np.float32)
-        following, reward, terminated, _ = environments.step(action)
-        for name, value in zip(names, (observation, action, reward, terminated, [False]), strict=True):
-            columns[name].append(value[0])
-        observation = environments.reset() if terminated[0] else following
-    path = tmp_path_factory.mktemp("data") / "random.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, values in columns.items():
-            file[name] = np.array(values)
-    return path
+    return random_steps(tmp_path_factory.mktemp("data") / "random.hdf5")
 
 
 @pytest.fixture(scope="session")

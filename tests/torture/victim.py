@@ -58,11 +58,13 @@ def run(order: dict[str, Any], answer: int) -> None:
 def _afflict(order: dict[str, Any], answer: int) -> None:
     chance = random.Random(order.get("chance_seed", 0))
     share, spared = order.get("share", 0.0), {Point(*point) for point in order.get("spared", ())}
-    only = order.get("only")
+    only, before_that = order.get("only"), order.get("before_that", 0)
 
     def fatal(point: Point) -> bool:
+        nonlocal before_that
         if only is not None:
-            return list(point) == only
+            before_that -= list(point) == only
+            return before_that < 0
         return point not in spared and chance.random() < share
 
     def report(point: Point) -> None:
@@ -117,7 +119,7 @@ def _one(order: dict[str, Any]) -> dict[str, Any]:
         run(order, outgoing)
     os.close(outgoing)
     due = sorted([*order.get("signals", []), [order.get("limit", 120.0), signal.SIGKILL]])
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+    while not (ended := os.wait4(child, os.WNOHANG))[0]:
         while due and time.monotonic() - start >= due[0][0]:
             os.kill(child, due.pop(0)[1])
         time.sleep(0.002)
@@ -127,6 +129,7 @@ def _one(order: dict[str, Any]) -> dict[str, Any]:
         "code": os.waitstatus_to_exitcode(ended[1]),
         "point": json.loads(told) if told else None,
         "seconds": time.monotonic() - start,
+        "processor_seconds": ended[2].ru_utime + ended[2].ru_stime,
     }
 
 
