@@ -89,7 +89,7 @@ def rates(task: str, rounds: int, members_count: int) -> Iterator[tuple[float, f
     )
     offline = offline.at[:, -environments.observation_size - 1].set(0.0)  # nothing terminates
     keys = members.bundle([jax.random.key(seed) for seed in range(members_count)])
-    example = training.example(replay)
+    example = replay.example()
     pretraining = TD3BC(**SETTINGS, behavior_cloning_alpha=2.5, bc_normaliser="mean_abs_q")
     finetuning = TD3(**SETTINGS)
     stops = range(UPDATES_A_ROUND, UPDATES_A_ROUND * (rounds + 2), UPDATES_A_ROUND)

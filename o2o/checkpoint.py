@@ -2,14 +2,15 @@
 
 A state is one `.npz`, whose parts carry checksums, written whole or not at all. The checkpoints of a run are the two
 newest of these, `checkpoints/<step>.npz`, and beside them the online rows, which are only ever appended to
-(`online.f32`): a checkpoint says how many of them it knows. The offline data is not in it; the identity of the run
-says which it is.
+(`online.f32`): a checkpoint says how many of them it knows, and their checksum. The offline data is not in it; the
+identity of the run says which it is.
 """
 
 from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-VERSION = 1
+VERSION = 2
 KEPT = 2  # a damaged newest one leaves the one before
 ROWS = "online.f32"
 _VERSION = "version"
@@ -50,13 +51,7 @@ def load(path: Path, like: Any) -> Any:
         CheckpointError: if the file is missing, damaged, of another version, or holds other names, shapes or types
             than `like`.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if arrays.pop(_VERSION, VERSION) != VERSION:
-        raise CheckpointError(f"{path} was written by another version of this project")
+    arrays = _read(path)
     expected = {_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(like)}
     differing = sorted(arrays.keys() ^ expected.keys()) or sorted(
         name
@@ -68,6 +63,19 @@ def load(path: Path, like: Any) -> Any:
             f"{path} does not hold the state that is expected; these arrays differ: {', '.join(differing[:8])}"
         )
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in expected])
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a file, all of them read and their checksums compared."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    version = arrays.pop(_VERSION, None)
+    if version is None or version.shape or version != VERSION:
+        raise CheckpointError(f"{path} has format {version}, and this version of o2o reads {VERSION}")
+    return arrays
 
 
 class Checkpoints:
@@ -91,11 +99,22 @@ class Checkpoints:
         """As the module's `load`, of that step."""
         return load(self._path(step), like)
 
-    def rows(self, count: int, width: int) -> Float32[np.ndarray, "N W"]:
+    def readable(self) -> set[int]:
+        """The steps whose checkpoints are whole."""
+        found = set()
+        for step in self.steps():
+            try:
+                _read(self._path(step))
+            except CheckpointError:
+                continue
+            found.add(step)
+        return found
+
+    def rows(self, count: int, width: int, checksum: int) -> Float32[np.ndarray, "N W"]:
         """The first `count` online rows.
 
         Raises:
-            CheckpointError: if there are fewer.
+            CheckpointError: if there are fewer, or they have another checksum.
         """
         path = self.directory / ROWS
         rows = np.zeros(0, np.float32)
@@ -103,18 +122,25 @@ class Checkpoints:
             rows = np.fromfile(path, np.float32, count * width)
         if rows.size != count * width:
             raise CheckpointError(f"{path} has fewer than the {count} rows that the checkpoint knows")
+        if zlib.crc32(rows.tobytes()) != checksum:
+            raise CheckpointError(f"{path} is damaged: its first {count} rows have another checksum")
         return rows.reshape(count, width)
 
-    def append_rows(self, rows: Float32[np.ndarray, "N W"], known: int) -> None:
-        """Writes online `rows` behind the first `known` ones; what lay there is of a future that did not happen."""
+    def append_rows(self, rows: Float32[np.ndarray, "N W"], known: int, checksum: int) -> int:
+        """Writes online `rows` behind the first `known` ones; what lay there is of a future that did not happen.
+
+        Takes the checksum of the known rows and returns that of all.
+        """
+        content = np.ascontiguousarray(rows, np.float32).tobytes()
         self.directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.directory / ROWS, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(descriptor, "r+b") as stream:
             stream.truncate(known * rows.shape[1] * rows.itemsize)
             stream.seek(0, os.SEEK_END)
-            stream.write(np.ascontiguousarray(rows, np.float32).tobytes())
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        return zlib.crc32(content, checksum)
 
     def forget(self, after: int = -1) -> None:
         """Drops the checkpoints of later steps than `after`; all that only an unfinished run needs by default."""

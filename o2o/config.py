@@ -160,9 +160,11 @@ class Records:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How often a run saves what it needs to go on."""
+    """How often a run saves what it needs to go on; whichever interval passes first."""
 
     interval_seconds: Annotated[float, Positive]
+    interval_steps: Annotated[int, Positive] | None
+    """Updates while pretraining, env steps while finetuning; null counts seconds alone."""
 
 
 @dataclass(frozen=True)

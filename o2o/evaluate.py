@@ -12,13 +12,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from o2o import checkpoint, training
+from o2o import checkpoint
 from o2o.config import Config, ConfigError, load
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.envs import find_task, make_environments
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
-from o2o.experiment import FINAL_STATE
 from o2o.members import make_members
+from o2o.phases import FINAL_STATE
 from o2o.records import CONFIG
 from o2o.replay import Replay
 
@@ -38,7 +38,7 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     task = find_task(config.dataset.task)
     environments = make_environments(task, [0])
     replay = Replay(1, 1, 1, environments.observation_size, environments.action_size)
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), training.example(replay))
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example())
     try:
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:

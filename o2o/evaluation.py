@@ -59,8 +59,17 @@ def episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
 class Evaluator:
     """Evaluates the members of a job, `episodes` at a time each, in environments that it keeps."""
 
-    def __init__(self, algorithm: Algorithm, members: Members, task: Task, episodes: int, discount: float):
-        """Makes the environments."""
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        members: Members,
+        task: Task,
+        episodes: int,
+        discount: float,
+        between_steps: Callable[[], None] = lambda: None,
+    ):
+        """Makes the environments. `between_steps` may raise, to give an evaluation up."""
+        self._between_steps = between_steps
         self._functions = _functions(algorithm, members)
         self._members, self._episodes, self._discount = members, episodes, discount
         self._environments = make_environments(task, [0] * (members.count * episodes))
@@ -103,6 +112,7 @@ class Evaluator:
         return [Evaluation(*(column[k : k + episodes] for column in columns)) for k in firsts]
 
     def _act(self, act: Callable[..., Any], state: Bundle, observation: np.ndarray) -> np.ndarray:
+        self._between_steps()
         (action,) = act(state, self._by_member(observation))
         return self._members.to_host(action).reshape(len(self._environments), -1)
 

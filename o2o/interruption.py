@@ -1,21 +1,33 @@
-"""Being asked to stop: a first signal is noted, and obeyed at the next safe point; a second one ends at once."""
+"""Being asked to stop: by Ctrl-C, SIGTERM or SIGUSR2 (what SLURM is told to send before a job's time is up).
+
+A signal ends the process at once, by an exception that lets every `finally` clean up, except while the
+request is deferred: then it is noted, and obeyed at the next safe point. A second signal ends at once in
+either case.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class StopRequested(Exception):  # noqa: N818 (a request, not an error)
+    """Work is given up because the process was asked to stop."""
 
 
 class Interruption:
-    """A context that notes signals instead of obeying them. Outside the main thread it does nothing."""
+    """A context that takes the signals over. Outside the main thread it does nothing."""
 
     def __enter__(self) -> Self:
         """Takes the signals over."""
         self._noted: int | None = None
+        self._deferred = False
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -27,16 +39,33 @@ class Interruption:
         """Gives the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if error is None:
-            self.obey()  # it came after the last safe point
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Notes signals instead of obeying them; what came after the last safe point is obeyed at the end."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        self.obey()
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
         return self._noted is not None
 
+    def check(self) -> None:
+        """Gives up what can be done again.
+
+        Raises:
+            StopRequested: if a signal came.
+        """
+        if self.requested:
+            raise StopRequested
+
     def obey(self) -> None:
-        """Ends the process, by an exception that says which signal came.
+        """Ends the process if a signal came, by an exception that says which.
 
         Raises:
             KeyboardInterrupt: for Ctrl-C.
@@ -48,6 +77,7 @@ class Interruption:
             raise SystemExit(128 + self._noted)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._noted is not None:
-            self.obey()
+        second = self._noted is not None
         self._noted = number
+        if second or not self._deferred:
+            self.obey()

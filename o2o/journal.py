@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -15,17 +16,51 @@ import jax
 import numpy as np
 
 from o2o import collapse, records
-from o2o.config import Config, algorithm_name, container
+from o2o.config import Config, ConfigError, algorithm_name, container
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.evaluation import Evaluation
+from o2o.failures import DivergedError, explained, failure_of
+from o2o.lease import LostError
 from o2o.progress import Progress
 from o2o.records import FINETUNE, PRETRAIN, RunDirectory
-from o2o.sweep.identity import cell_hash, describe, identity, run_directory
+from o2o.sweep.identity import cell_hash, describe, identity, run_directory, science
 from o2o.tracker import Tracker, open_tracker
 from o2o.training import Report
 
 LAST_EVALUATIONS = 10
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "mujoco", "gymnasium")
+
+
+def refuse_other_run(config: Config) -> None:
+    """Makes sure that what was begun in a run's directory is this run.
+
+    Raises:
+        ConfigError: if it is another one, or its rows were written at another interval; it says what differs.
+    """
+    directory = run_directory(config)
+    try:
+        known = records.read_object(directory / records.IDENTITY)
+        before = records.read_config(directory / records.CONFIG) if known else {}
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
+    if known is None:
+        return
+    ours = container(config)
+    if known.get("identity") != identity(config):
+        differing = _differences(known.get("science"), science(config))
+    else:
+        differing = _differences({"records": before.get("records")}, {"records": ours["records"]})
+    if differing:
+        raise ConfigError([f"{directory} holds another run than the one to go on with:", *differing])
+
+
+def _differences(there: Any, here: Any, key: str = "") -> list[str]:
+    """A line for every key whose values differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = sorted({*there, *here})
+        nested = [_differences(there.get(n), here.get(n), f"{key}.{n}" if key else n) for n in names]
+        return [line for lines in nested for line in lines]
+    return [] if there == here else [f"  {key}: {there} there, {here} here"]
 
 
 class Journal:
@@ -67,12 +102,24 @@ class Journal:
     ) -> None:
         """Marks the runs as failed or interrupted if an exception ended the phase."""
         self._progress.close()
-        for directory, tracker in zip(self._directories, self._trackers, strict=True):
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                directory.interrupt(repr(error))
-            elif error is not None:
-                directory.fail("".join(traceback.format_exception(error)), error)
+        for i, (directory, tracker) in enumerate(zip(self._directories, self._trackers, strict=True)):
+            if error is not None and not isinstance(
+                error, LostError
+            ):  # what was lost is not ours to write to
+                try:
+                    self._close(i, directory, error)
+                except OSError as second:
+                    print(f"{directory.path}: its end could not be recorded: {second}", file=sys.stderr)
             tracker.finish(failed=error is not None)
+
+    def _close(self, i: int, directory: RunDirectory, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            directory.interrupt(repr(error))
+        elif isinstance(error, DivergedError) and i not in error.members:
+            directory.interrupt("others in the job failed; it goes on without them")
+        else:
+            own = error.members[i] if isinstance(error, DivergedError) else explained(error)
+            directory.fail("".join(traceback.format_exception(error)), own, failure_of(error))
 
     def begin(self) -> None:
         """Starts the records from nothing."""
@@ -87,13 +134,14 @@ class Journal:
         Raises:
             ValueError: if they are shorter than that.
         """
+        for directory, own in zip(self._directories, offsets, strict=True):
+            directory.rewind(own)
         self._seconds = dict(seconds)
         if not same_code:
             self._code_changed = True
             self.event("code changed", step=step)
-        for directory, own in zip(self._directories, offsets, strict=True):
-            directory.rewind(own)
-            directory.event("resumed", step=self._learner_step(step))
+        self.event("resumed", step=self._learner_step(step))
+        self._progress.resume(step)
         for i, directory in enumerate(self._directories):
             columns = records.read_run(directory.path).eval
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -113,16 +161,19 @@ class Journal:
         for directory in self._directories:
             directory.event(name, **details)
 
-    def trained(self, report: Report, diagnostics: Sequence[dict[str, float]] | None = None) -> None:
-        """Writes the metrics and training episodes since the last report.
+    def diverged(self, report: Report) -> dict[int, str]:
+        """Which members' metrics are not finite, and what and where, in words."""
+        found = {}
+        for i, (config, metrics) in enumerate(zip(self._configs, report.metrics, strict=True)):
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                found[i] = (
+                    f"{', '.join(bad)} not finite at {self._phase} step {report.step} of seed {config.seed}"
+                )
+        return found
 
-        Raises:
-            FloatingPointError: if a metric is not finite; it names the metric, the step and the seed.
-        """
-        self._clock("training")
-        found = diagnostics or [{} for _ in self._configs]
-        for i, metrics in enumerate(report.metrics):
-            self._append(i, records.TRAIN, self._at(report.step) | metrics | found[i])
+    def episodes(self, report: Report) -> None:
+        """Writes the training episodes that ended since the last report."""
         for episode in report.episodes:
             row = {
                 "env_step": episode.env_step,
@@ -130,26 +181,25 @@ class Journal:
                 "length": episode.length,
             }
             self._directories[episode.member].append(records.EPISODES, row)
-        self._progress.at(report.step, self._note)
-        for config, directory, metrics in zip(self._configs, self._directories, report.metrics, strict=True):
-            directory.append(
-                records.TIMING,
-                self._at(report.step)
-                | {f"{part}_seconds": seconds for part, seconds in self._seconds.items()},
-            )
-            directory.progress(self._phase, self._learner_step(report.step))
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                raise FloatingPointError(
-                    f"{', '.join(bad)} not finite at {self._phase} step {report.step} of seed {config.seed}"
-                )
 
-    def evaluated(self, report: Report, evaluations: Sequence[Evaluation]) -> None:
-        """Writes an evaluation of every run."""
-        self._write_evaluations(report.step, report.updates, evaluations)
-        self._clock("evaluation")
-        scores = [own[-1]["score"] for own in self._evaluations]
-        self._note = "score " + " ".join(f"{score:.1f}" for score in scores)
+    def reported(
+        self,
+        report: Report,
+        evaluations: Sequence[Evaluation] = (),
+        diagnostics: Sequence[dict[str, float]] = (),
+    ) -> None:
+        """Writes what there is at a stop: the metrics, and an evaluation of every run if it was time for one."""
+        found = diagnostics or [{} for _ in self._configs]
+        for i, metrics in enumerate(report.metrics):
+            self._append(i, records.TRAIN, self._at(report.step) | metrics | found[i])
+        if evaluations:
+            self._write_evaluations(report.step, report.updates, evaluations)
+            scores = [own[-1]["score"] for own in self._evaluations]
+            self._note = "score " + " ".join(f"{score:.1f}" for score in scores)
+        seconds = {f"{part}_seconds": seconds for part, seconds in self._seconds.items()}
+        for directory in self._directories:
+            directory.append(records.TIMING, self._at(report.step) | seconds)
+            directory.progress(self._phase, self._learner_step(report.step))
         self._progress.at(report.step, self._note)
 
     def switched(self, evaluations: Sequence[Evaluation], diagnostics: Sequence[dict[str, float]]) -> None:
@@ -157,7 +207,6 @@ class Journal:
         self._write_evaluations(0, 0, evaluations)
         for i, found in enumerate(diagnostics):
             self._append(i, records.TRAIN, self._at(0) | found)
-        self._clock("evaluation")
 
     def finish(self) -> None:
         """Writes every run's result, last of all."""
@@ -236,7 +285,8 @@ class Journal:
     def _learner_step(self, step: int) -> int:
         return step if self._phase == PRETRAIN else self._configs[0].pretrain.updates + step
 
-    def _clock(self, part: str) -> None:
+    def clock(self, part: str) -> None:
+        """Books the time since the last call: `training` or `evaluation`."""
         now = time.monotonic()
         self._seconds[part] += now - self._last
         self._last = now

@@ -17,7 +17,16 @@ class Progress:
         """Starts at zero of `total` `unit`s."""
         self._label, self._total, self._unit = label, total, unit
         self._start = self._last_line = time.monotonic()
+        self._first = 0
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True) if sys.stderr.isatty() else None
+
+    def resume(self, step: int) -> None:
+        """Starts at `step` instead."""
+        self._first = step
+        self._start = time.monotonic()
+        if self._bar is not None:
+            self._bar.n = self._bar.initial = step
+            self._bar.refresh()
 
     def at(self, step: int, note: str) -> None:
         """Shows that `step` is reached."""
@@ -28,7 +37,7 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= QUIET_SECONDS or step == self._total:
             self._last_line = now
-            rate = step / (now - self._start)
+            rate = max(step - self._first, 1) / max(now - self._start, 1e-9)
             left = tqdm.format_interval((self._total - step) / rate)
             line = f"{self._label}: {step}/{self._total} {self._unit}, {rate:.0f}/s, {left} left, {note}"
             print(line, file=sys.stderr, flush=True)

@@ -191,10 +191,9 @@ class RunDirectory:
         self._close(State.DONE)
         self.write(RESULT, result)
 
-    def fail(self, traceback_text: str, error: BaseException | str) -> None:
-        """Closes the attempt as FAILED and keeps the traceback in it."""
-        message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        self._close(State.FAILED, error=message, traceback=traceback_text)
+    def fail(self, traceback_text: str, error: str, failure: str) -> None:
+        """Closes the attempt as FAILED; keeps what happened in words, its class (sweep/failures.py), the traceback."""
+        self._close(State.FAILED, error=error, failure=failure, traceback=traceback_text)
 
     def interrupt(self, reason: str) -> None:
         """Closes the attempt as INTERRUPTED: a later start goes on from the last checkpoint."""

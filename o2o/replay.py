@@ -82,15 +82,23 @@ class Replay:
         """How many rows of a batch are offline rows, where that number is fixed."""
         return round((self.offline_share or 0.0) * self.batch_size)
 
+    def example(self) -> Transition:
+        """A transition of zeros, for its shapes."""
+        return unpack(self.init(1).rows[0], self.observation_size)
+
+    def ring_size(self, env_steps: int) -> int:
+        """How many online rows are kept: `env_steps` or the capacity, whichever is less."""
+        return max(1, min(self.capacity, env_steps))
+
     def init(self, env_steps: int) -> Online:
-        """Empty online rows, with room for `env_steps` of them or the capacity, whichever is less."""
-        size = max(1, min(self.capacity, env_steps))
+        """Empty online rows, with room for as many as a phase of `env_steps` keeps."""
         width = row_width(self.observation_size, self.action_size)
-        return Online(jnp.zeros((size, width), jnp.float32), jnp.zeros((), jnp.int32))
+        rows = jnp.zeros((self.ring_size(env_steps), width), jnp.float32)
+        return Online(rows, jnp.zeros((), jnp.int32))
 
     def restore(self, env_steps: int, rows: Float[np.ndarray, "N W"]) -> Online:
         """The online rows after all of `rows` were added, one after the other, to empty ones."""
-        ring = np.zeros(self.init(env_steps).rows.shape, np.float32)
+        ring = np.zeros((self.ring_size(env_steps), rows.shape[-1]), np.float32)
         newest = np.arange(max(0, len(rows) - len(ring)), len(rows))
         ring[newest % len(ring)] = rows[newest]
         return Online(jnp.asarray(ring), jnp.asarray(len(rows), jnp.int32))

@@ -8,7 +8,6 @@ the stops are.
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +20,11 @@ from jaxtyping import Array, Float, Int, Key
 from o2o.envs import Environments
 from o2o.members import Bundle, Members
 from o2o.replay import Online, Replay, Rows, pack, unpack
-from o2o.types import Algorithm, Metrics, State, Transition, update
+from o2o.tally import Sums, Tally, metric_names, summed
+from o2o.types import Algorithm, State, Transition, update
+
+CHUNK = 100
+"""Updates of pretraining between two chances to pause: about half a second a member on two cores."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Resumed:
 
     step: int
     updates: int
+    reported: bool
+    """Whether that report was dealt with; the phase begins with it otherwise."""
+    sums: list[Sums]
     online: list[Online] = field(default_factory=list)
     loops: list[Loop] = field(default_factory=list)
 
@@ -63,17 +69,16 @@ class Report:
     updates: int
     state: Bundle
     metrics: list[dict[str, float]]
-    """Each member's means since the last report."""
+    """Each member's means since the last stop."""
+    sums: list[Sums]
+    """What they are means of."""
+    is_stop: bool
+    """Whether this is one of the stops that were asked for; else a pause, at which the metrics go on adding up."""
     online: Bundle = None
     episodes: list[Episode] = field(default_factory=list)
-    """The training episodes that ended since the last report."""
+    """The training episodes that ended since the last report of either kind."""
     loops: list[Loop] = field(default_factory=list)
     """Where each member's online loop stands; empty where the environments cannot be saved."""
-
-
-def example(replay: Replay) -> Transition:
-    """A transition of zeros, for its shapes."""
-    return unpack(replay.init(1).rows[0], replay.observation_size)
 
 
 def empty_loops(environments: Environments) -> list[Loop]:
@@ -88,6 +93,11 @@ def empty_loops(environments: Environments) -> list[Loop]:
     ]
 
 
+def never(step: int) -> bool:
+    """No pause."""
+    return False
+
+
 def pretrain(
     algorithm: Algorithm,
     replay: Replay,
@@ -96,18 +106,38 @@ def pretrain(
     offline: Rows,
     keys: Bundle,
     stops: Sequence[int],
-    start: int = 0,
+    resumed: Resumed | None = None,
+    pause_at: Callable[[int], bool] = never,
 ) -> Iterator[Report]:
     """Learns from `offline` alone and reports after every number of updates in `stops`. `state` is used up.
 
-    A phase that was interrupted after `start` updates goes on from its state then.
+    It reports as well where `pause_at` wants it, which is asked every `CHUNK` updates. A phase that was interrupted
+    goes on from its state then and what `resumed` holds.
     """
     learn = _offline_learner(algorithm, replay, members)
-    for stop in (stop for stop in stops if stop > start):
-        state, metrics = learn(state, offline, keys, np.int32(start), stop - start, start % algorithm.period)
-        means = [{name: float(mean) for name, mean in m.items()} for m in members.values(metrics)]
-        start = stop
-        yield Report(step=stop, updates=stop, state=state, metrics=means)
+    tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
+
+    def report(is_stop: bool) -> Report:
+        sums = tally.of_members()
+        return Report(step, step, state, tally.means(sums), sums, is_stop)
+
+    step = resumed.step if resumed else 0
+    if resumed and step in stops and not resumed.reported:
+        yield report(is_stop=True)
+        tally.reset()
+    for stop in (stop for stop in stops if stop > step):
+        while step < stop:
+            count = min(CHUNK, stop - step)
+            phase = step % algorithm.period
+            state, tally.policy, tally.critic = learn(
+                state, tally.policy, tally.critic, offline, keys, np.int32(step), count, phase
+            )
+            tally.count(phase, count)
+            step += count
+            if step < stop and pause_at(step):
+                yield report(is_stop=False)
+        yield report(is_stop=True)
+        tally.reset()
 
 
 def finetune(
@@ -121,12 +151,14 @@ def finetune(
     stops: Sequence[int],
     updates_before: int = 0,
     resumed: Resumed | None = None,
+    pause_at: Callable[[int], bool] = never,
 ) -> Iterator[Report]:
     """Learns online, one update an environment step, and reports after every number of steps in `stops`.
 
     `environments` has one environment a member, `offline` may have no rows, and `updates_before` is the number of
-    updates that `state` has had before this phase, which decides when delayed work is due. `state` is used up. A
-    phase that was interrupted goes on from its state then and what `resumed` holds.
+    updates that `state` has had before this phase, which decides when delayed work is due. `state` is used up. It
+    reports as well where `pause_at` wants it, which is asked at every step. A phase that was interrupted goes on
+    from its state then and what `resumed` holds.
 
     An update takes two compiled calls. The first adds the newest transition, samples a batch, makes the policy step
     and picks the next action; the second makes the critic step on the same batch, and is computed while the
@@ -134,17 +166,17 @@ def finetune(
     other, since both halves read the old state.
     """
     step_functions = _step_functions(algorithm, replay, members)
-    means = _RunningMeans(algorithm, replay, members)
+    tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
     actor = members.rearrange(lambda s: s.actor, state)
     critics = members.rearrange(lambda s: s.critics, state)
     if resumed is None:
-        start, updates = 0, 0
+        step, updates = 0, 0
         online = members.bundle([replay.init(stops[-1]) for _ in range(members.count)])
         observation = environments.reset()
         (action,) = step_functions.first_action(state, members.bundle(list(observation)), keys)
         returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
     else:
-        start, updates = resumed.step, resumed.updates
+        step, updates = resumed.step, resumed.updates
         online = members.bundle(resumed.online)
         action = members.bundle([jnp.asarray(loop.action) for loop in resumed.loops])
         observation = np.stack([loop.observation for loop in resumed.loops])
@@ -153,7 +185,21 @@ def finetune(
         environments.restore([loop.environment for loop in resumed.loops])
     episodes: list[Episode] = []
     awaited = set(stops)
-    for step in range(start + 1, stops[-1] + 1):
+
+    def report(is_stop: bool) -> Report:
+        sums = tally.of_members()
+        loops = []
+        if environments.can_be_saved:
+            standing = members.to_host(action), observation, returns, lengths, environments.snapshot()
+            loops = [Loop(*map(_own, values)) for values in zip(*standing, strict=True)]
+        state = members.rearrange(State, actor, critics)
+        return Report(step, updates, state, tally.means(sums), sums, is_stop, online, episodes, loops)
+
+    if resumed and step in awaited and not resumed.reported:
+        yield report(is_stop=True)
+        tally.reset()
+    while step < stops[-1]:
+        step += 1
         taken = members.to_host(action)
         next_observation, reward, terminated, truncated = environments.step(taken)
         row = pack(observation, taken, reward, terminated, next_observation)
@@ -170,23 +216,21 @@ def finetune(
             phase = (updates_before + updates) % algorithm.period
             updates += 1
             old_actor = actor
-            actor, online, batch, update_key, action, means.policy = step_functions.policy_half(
-                actor, critics, online, offline, packet, keys, means.policy, phase
+            actor, online, batch, update_key, action, tally.policy = step_functions.policy_half(
+                actor, critics, online, offline, packet, keys, tally.policy, phase
             )
-            critics, means.critic = step_functions.critic_half(
-                old_actor, critics, batch, update_key, means.critic, phase
+            critics, tally.critic = step_functions.critic_half(
+                old_actor, critics, batch, update_key, tally.critic, phase
             )
-            means.count(phase)
+            tally.count(phase)
         else:
             online, action = step_functions.collect(actor, critics, online, packet, keys)
-        if step in awaited:
-            state = members.rearrange(State, actor, critics)
-            loops = []
-            if environments.can_be_saved:
-                taken_from = members.to_host(action), observation, returns, lengths, environments.snapshot()
-                loops = [Loop(*map(_own, values)) for values in zip(*taken_from, strict=True)]
-            yield Report(step, updates, state, means.take(), online, episodes, loops)
+        is_stop = step in awaited
+        if is_stop or pause_at(step):
+            yield report(is_stop)
             episodes = []
+            if is_stop:
+                tally.reset()
 
 
 class _StepFunctions(NamedTuple):
@@ -201,7 +245,7 @@ class _StepFunctions(NamedTuple):
 # Cached, so that runs of one process that differ only in their data or seed compile nothing anew.
 @functools.cache
 def _step_functions(algorithm: Algorithm, replay: Replay, members: Members) -> _StepFunctions:
-    names = _metric_names(algorithm, replay)
+    names = metric_names(algorithm, replay)
     return _StepFunctions(
         first_action=members.map(functools.partial(_first_action, algorithm)),
         collect=members.map(functools.partial(_collect, algorithm, replay), donated=(2,)),
@@ -220,46 +264,8 @@ def _step_functions(algorithm: Algorithm, replay: Replay, members: Members) -> _
 @functools.cache
 def _offline_learner(algorithm: Algorithm, replay: Replay, members: Members) -> Callable[..., Any]:
     return members.map(
-        functools.partial(_learn_offline, algorithm, replay), shared=(1, 3), donated=(0,), static=(4, 5)
+        functools.partial(_learn_offline, algorithm, replay), shared=(3, 5), donated=(0, 1, 2), static=(6, 7)
     )
-
-
-class _RunningMeans:
-    """Sums of the metrics, kept on the device until they are asked for."""
-
-    def __init__(self, algorithm: Algorithm, replay: Replay, members: Members):
-        self._members = members
-        self._reported = [_reported(algorithm, replay, phase) for phase in range(algorithm.period)]
-        self._names = _metric_names(algorithm, replay)
-        self._reset()
-
-    def count(self, phase: int) -> None:
-        """Counts the metrics of one more update of that phase."""
-        self._counts.update(name for half in self._reported[phase] for name in half)
-
-    def take(self) -> list[dict[str, float]]:
-        """Each member's means since the last call."""
-        sums = np.concatenate(
-            [self._members.to_host(self.policy), self._members.to_host(self.critic)], axis=-1
-        )
-        names = [*self._names[0], *self._names[1]]
-        means = [
-            {
-                name: float(total) / self._counts[name]
-                for name, total in zip(names, row, strict=True)
-                if self._counts[name]
-            }
-            for row in sums
-        ]
-        self._reset()
-        return means
-
-    def _reset(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self.policy, self.critic = (
-            self._members.bundle([jnp.zeros(len(names)) for _ in range(self._members.count)])
-            for names in self._names
-        )
 
 
 def _own(value: Any) -> Any:
@@ -271,37 +277,37 @@ def _learn_offline(
     algorithm: Algorithm,
     replay: Replay,
     state: State,
+    policy_sums: Float[Array, " K"],
+    critic_sums: Float[Array, " L"],
     offline: Rows,
     key: Key[Array, ""],
     start: Int[Array, ""],
     updates: int,
     phase: int,
-) -> tuple[State, Metrics]:
-    """So many updates from update `start` on, and the means of their metrics; `phase` is that of the first."""
+) -> tuple[State, Float[Array, " K"], Float[Array, " L"]]:
+    """So many updates from update `start` on, their metrics added to the sums; `phase` is that of the first."""
+    names = metric_names(algorithm, replay)
 
-    def one(state: State, step: Int[Array, ""], phase: int) -> tuple[State, Metrics]:
+    def one(carry: Any, step: Int[Array, ""], phase: int) -> Any:
+        state, policy_sums, critic_sums = carry
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
         batch = unpack(replay.sample_offline(offline, sample_key), replay.observation_size)
-        return update(algorithm, state, batch, update_key, phase)
+        state, metrics = update(algorithm, state, batch, update_key, phase)
+        of_policy = {name: value for name, value in metrics.items() if name in names.policy}
+        return state, summed(policy_sums, of_policy, names.policy), summed(critic_sums, metrics, names.critic)
 
-    def cycle(state: State, step: Int[Array, ""]) -> tuple[State, list[Metrics]]:
-        reported = []
+    def cycle(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
         for i in range(algorithm.period):
-            state, metrics = one(state, step + i, (phase + i) % algorithm.period)
-            reported.append(metrics)
-        return state, reported
+            carry = one(carry, step + i, (phase + i) % algorithm.period)
+        return carry, None
 
     cycles, rest = divmod(updates, algorithm.period)
-    state, in_cycles = jax.lax.scan(cycle, state, start + algorithm.period * jnp.arange(cycles))
-    collected: dict[str, list[Array]] = {}
-    for metrics in in_cycles if cycles else []:  # an empty scan's metrics are empty arrays
-        for name, values in metrics.items():
-            collected.setdefault(name, []).append(values)
+    carry = state, policy_sums, critic_sums
+    if cycles:
+        carry, _ = jax.lax.scan(cycle, carry, start + algorithm.period * jnp.arange(cycles))
     for i in range(rest):
-        state, metrics = one(state, start + cycles * algorithm.period + i, (phase + i) % algorithm.period)
-        for name, value in metrics.items():
-            collected.setdefault(name, []).append(value[None])
-    return state, {name: jnp.concatenate(values).mean() for name, values in collected.items()}
+        carry = one(carry, start + cycles * algorithm.period + i, (phase + i) % algorithm.period)
+    return carry
 
 
 def _first_action(
@@ -341,7 +347,7 @@ def _policy_half(
     batch = replay.sample(offline, online, sample_key)
     new_actor, metrics = algorithm.update_policy(State(actor, critics), batch, update_key, phase)
     action = algorithm.explore(State(new_actor, critics), observation, explore_key)
-    return new_actor, online, batch, update_key, action, _summed(sums, metrics, names)
+    return new_actor, online, batch, update_key, action, summed(sums, metrics, names)
 
 
 def _critic_half(
@@ -355,7 +361,7 @@ def _critic_half(
     phase: int,
 ) -> tuple[Any, Float[Array, " K"]]:
     critics, metrics = algorithm.update_critic(State(actor, critics), batch, key, phase)
-    return critics, _summed(sums, metrics, names)
+    return critics, summed(sums, metrics, names)
 
 
 def _add(
@@ -365,26 +371,3 @@ def _add(
     width = online.rows.shape[-1]
     online = replay.add(online, packet[:width])
     return online, packet[width:], jax.random.split(jax.random.fold_in(key, online.added), 3)
-
-
-def _summed(sums: Float[Array, " K"], metrics: Metrics, names: Sequence[str]) -> Float[Array, " K"]:
-    return sums + jnp.stack([metrics.get(name, jnp.zeros(())) for name in names]) if metrics else sums
-
-
-def _reported(algorithm: Algorithm, replay: Replay, phase: int) -> tuple[list[str], list[str]]:
-    """The names of the metrics that the two halves report in an update of that phase."""
-    key = jax.random.key(0)
-    one = example(replay)
-    state = jax.eval_shape(algorithm.init, key, one)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((replay.batch_size, *x.shape), x.dtype), one)
-    halves = algorithm.update_policy, algorithm.update_critic
-    metrics = [
-        jax.eval_shape(lambda s, b, half=half: half(s, b, key, phase)[1], state, batch) for half in halves
-    ]
-    return sorted(metrics[0]), sorted(metrics[1])
-
-
-def _metric_names(algorithm: Algorithm, replay: Replay) -> tuple[list[str], list[str]]:
-    """The names of the metrics that the two halves report in any phase."""
-    phases = [_reported(algorithm, replay, phase) for phase in range(algorithm.period)]
-    return tuple(sorted({name for phase in phases for name in phase[half]}) for half in range(2))  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o2o import experiment, records
+from o2o import experiment, phases, records
 from o2o.config import Config, ConfigError
 from o2o.records import read_run
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
@@ -38,7 +38,7 @@ def test_a_run_writes_the_files_that_it_promises(finished):
             records.EVAL,
             records.RESULT,
         }
-        assert (directory / experiment.FINAL_STATE).is_file()
+        assert (directory / phases.FINAL_STATE).is_file()
         assert read_run(directory).state == records.State.DONE
 
 
@@ -115,7 +115,7 @@ def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeyp
     runs = finished.execution.paths.runs
     arm = configure(runs, "replay_init=empty", "finetune.env_steps=20")
     assert pretrain_directory(arm) == pretrain_directory(finished)
-    switch = pretrain_directory(arm) / experiment.SWITCH
+    switch = pretrain_directory(arm) / phases.SWITCH
     stored = json.loads(switch.read_text())
     switch.write_text(json.dumps(stored | {"returns": [1.0, 2.0, 3.0]}))
     try:
@@ -137,7 +137,7 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
             assert (one / name).exists() == (other / name).exists()
             if (one / name).exists():
                 assert (one / name).read_bytes() == (other / name).read_bytes()
-        states = [np.load(directory / experiment.FINAL_STATE) for directory in (one, other)]
+        states = [np.load(directory / phases.FINAL_STATE) for directory in (one, other)]
         for name in states[0].files:
             np.testing.assert_array_equal(states[0][name], states[1][name])
 
@@ -186,12 +186,12 @@ def test_a_missing_file_is_a_configuration_error_and_nothing_is_written(configur
 
 def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
     config = configure(tmp_path, "finetune.env_steps=155", "pretrain.updates=130")
-    assert experiment.evaluation_steps(config, records.FINETUNE) == [10, 20, 120, 155]
-    assert experiment.evaluation_steps(config, records.PRETRAIN) == [100, 130]
+    assert phases.evaluation_steps(config, records.FINETUNE) == [10, 20, 120, 155]
+    assert phases.evaluation_steps(config, records.PRETRAIN) == [100, 130]
 
 
 def test_the_states_that_runs_leave_are_the_algorithms(finished):
-    names = np.load(run_directory(finished) / experiment.FINAL_STATE).files
+    names = np.load(run_directory(finished) / phases.FINAL_STATE).files
     assert {name.split("/")[0] for name in names} == {*State.__dataclass_fields__, "version"}
 
 
@@ -202,7 +202,7 @@ def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, t
     assert [row["step"] for row in rows] == [0, 10, 20]
     assert [row["updates"] for row in rows] == [0, 0, 5]  # it waits for 16 steps, the 16th included
     assert pretrain_directory(config) is None
-    assert not list(tmp_path.rglob(experiment.SWITCH))
+    assert not list(tmp_path.rglob(phases.SWITCH))
     result = json.loads((run_directory(config) / records.RESULT).read_text())
     assert (result["offline_score"], result["delta"], result["collapse"]) == (None, None, None)
     assert result["online_score"] == rows[-1]["score"]

@@ -27,7 +27,7 @@ FAST = {
 
 def learned(name: str, rows: np.ndarray, updates: int = 3000) -> tuple[object, State]:
     algorithm = make(name, **FAST)
-    state = algorithm.init(jax.random.key(0), training.example(REPLAY))
+    state = algorithm.init(jax.random.key(0), REPLAY.example())
     (report,) = training.pretrain(
         algorithm, REPLAY, ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
     )

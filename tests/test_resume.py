@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from o2o import experiment, keeper, records
+from o2o import experiment, keeper, phases, records
 from o2o.checkpoint import Checkpoints
 from o2o.records import read_state
 from o2o.sweep.identity import pretrain_directory, run_directory
@@ -118,15 +118,15 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, *overrides)  # its interval never passes: only the signal makes it save
-    trained = experiment.Journal.trained
+    reported = phases.Journal.reported
 
     def signalling(self, report, *rest):
-        trained(self, report, *rest)
+        reported(self, report, *rest)
         if report.online is not None and report.step == 20:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment.Journal, "trained", signalling)
+        patched.setattr(phases.Journal, "reported", signalling)
         with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as stopped:
             experiment.run(config)
     if code is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -89,7 +90,7 @@ def finetuned(
 ) -> tuple[list[training.Report], Clockwork]:
     environments = Clockwork()
     reports = [
-        training.Report(r.step, r.updates, copy(r.state[0]), r.metrics, copy(r.online[0]), r.episodes)
+        replace(r, state=copy(r.state[0]), online=copy(r.online[0]))
         for r in training.finetune(
             algorithm, replay, ONE, environments, [start(algorithm)], offline, [KEY], stops, updates_before
         )
