@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o import datasets
+from o2o import datasets, memory
 from o2o.config import Config, ConfigError, Dataset
 from o2o.envs import Task, find_task, task_sizes
 from o2o.failures import DivergedError, explained
@@ -70,6 +70,10 @@ def run_members(configs: Sequence[Config]) -> None:
     """
     with Interruption() as stop, Leases() as leases:
         job = _job(configs[0], stop, leases)
+        planned = memory.plan(configs[0], job.replay, len(configs))
+        memory.check(planned)
+        if len(configs) > 1:
+            print(planned, file=sys.stderr)
         failures: dict[int, BaseException] = {}
         started = list(configs)
         if configs[0].pretrain.updates:

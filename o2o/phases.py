@@ -101,7 +101,7 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
         reports = training.pretrain(
             algorithm, replay, members, state, job.offline, keys, stops, resumed, keeper.due
         )
-        _follow(configs, reports, examine, journal, keeper, job)
+        _follow(configs, state, reports, examine, journal, keeper, job)
 
 
 def finetune(configs: Sequence[Config], job: Job) -> None:
@@ -158,7 +158,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
             resumed,
             keeper.due,
         )
-        _follow(configs, reports, examine, journal, keeper, job)
+        _follow(configs, state, reports, examine, journal, keeper, job)
 
 
 @dataclass(frozen=True)
@@ -171,18 +171,18 @@ class Examined:
 
 def _follow(
     configs: Sequence[Config],
+    state: Bundle,
     reports: Iterator[Report],
     examine: Callable[[Report], Examined],
     journal: Journal,
     keeper: Keeper,
     job: Job,
 ) -> None:
-    """Drives a phase to its end and writes its results.
+    """Drives a phase from `state` to its end and writes its results.
 
     The rows of a stop are written when all of them are known. Where that does not come about, since members diverged
     or a signal ends the evaluation, the others are saved as standing before it.
     """
-    state = None
     for report in reports:
         journal.clock("training")
         job.leases.check()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from o2o import experiment, keeper, phases, records
+from o2o import evaluation, experiment, keeper, phases, records
 from o2o.checkpoint import Checkpoints
+from o2o.config import ConfigError
 from o2o.records import read_state
 from o2o.sweep.identity import pretrain_directory, run_directory
 
@@ -142,3 +144,103 @@ def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
     experiment.run(config)
     for directory in (run_directory(config), pretrain_directory(config)):
         assert [p.name for p in (directory / records.CHECKPOINTS).iterdir()] == ["final.npz"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 9, 20])
+def test_killed_between_two_reports_it_ends_the_same(number, configure, uninterrupted, tmp_path, monkeypatch):
+    overrides = ("algorithm=td3_c", "replay_init=empty")
+    monkeypatch.setattr("o2o.training.CHUNK", 3)
+    config = configure(tmp_path, "checkpoint.interval_steps=3", *overrides)
+    with monkeypatch.context() as patched:
+        kill_at(patched, number)
+        with pytest.raises(Killed):
+            experiment.run(config)
+    experiment.run(config)
+    monkeypatch.undo()
+    whole = uninterrupted(*overrides)
+    found = contents(config)
+    assert found["run/eval.jsonl"] == whole["run/eval.jsonl"]
+    assert found == whole
+
+
+def test_a_signal_during_an_evaluation_gives_it_up_until_the_next_start(
+    configure, uninterrupted, tmp_path, monkeypatch
+):
+    overrides = ("algorithm=td3", "replay_init=empty")
+    config = configure(tmp_path, *overrides)
+    rollout, count = evaluation.rollout, 0
+
+    def signalling(*arguments):
+        nonlocal count
+        count += 1
+        if count == 5:  # one while pretraining, two at the switch, one after 10 env steps
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return rollout(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "rollout", signalling)
+        with pytest.raises(SystemExit) as stopped:
+            experiment.run(config)
+    assert stopped.value.code == 128 + signal.SIGUSR2
+    assert Checkpoints(run_directory(config) / records.CHECKPOINTS).steps() == [20]
+    assert '"env_steps": 20' not in (run_directory(config) / records.EVAL).read_text()
+    experiment.run(config)
+    assert contents(config) == uninterrupted(*overrides)
+
+
+def test_a_second_signal_ends_at_once(configure, tmp_path, monkeypatch):
+    config = configure(tmp_path)
+
+    def signalling(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it should have ended")
+
+    monkeypatch.setattr(evaluation, "rollout", signalling)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(config)
+    directory = pretrain_directory(config)
+    assert read_state(directory) == records.State.INTERRUPTED
+    assert not Checkpoints(directory / records.CHECKPOINTS).steps()
+
+
+def test_what_was_begun_as_another_run_is_refused_with_what_differs(configure, tmp_path, monkeypatch):
+    config = configure(tmp_path, ALWAYS)
+    with monkeypatch.context() as patched:
+        kill_at(patched, 1)
+        with pytest.raises(Killed):
+            experiment.run(config)
+    with pytest.raises(ConfigError, match=r"records.interval: 10 there, 5 here"):
+        experiment.run(configure(tmp_path, "records.interval=5"))
+    path = pretrain_directory(config) / records.IDENTITY
+    path.write_text(
+        path.read_text()
+        .replace('"batch_size": 16', '"batch_size": 17')
+        .replace('"identity": "', '"identity": "0')
+    )
+    with pytest.raises(ConfigError, match=r"batch_size: 17 there, 16 here"):
+        experiment.run(config)
+
+
+def test_a_full_disk_is_named_and_what_was_saved_stays(
+    configure, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    overrides = ("algorithm=td3", "replay_init=empty")
+    config = configure(tmp_path, ALWAYS, *overrides)
+    save, count = Checkpoints.save, 0
+
+    def full(self, step, state):
+        nonlocal count
+        count += 1
+        if count >= 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            experiment.run(config)
+    status = (run_directory(config) / records.STATUS).read_text()
+    assert "goes on from its last checkpoint" in status
+    experiment.run(config)
+    assert contents(config) == uninterrupted(*overrides)

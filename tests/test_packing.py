@@ -1,0 +1,130 @@
+"""Jobs of several seeds: what happens to one changes nothing for the others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_resume import ALWAYS, Killed, contents, kill_at
+
+from o2o import checkpoint, experiment, phases, records
+from o2o.lease import HeldError, Leases
+from o2o.records import read_state
+from o2o.sweep.identity import pretrain_directory, run_directory
+
+ARM = ("algorithm=td3_c", "replay_init=empty")
+
+
+@pytest.fixture(scope="module")
+def alone(configure, tmp_path_factory):
+    """What each seed writes by itself."""
+    configs = [configure(tmp_path_factory.mktemp("alone"), *ARM, f"seed={seed}") for seed in (0, 1)]
+    for config in configs:
+        experiment.run(config)
+    return [contents(config) for config in configs]
+
+
+@pytest.fixture
+def pair(configure, tmp_path):
+    return [configure(tmp_path, *ARM, f"seed={seed}") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(("pretraining", "step"), [(True, 10), (False, 120)])
+def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
+    pretraining, step, pair, alone, monkeypatch
+):
+    def diverged(self, report):
+        here = (report.online is None) is pretraining and report.step == step
+        seeds = [config.seed for config in self._configs]
+        return {seeds.index(1): f"q_mean not finite at step {step} of seed 1"} if here and 1 in seeds else {}
+
+    monkeypatch.setattr(phases.Journal, "diverged", diverged)
+    with pytest.raises(
+        experiment.MembersFailed, match=f"1 of 2.*\n.*seed 1: q_mean not finite at step {step}"
+    ):
+        experiment.run_members(pair)
+    assert contents(pair[0]) == alone[0]
+    failed = pretrain_directory(pair[1]) if pretraining else run_directory(pair[1])
+    assert read_state(failed) == records.State.FAILED
+    assert json.loads((failed / records.STATUS).read_text())["failure"] == "non-finite"
+
+
+def test_a_member_that_was_done_is_left_out(pair, alone):
+    experiment.run(pair[0])
+    result = run_directory(pair[0]) / records.RESULT
+    before = result.stat().st_mtime_ns
+    experiment.run_members(pair)
+    assert result.stat().st_mtime_ns == before
+    assert contents(pair[1]) == alone[1]
+
+
+def test_a_member_that_was_begun_alone_goes_on_beside_one_that_was_not(
+    pair, alone, configure, tmp_path, monkeypatch
+):
+    begun = configure(tmp_path, *ARM, ALWAYS, "seed=0")
+    with monkeypatch.context() as patched:
+        kill_at(patched, 5)
+        with pytest.raises(Killed):
+            experiment.run(begun)
+    experiment.run_members(pair)
+    assert [contents(config) for config in pair] == alone
+
+
+@pytest.mark.parametrize("number", [2, 9])
+def test_killed_between_the_checkpoints_of_two_members_both_end_the_same(
+    number, alone, configure, tmp_path, monkeypatch
+):
+    pair = [configure(tmp_path, *ARM, ALWAYS, f"seed={seed}") for seed in (0, 1)]
+    save, saved = checkpoint.Checkpoints.save, 0
+
+    def killing(self, step, state):
+        nonlocal saved
+        save(self, step, state)
+        saved += self.directory.parent.name == "seed-0"
+        if saved == number:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoints, "save", killing)
+        with pytest.raises(Killed):
+            experiment.run_members(pair)
+    experiment.run_members(pair)
+    assert [contents(config) for config in pair] == alone
+
+
+def test_a_run_that_another_process_is_running_is_left_to_it(pair, alone):
+    with Leases() as another:
+        another.take(run_directory(pair[1]))
+        with pytest.raises(experiment.MembersFailed, match=r"seed 1: .* is being run by process"):
+            experiment.run_members(pair)
+        with pytest.raises(HeldError, match="is being run by process"):
+            experiment.run(pair[1])
+        assert read_state(run_directory(pair[1])) == records.State.PLANNED
+    assert contents(pair[0]) == alone[0]
+
+
+def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, monkeypatch, capsys):
+    monkeypatch.setattr("o2o.lease.POLL_SECONDS", 0.01)
+    experiment.run(phases.pretraining(pair[0]))
+    directory = pretrain_directory(pair[0])
+    result = directory / records.RESULT
+    content = result.read_bytes()
+    result.unlink()
+    with Leases() as another:
+        another.take(directory)
+        polls = 0
+        call = experiment._Wait.__call__
+
+        def polled(self, owner):
+            nonlocal polls
+            call(self, owner)
+            polls += 1
+            if polls == 3:
+                result.write_bytes(content)
+                another.release(directory)
+
+        monkeypatch.setattr(experiment._Wait, "__call__", polled)
+        experiment.run(pair[0])
+    assert f"waiting for {directory}, made by process" in capsys.readouterr().err
+    assert contents(pair[0]) == alone[0]
+    assert len(list((directory / records.ATTEMPTS).iterdir())) == 1
