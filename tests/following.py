@@ -71,7 +71,7 @@ def write(
     if end == "DONE":
         run.finish({"online_score": 1.0})
     elif end == "FAILED":
-        run.fail(f'Traceback (most recent call last):\n  File "x.py", line 1\n{error}\n', error)
+        run.fail(f'Traceback (most recent call last):\n  File "x.py", line 1\n{error}\n', error, "code")
     elif end == "INTERRUPTED":
         run.interrupt("SystemExit(143)")
     if quiet is not None:

@@ -87,7 +87,7 @@ def test_states_follow_the_life_of_a_run(tmp_path):
     directory.interrupt("SIGTERM")
     assert directory.state() is State.INTERRUPTED
     directory.start(CONFIG, IDENTITY)
-    directory.fail("Traceback …\nValueError: bad", ValueError("bad"))
+    directory.fail("Traceback …\nValueError: bad", "ValueError: bad", "code")
     assert directory.state() is State.FAILED
     directory.start(CONFIG, IDENTITY)
     directory.finish({"online_score": np.float32(50)})
@@ -97,7 +97,7 @@ def test_states_follow_the_life_of_a_run(tmp_path):
 
 def test_a_failure_keeps_its_traceback_in_its_attempt_and_its_step_in_the_status(directory):
     directory.progress("finetune", 512_000)
-    directory.fail("Traceback …\nValueError: bad", ValueError("bad"))
+    directory.fail("Traceback …\nValueError: bad", "ValueError: bad", "code")
     attempt = json.loads((directory.path / "attempts/1.json").read_text())
     assert attempt["traceback"] == "Traceback …\nValueError: bad"
     assert attempt["error"] == "ValueError: bad"

@@ -174,7 +174,7 @@ def _pretrained(place: Place, run: str, config: Config) -> bool:
     error = MissingPretrainingError(f"{needed} is {read_state(place.runs / needed)}, not DONE{told}")
     directory = RunDirectory(place.runs / run)
     directory.start(container(config), describe(config))
-    directory.fail(f"{type(error).__name__}: {error}\n", error)
+    directory.fail(f"{type(error).__name__}: {error}\n", str(error), failures.classify(told))
     print(f"{run}: {error}", file=sys.stderr)
     return False
 

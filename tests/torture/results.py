@@ -28,7 +28,7 @@ def finished(directory: Path, config: Any) -> None:
     """What `evaluate` needs of a finished run, untrained."""
     import jax
 
-    from o2o import checkpoint, training
+    from o2o import checkpoint
     from o2o.config import container
     from o2o.replay import Replay
     from o2o.sweep.identity import describe
@@ -37,7 +37,7 @@ def finished(directory: Path, config: Any) -> None:
     (directory / CONFIG).write_text(yaml.safe_dump(container(config)))
     (directory / RUN / "identity.json").write_text(json.dumps(describe(config)))
     (directory / RUN / "result.json").write_text("{}")
-    like = training.example(Replay(1, 1, 1, 11, 3))
+    like = Replay(1, 1, 1, 11, 3).example()
     checkpoint.save(directory / FINAL, config.algorithm.init(jax.random.key(0), like))
 
 
