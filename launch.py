@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +30,27 @@ def run(composed: DictConfig) -> None:
         raise config.ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
     first = config.build(config.plain(composed))
     seeds = first.execution.launch.seeds or (first.seed,)
-    experiment.run_members([replace(first, seed=seed) for seed in seeds])
+    configs = [replace(first, seed=seed) for seed in seeds]
+    if "submitit" in HydraConfig.get().launcher._target_:
+        _run_by_submitit(lambda: experiment.run_members(configs))
+    else:
+        experiment.run_members(configs)
+
+
+def _run_by_submitit(job: Callable[[], None]) -> None:
+    """Ends the process as the job ended. Hydra would keep an exception from submitit, and SLURM call it COMPLETED."""
+    try:
+        job()
+    except SystemExit as stopped:
+        if stopped.code == 128 + signal.SIGUSR2:  # a checkpoint is made; to requeue the job is submitit's
+            signal.raise_signal(signal.SIGUSR2)
+        raise
+    except Exception as error:
+        if not hasattr(error, "problems"):
+            traceback.print_exc()
+            sys.exit(1)
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def main() -> int:

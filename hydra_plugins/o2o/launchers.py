@@ -44,3 +44,13 @@ class SlurmLauncher(JobLauncher):
         report = submit.to_slurm(planned.asked, planned.to_run, name, planned.seeds_per_job, self.settings)
         print(report.text())
         return 2 if report.problem else 0
+
+
+class LocalLauncher(JobLauncher):
+    """Runs jobs in processes of this machine, some at a time, and waits for them."""
+
+    def launch_plan(self, planned: Plan, name: str) -> int:
+        """Runs what is to run; 1 if a run failed, 130 or 143 if it was stopped."""
+        from o2o.sweep import pool
+
+        return pool.run(planned.asked, planned.to_run, name, planned.seeds_per_job, self.settings)

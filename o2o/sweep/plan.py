@@ -21,7 +21,7 @@ from o2o import datasets
 from o2o.config import Composed, ConfigError, build, plain
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.layout import State, read_state
-from o2o.sweep import cells, jobs, manifest, submit
+from o2o.sweep import cells, estimate, jobs, manifest, submit
 from o2o.sweep.cells import DEFAULT_SEED, Cell, Product
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
 from o2o.sweep.jobs import PlannedRun
@@ -82,6 +82,10 @@ class Plan:
         lines += [f"    {run.directory}" for run in self.to_run[:LISTED_RUNS]]
         if len(self.to_run) > LISTED_RUNS:
             lines.append(f"    … and {len(self.to_run) - LISTED_RUNS} more")
+        if self.to_run:
+            root = self.to_run[0].config.execution.paths.runs
+            due = [*self.to_run, *jobs.missing_pretrainings(self.to_run)]
+            lines.append(f"  {estimate.device_hours(due, root)}")
         return "\n".join([*lines, *(f"  {line}" for line in [*self.notes, *self._data()])])
 
     def _states(self) -> str:
@@ -91,7 +95,12 @@ class Plan:
 
     def _pretrainings(self) -> str:
         missing = jobs.missing_pretrainings(self.to_run)
-        return f", after {_count(len(missing), 'pretraining')}" if missing else ""
+        told = f", after {_count(len(missing), 'pretraining')}" if missing else ""
+        absent = {run.directory for run in missing}
+        there = {run.pretrain_directory: run.pretraining for run in self.to_run}
+        made = [run for place, run in there.items() if run is not None and place not in absent]
+        others = sum(run.other_code for run in made)
+        return f"{told}, from {others} made by other code" if others else told
 
     def _data(self) -> Iterable[str]:
         wanted = {run.config.dataset: run.config for run in self.to_run if run.pretrain_directory is not None}

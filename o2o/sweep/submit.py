@@ -23,7 +23,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from o2o.config import Config, container
 from o2o.errors import ConfigError
@@ -139,19 +139,22 @@ def prepare(
     runs: Sequence[PlannedRun],
     name: str,
     seeds: int,
-    launcher: Any,
+    launcher: Literal["slurm", "local"],
     settings: Mapping[str, Any],
     known: Mapping[str, Any],
 ) -> Submission:
     """Writes down a launch: its jobs, those that pretrain first, what they run, and the code."""
     pretrainings = [run for run in missing_pretrainings(runs) if relative(root, run.directory) not in known]
     packed = sorted(pack([*pretrainings, *runs], seeds), key=lambda job: job[0].phase != PRETRAIN)
+    token = secrets.token_hex(3)
     jobs = [_job(root, number, members) for number, members in enumerate(packed)]
+    if launcher == "local":
+        jobs = [replace(job, id=f"local-{token}-{job.number}") for job in jobs]
     directory = manifest.sweep_directory(root, name)
     code = snapshot.take(directory / manifest.CODE)
     submission = Submission(
         sweep=name,
-        token=secrets.token_hex(3),
+        token=token,
         launcher=launcher,
         at=manifest.now(),
         host=platform.node(),
