@@ -248,13 +248,7 @@ def malformed() -> Iterator[tuple[str, Mutation]]:
         yield f"{key} shorter", with_arrays(**{key: values[:-1]})
         yield f"{key} of no rows", with_arrays(**{key: values[:0]})
         yield f"{key} transposed", with_arrays(**{key: values.T if size else values[None]})
-        for dtype in (
-            np.complex64,
-            [("x", np.float32)],
-            "S4",
-            "V4",
-            np.dtype("M8[s]").str.replace("M8[s]", "S9"),
-        ):
+        for dtype in (np.complex64, [("x", np.float32)], "S4", "V4"):
             yield (
                 f"{key} as {dtype}",
                 with_put(key, lambda file, k=key, v=values, d=dtype: file.create_dataset(k, v.shape, d)),
@@ -352,7 +346,10 @@ def malformed() -> Iterator[tuple[str, Mutation]]:
     yield "nothing", lambda path: write(path, dict.fromkeys(KEYS))
     yield "an empty file", lambda path: path.touch()
     yield "a page", lambda path: void(path.write_text("<html>403</html>"))
-    yield "an archive", lambda path: np.savez(path.open("wb"), **base)
+    yield (
+        "an archive",
+        lambda path: np.savez(path.with_suffix(".npz"), **base) or path.with_suffix(".npz").rename(path),
+    )
     yield "a link to itself", lambda path: path.symlink_to(path)
     yield "a device", lambda path: path.symlink_to("/dev/zero")
     yield "a pipe", lambda path: void(subprocess.run(["mkfifo", str(path)], check=True))
