@@ -111,6 +111,11 @@ class Finetuning:
         return self.config["pretrain"]["updates"]
 
     @property
+    def budget(self) -> int:
+        """Env steps of the online phase."""
+        return self.config["finetune"]["env_steps"]
+
+    @property
     def from_scratch(self) -> bool:
         """Whether nothing was pretrained, so that nothing can be lost."""
         return self.switch == 0
@@ -259,6 +264,11 @@ class Collection:
         return tuple(run for cell in self.cells for run in cell.runs)
 
     @property
+    def flawless(self) -> bool:
+        """Whether nothing was left out and nothing is to be said: what `--strict` asks for."""
+        return not self.left_out and not self.notes
+
+    @property
     def unfinished(self) -> Counter[State]:
         """How many runs were left out in each state."""
         return Counter(run.state for run in self.left_out)
@@ -379,7 +389,7 @@ def _problem(run: Finetuning) -> str | None:
         return f"the score at env step {step} is not a number"
     if run.offline_score is None and not run.from_scratch:
         return f"{layout.RESULT} has no offline score"
-    last, budget = int(run.env_steps[-1]), run.config["finetune"]["env_steps"]
+    last, budget = int(run.env_steps[-1]), run.budget
     return f"its evaluations end at env step {last} of {budget}" if last != budget else None
 
 

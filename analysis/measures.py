@@ -28,7 +28,7 @@ class Null:
     curves: Curve
     frozen: bool
     """Whether they are drawn from a frozen arm; if not, from the episodes at the switch."""
-    _regrets: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    _regrets: dict[int, collapse.PerCurve] = field(default_factory=dict, init=False, repr=False)
 
     def regret(self, percentile: float = PERCENTILE, horizon: int = collapse.HORIZON) -> float:
         """A percentile of the regret that evaluation noise alone gives."""

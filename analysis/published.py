@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 SEEDS = 10
+SCALE = (500_000, 200_000)
+"""Pretraining updates and online env steps behind every number."""
 WITHIN = 0.10
 """Table 1's rule for bold type: within 10 % of the best method's mean."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -49,20 +50,20 @@ class Estimate:
             return 0.0 if self.value else 1.0
         return float(2 * special.stdtr(self.freedom, -abs(self.value / self.error)))
 
-    def more_seeds(self) -> int | None:
-        """How many more seeds a group would take for the interval to leave 0, were the estimate and spread the truth.
+    def more_seeds(self, alpha: float = 1 - CONFIDENCE) -> int | None:
+        """How many more seeds a group would take for p < alpha, were the estimate and the spread the truth.
 
-        0 if it does so already, None where nothing can be said (a single seed, or an estimate of exactly 0).
+        0 if it is so already, None where nothing can be said (a single seed, or an estimate of exactly 0) or it would
+        take more than ten thousand.
         """
         if np.isnan(self.error) or self.value == 0:
             return None
         spread = self.error * np.sqrt(self.count)
-        groups = max(1.0, round(self.freedom / max(1, self.count - 1)))
-        for count in range(self.count, 10_001):
-            freedom = self.freedom if count == self.count else groups * (count - 1)
-            if abs(self.value) > _t_quantile((1 + CONFIDENCE) / 2, freedom) * spread / np.sqrt(count):
-                return count - self.count
-        return None
+        groups = max(1.0, self.freedom / max(1, self.count - 1))
+        counts = np.arange(self.count, 10_001)
+        freedom = np.append(self.freedom, groups * (counts[1:] - 1))
+        enough = abs(self.value) > special.stdtrit(freedom, 1 - alpha / 2) * spread / np.sqrt(counts)
+        return int(enough.argmax()) if enough.any() else None
 
 
 def mean(values: Num[np.ndarray, " N"]) -> Estimate:
@@ -108,7 +109,7 @@ def interquartile_mean(values: Num[np.ndarray, "*S N"]) -> Float[np.ndarray, "*S
 
 def stratified_bootstrap(
     strata: Sequence[Values],
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Callable[[np.ndarray], Any],
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float]:

@@ -1,17 +1,21 @@
-"""The paper's tables from our runs, and what it lacks: the collapse table, its sensitivity, every seed's numbers."""
+"""What the paper lacks: the collapse table, its sensitivity, every seed's numbers; and all tables together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from rich.table import Table as RichTable
 
-from analysis import published, statistics
-from analysis.collect import FROZEN, Cell, by_dataset, display_name
+from analysis import statistics
+from analysis.budget import budget_table, crossover_table
+from analysis.claims import claims_by_dataset, claims_table, findings
+from analysis.collect import Cell, by_dataset
+from analysis.comparisons import comparisons_table
+from analysis.diversity import Diversity, diversity_table
+from analysis.guidelines import choices_table, guidelines_table
 from analysis.measures import HORIZONS, PERCENTILE, PERCENTILES, Arm, measure
-from analysis.published import Published, Score
+from analysis.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from analysis.table import NOTHING, Entry, Table, interval, mean, number, to_terminal, words
 from o2o import collapse
 
@@ -28,21 +32,30 @@ PER_SEED = (
 )
 
 
-def table_1(cells: Sequence[Cell]) -> Table:
-    """Table 1 of the paper: the online replay starts with the offline data."""
-    return _paper_table(
-        "table_1", "Table 1: the replay starts with the offline data", "offline", cells, published.TABLE_1
-    )
-
-
-def table_c3(cells: Sequence[Cell]) -> Table:
-    """Table C3 of the paper: the online replay starts empty."""
-    return _paper_table("table_c3", "Table C3: the replay starts empty", "empty", cells, published.TABLE_C3)
+def every_table(cells: Sequence[Cell], diversity: Diversity | None = None) -> list[Table]:
+    """All tables of a report, in its order; without arms those that need none."""
+    arms = measure(cells)
+    found = findings(cells, arms)
+    made = [
+        collapse_table(arms),
+        sensitivity_table(arms),
+        table_1(cells),
+        table_c3(cells),
+        comparisons_table(arms),
+        budget_table(arms),
+        crossover_table(arms),
+        claims_table(found),
+        claims_by_dataset(found),
+        guidelines_table(found),
+        choices_table(arms),
+        per_seed_table(arms),
+    ]
+    return made if diversity is None else [*made, diversity_table(arms, diversity)]
 
 
 def collapse_table(arms: Sequence[Arm]) -> Table:
     """What every arm lost at the switch to online learning, how deep, for how long."""
-    most = _most_seeds([arm.cell for arm in arms])
+    most = most_seeds([arm.cell for arm in arms])
     rows = []
     for arm in arms:
         runs = [run.run for run in arm.runs]
@@ -54,10 +67,10 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
         late = np.concatenate([run.late[0] for run in arm.runs])
         rows.append(
             (
-                words(_dataset(arm.cell)),
+                words(dataset_name(arm.cell)),
                 words(arm.cell.label),
                 words(arm.cell.replay),
-                _seeds(arm.cell, most),
+                seeds_entry(arm.cell, most),
                 mean(offline, runs),
                 mean(regrets, runs),
                 interval(float(statistics.interquartile_mean(regrets)), low, high),
@@ -119,7 +132,7 @@ def sensitivity_table(arms: Sequence[Arm]) -> Table:
     """How the verdict hangs on the horizon T_c and on the threshold."""
     rows = []
     for arm in arms:
-        entries = [words(_dataset(arm.cell)), words(arm.cell.label), words(arm.cell.replay)]
+        entries = [words(dataset_name(arm.cell)), words(arm.cell.label), words(arm.cell.replay)]
         for horizon in HORIZONS:
             entries.append(mean([float(collapse.regret(run.curve, horizon)) for run in arm.runs]))
         for horizon in HORIZONS:
@@ -161,7 +174,7 @@ def per_seed_table(arms: Sequence[Arm]) -> Table:
             numbers = [number(None if v is None else float(v), 2, runs=path) for v in values]
             rows.append(
                 (
-                    words(_dataset(arm.cell)),
+                    words(dataset_name(arm.cell)),
                     words(arm.cell.label),
                     words(arm.cell.replay),
                     Entry(str(run.run.seed), float(run.run.seed), runs=path),
@@ -197,11 +210,11 @@ def recovery_entry(arm: Arm) -> Entry:
 
 def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
     rows = []
-    most = _most_seeds(cells)
+    most = most_seeds(cells)
     for cell in cells:
         arm = arms.get(id(cell))
         online = mean([run.online_score for run in cell.runs])
-        front = (words(cell.label), words(cell.replay), _seeds(cell, most))
+        front = (words(cell.label), words(cell.replay), seeds_entry(cell, most))
         if arm is None:
             rows.append((*front, Entry(NOTHING), online, *([Entry(NOTHING)] * 5)))
             continue
@@ -230,122 +243,7 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
         "recovery",
         "collapsed",
     )
-    return Table(dataset, _dataset(cells[0]), columns, tuple(rows))
-
-
-def _paper_table(
-    name: str, title: str, replay_init: str, cells: Sequence[Cell], printed: Sequence[Published]
-) -> Table:
-    ours = [
-        cell
-        for cell in cells
-        if cell.replay_init == replay_init
-        and cell.offline_ratio is None
-        and cell.algorithm != FROZEN
-        and not cell.first.from_scratch
-    ]
-    rows = []
-    for alike in by_dataset(ours).values():
-        lines = [line for line in printed if _is_the_papers(alike[0]) and line.dataset == alike[0].dataset]
-        rows += _dataset_rows(alike, lines)
-    columns = (
-        "dataset", "method", "seeds", "Offline", "Online", "δ",
-        "Offline (published)", "Online (published)", "δ (published)", "published by",
-    )  # fmt: skip
-    notes = [
-        "Mean ± one standard deviation over seeds. Bold: within 10 % of the best method's mean Online, the paper's "
-        "rule, applied to our columns and to the published ones each by themselves.",
-        f"Published numbers are means over {published.SEEDS} seeds, and were not measured by us.",
-    ]
-    if not any(_is_the_papers(cell) for cell in ours):
-        notes.append("None of these sets is the paper's, so no published number stands beside ours.")
-    elif replay_init == "offline":
-        notes += [f"The paper departs from its own rule: {line}." for line in published.departures()]
-    return Table(name, title, columns, tuple(rows), tuple(notes))
-
-
-def _dataset_rows(cells: Sequence[Cell], printed: Sequence[Published]) -> list[tuple[Entry, ...]]:
-    """Our settings of one dataset with the published line of the same method beside, then the lines that have none."""
-    marked = published.within_of_best(
-        {c.label: float(np.mean([r.online_score for r in c.runs])) for c in cells}
-    )
-    known = {line.algorithm: line for line in printed}
-    best = (
-        published.within_of_best({line.algorithm: line.online.mean for line in printed}) if printed else set()
-    )
-    most = _most_seeds(cells)
-    rows = []
-    for cell in cells:
-        line = None if cell.variant else known.pop(cell.algorithm, None)
-        offline = np.array([run.offline_score for run in cell.runs], dtype=np.float64)
-        online = np.array([run.online_score for run in cell.runs])
-        rows.append(
-            (
-                words(_dataset(cell)),
-                words(cell.label),
-                _seeds(cell, most),
-                mean(offline, cell.runs, decimals=2),
-                _bold(mean(online, cell.runs, decimals=2), cell.label in marked),
-                mean(online - offline, cell.runs, sign="+", decimals=2),
-                *_published_entries(line, best),
-            )
-        )
-    for line in known.values():
-        label = display_name(line.algorithm)
-        rows.append(
-            (
-                words(_dataset(cells[0])),
-                words(label),
-                *([Entry(NOTHING)] * 4),
-                *_published_entries(line, best),
-            )
-        )
-    return rows
-
-
-def _published_entries(line: Published | None, best: set[str]) -> tuple[Entry, ...]:
-    if line is None:
-        return (Entry(NOTHING),) * 4
-    return (
-        _printed(line.offline),
-        _bold(_printed(line.online), line.algorithm in best),
-        number(line.delta, 2, "+"),
-        words(line.source),
-    )
-
-
-def _printed(score: Score) -> Entry:
-    entry = number(score.mean, 2)
-    if score.deviation is None:
-        return entry
-    return Entry(f"{entry.text} ± {score.deviation:.2f}", score.mean, score.deviation)
-
-
-def _is_the_papers(cell: Cell) -> bool:
-    return cell.first.source == "d4rl"
-
-
-def _bold(entry: Entry, bold: bool) -> Entry:
-    return Entry(entry.text, entry.value, entry.spread, bold, entry.runs)
-
-
-def _dataset(cell: Cell) -> str:
-    labels = {"regenerated": " (regenerated, not D4RL's)", "imported": " (imported curves)"}
-    return cell.dataset + ("" if cell.first.from_scratch else labels.get(cell.first.source, ""))
-
-
-def _most_seeds(cells: Iterable[Cell]) -> dict[str, int]:
-    return {dataset: max(len(c.seeds) for c in alike) for dataset, alike in by_dataset(cells).items()}
-
-
-def _seeds(cell: Cell, most: dict[str, int]) -> Entry:
-    """How many seeds, and of how many where another setting of the dataset has more."""
-    count, of = len(cell.seeds), most[cell.dataset]
-    return Entry(f"{count}" if count == of else f"{count} of {of}", float(count), runs=_paths(cell))
-
-
-def _paths(cell: Cell) -> tuple[Path, ...]:
-    return tuple(run.path for run in cell.runs)
+    return Table(dataset, dataset_name(cells[0]), columns, tuple(rows))
 
 
 def _iqm_interval(values: np.ndarray) -> tuple[float, float]:
