@@ -328,7 +328,11 @@ CLAIMS = (
 def claims_table(found: Sequence[Finding]) -> Table:
     """The register: every claim, its estimand, what each body of evidence estimates, and the verdict."""
     rows = []
+    judged = {finding.claim.name for finding in found if finding.parts}
     for finding in sorted(found, key=lambda f: CLAIMS.index(f.claim)):
+        if not finding.parts and finding.claim.name in judged:
+            continue
+        judged.add(finding.claim.name)
         claim, overall = finding.claim, finding.overall
         sided, count = finding.by_means
         rule = {"mean": "mean > 0", "all": "> 0 on all"}.get(str(claim.rule), f"> 0 on {claim.rule} of 8")

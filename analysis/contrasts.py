@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis import published, statistics
-from analysis.collect import Cell
+from analysis.collect import Cell, display_name
 from analysis.measures import Arm, Measured, pairs
 from analysis.statistics import Estimate
 
@@ -50,14 +50,13 @@ class Evidence:
         found = [arm for arm in self.arms if arm.cell.look == look]
         if len(found) > 1:
             variants = ", ".join(arm.cell.variant for arm in found)
-            self.ambiguous.add(f"{found[0].cell.label.partition(' ')[0]} on {dataset}: {variants}")
+            name = display_name(found[0].cell.algorithm)
+            self.ambiguous.add(f"{name} on {dataset}, replay {found[0].cell.replay}: {variants}")
         return found[0] if len(found) == 1 else None
 
     def scratch(self, task: str) -> Cell | None:
         """TD3 from scratch on a task."""
-        found = [
-            c for c in self.cells if c.first.from_scratch and c.first.task == task and c.algorithm == "td3"
-        ]
+        found = [c for c in self.from_scratch if c.first.task == task and c.algorithm == "td3"]
         return found[0] if len(found) == 1 else None
 
 
@@ -83,6 +82,11 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
 def online(run: Measured) -> float:
     """The score of the last evaluation."""
     return run.run.online_score
+
+
+def _bare(dataset: str) -> str:
+    """The name without what says whose data it is."""
+    return dataset.removeprefix("regen-").removesuffix("-v2")
 
 
 def contrast(
@@ -118,8 +122,9 @@ def beyond_null(
         found = {}
         for dataset in evidence.datasets:
             arms = [evidence.arm(dataset, setting) for setting in settings]
-            if only in (None, _bare(dataset)) and all(arms):
-                found[dataset] = statistics.mean(_over_arms([a for a in arms if a], sign))
+            present = [arm for arm in arms if arm]
+            if only in (None, _bare(dataset)) and present:
+                found[dataset] = statistics.mean(_over_arms(present, sign))
         return found
 
     return parts
