@@ -132,6 +132,13 @@ def open_tracker(
     return Tracker(run)
 
 
+def logged_in() -> bool:
+    """Whether wandb would find an API key here."""
+    import wandb
+
+    return _has_key(wandb.setup().settings)
+
+
 def _has_key(settings: Any) -> bool:
     """Whether wandb would find an API key for its server, asked without wandb's prompt."""
     if settings.api_key:

@@ -13,7 +13,7 @@ from o2o.sweep import status
 FILTERS = """\
 Filters choose runs: word=value, all of them together. Values are joined by commas, seeds also by a dash, * stands for
 anything, != leaves out. Words are dataset, task, algorithm, replay, ratio, phase, seed, state, class, sweep, and
-any key of a configuration; the directory of a run or of several is a filter too.
+any key of a configuration. The name of a sweep is a filter too, and so is the directory of a run or of several.
 
   algorithm=td3,td3_c seed=0-4 state=failed        dataset=hopper-* replay!=empty
   sweep=table1 class=memory                        runs/hopper-medium-v2/td3
@@ -69,6 +69,37 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument(
         "--interval", type=float, default=status.REFRESH_SECONDS, help="seconds between refreshes"
     )
+
+    command("why", _why, "Why runs failed or stopped, and what to do about it.")
+
+    logs = command("logs", _logs, "What the jobs of runs wrote to stdout and stderr.")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
+    logs.add_argument(
+        "-n", "--lines", type=int, default=30, help="last lines of each file; 0 for all of them"
+    )
+
+    retry = command("retry", _retry, "Run again what failed or stopped, from its frozen configuration.")
+    retry.add_argument("--dry-run", action="store_true", help="only say what would be run again")
+    retry.add_argument("--anyway", action="store_true", help="also what would end the same way again")
+    retry.add_argument("--here", action="store_true", help="on this machine, also what SLURM had")
+    retry.add_argument("--seeds-per-job", type=_positive, help="seeds side by side in a job")
+    retry.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another setting for SLURM than at the launch, such as timeout_min=480 or mem_gb=32",
+    )
+
+    cancel = command("cancel", _cancel, "Stop what runs or waits, after a checkpoint.")
+    cancel.add_argument("--yes", action="store_true", help="do not ask")
+
+    sync = command("sync", _sync, "Upload what was tracked offline to wandb.")
+    sync.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
+    sync.add_argument("--timeout", type=float, default=600.0, help="seconds for all of it (default: 600)")
+
+    clean = command("clean", _clean, "Say what nothing needs any more; with --yes, remove it.")
+    clean.add_argument("--yes", action="store_true", help="remove it")
     return parser
 
 
@@ -76,6 +107,49 @@ def _status(options: argparse.Namespace) -> int:
     if options.watch:
         return status.watch(options.runs, options.filters, options.interval)
     return status.run_status(options.runs, options.filters, options.json)
+
+
+def _why(options: argparse.Namespace) -> int:
+    from o2o.sweep.why import run_why
+
+    return run_why(options.runs, options.filters)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from o2o.sweep.logs import run_logs
+
+    return run_logs(options.runs, options.filters, options.lines, options.follow)
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from o2o.sweep.retry import Wishes, run_retry
+
+    wishes = Wishes(options.anyway, options.here, options.dry_run, options.seeds_per_job, options.set)
+    return run_retry(options.runs, options.filters, wishes)
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from o2o.sweep.cancel import run_cancel
+
+    return run_cancel(options.runs, options.filters, options.yes)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from o2o.sweep.sync import run_sync
+
+    return run_sync(options.runs, options.filters, options.dry_run, options.timeout)
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from o2o.sweep.clean import run_clean
+
+    return run_clean(options.runs, options.filters, options.yes)
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word} is no positive number")
+    return int(word)
 
 
 if __name__ == "__main__":

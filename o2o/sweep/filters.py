@@ -1,4 +1,4 @@
-"""Which runs a command is about: `algorithm=td3,td3_c seed=0-4 state=failed`, or the directory of a run.
+"""Which runs a command is about: `algorithm=td3,td3_c seed=0-4 state=failed`, a sweep, or the directory of a run.
 
 Words are joined by "and", the values of a word by "or"; `word!=value` leaves out. A value is a word, a number, a range
 of whole numbers (`0-4`) or a pattern (`hopper-*`); capitals do not matter. Besides the short words, any key of a run's
@@ -96,7 +96,9 @@ def _parse(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> C
 
 
 def _below(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> Callable[[Run], bool] | None:
-    """The runs in or below a directory; the test whether a run is one of them."""
+    """The runs of a sweep, or in or below a directory; the test whether a run is one of them."""
+    if any(word in run.sweeps for run in runs):
+        return lambda run: word in run.sweeps
     for place in (Path(word), root / word):
         if place.is_dir():
             start = place.resolve()

@@ -69,7 +69,7 @@ class Launched:
     job: Job
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One run as it was seen."""
 
@@ -105,7 +105,7 @@ class Run:
         return max(0, total - self.step) / self.rate
 
 
-@dataclass
+@dataclass(eq=False)
 class Cell:
     """The runs of one directory, which differ in nothing but their seed."""
 

@@ -80,6 +80,13 @@ def count(number: int) -> str:
     return str(number)
 
 
+def span(steps: Sequence[int]) -> str:
+    """From the first of the sorted `steps` to the last."""
+    if not steps:
+        return ""
+    return count(steps[0]) if steps[0] == steps[-1] else f"{count(steps[0])}–{count(steps[-1])}"
+
+
 def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list[list[str]]:
     columns = {
         name: [row.cell.phase if name == "phase" else row.cell.facts.get(key) for row in rows]
@@ -108,7 +115,7 @@ def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list
                 *([_said(told[i])] if telling else []),
                 f"{row.done}/{len(row.runs)}",
                 _states(row.states),
-                _span(row.steps),
+                span(row.steps),
                 f"{row.rate:.3g}/s" if row.rate else "",
                 duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
                 _scored(row.score),
@@ -128,12 +135,6 @@ def _aligned(table: list[list[str]]) -> list[str]:
 def _states(states: Counter[Seen]) -> str:
     present = [state for state in reversed(Seen) if states[state]]
     return "  ".join(f"{state} {states[state]}" for state in present)
-
-
-def _span(steps: list[int]) -> str:
-    if not steps:
-        return ""
-    return count(steps[0]) if steps[0] == steps[-1] else f"{count(steps[0])}–{count(steps[-1])}"
 
 
 def _scored(score: Score | None) -> str:
