@@ -36,7 +36,7 @@ def run_clean(root: Path, filters: Sequence[str], yes: bool) -> int:
         for kind, path in _of_run(run):
             found[kind].append(path)
     if not filters:  # what belongs to no run in particular
-        for kind, path in (*_orphans(root), *_snapshots(root, runs, notes)):
+        for kind, path in (*_orphans(root), *_snapshots(root, runs)):
             found[kind].append(path)
     total, failed = 0, []
     for kind, paths in found.items():
@@ -87,17 +87,18 @@ def _orphans(root: Path) -> Iterator[tuple[str, Path]]:
             yield ORPHANS, directory
 
 
-def _snapshots(root: Path, runs: Sequence[Run], notes: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    if notes:
-        return  # a launch that cannot be read may need any of them
+def _snapshots(root: Path, runs: Sequence[Run]) -> Iterator[tuple[str, Path]]:
     from o2o.sweep import manifest
 
     unfinished = {str(run.path) for run in runs if run.state is not Seen.DONE}
-    used = {
-        root / launch.code
-        for launch in manifest.submissions(root)
-        if any(str(root / run) in unfinished for job in launch.jobs for run in job.runs)
-    }
+    try:
+        used = {
+            root / launch.code
+            for launch in manifest.submissions(root)
+            if any(str(root / run) in unfinished for job in launch.jobs for run in job.runs)
+        }
+    except (OSError, ValueError):
+        return  # a launch that cannot be read may need any of them
     for directory in (root / manifest.SWEEPS).glob(f"*/{manifest.CODE}/*"):
         if directory not in used and _is_stale(directory):
             yield SNAPSHOTS, directory

@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -248,7 +249,7 @@ def _look(run: Run, path: str) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.path / STATUS} is damaged: {error}") from None
     run.step = status.get("step", run.step)
-    run.note = str(status.get("error") or status.get("reason") or "")
+    run.note = str(status.get("error") or _stopped_by(status.get("reason")))
     # DONE without a result: killed between the two writes, and to be resumed.
     run.state = Seen.INTERRUPTED if state is State.DONE else Seen(state)
     if run.state is Seen.FAILED:
@@ -258,6 +259,17 @@ def _look(run: Run, path: str) -> None:
             run.rate = _rate(Rows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
         if run.alive_at is None or (datetime.now(UTC) - run.alive_at).total_seconds() > STALLED_SECONDS:
             run.state = Seen.STALLED
+
+
+def _stopped_by(reason: Any) -> str:
+    """Why a run was interrupted, in words: an exception that stands for a signal is named by it."""
+    if reason == "KeyboardInterrupt()":
+        return "stopped by SIGINT"
+    code = re.fullmatch(r"SystemExit\((\d+)\)", str(reason or ""))
+    try:
+        return f"stopped by {signal.Signals(int(code[1]) - 128).name}" if code else str(reason or "")
+    except ValueError:
+        return str(reason)
 
 
 def _rate(rows: list[dict[str, Any]]) -> float | None:
