@@ -11,6 +11,7 @@ from typing import Any
 from o2o import records
 from o2o.records import RunDirectory
 from o2o.sweep import manifest
+from o2o.sweep.failures import classify
 from o2o.sweep.manifest import Batch, Entry, Job, Submission
 
 UPDATES, ENV_STEPS = 1000, 5000
@@ -71,7 +72,8 @@ def write(
     if end == "DONE":
         run.finish({"online_score": 1.0})
     elif end == "FAILED":
-        run.fail(f'Traceback (most recent call last):\n  File "x.py", line 1\n{error}\n', error, "code")
+        lines = ["Traceback (most recent call last):", '  File "x.py", line 1', error, ""]
+        run.fail("\n".join(lines), error, classify(error))
     elif end == "INTERRUPTED":
         run.interrupt("SystemExit(143)")
     if quiet is not None:

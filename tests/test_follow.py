@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from following import directory, launch, write
+from following import directory, launch, silence, write
 
 from o2o import records
-from o2o.sweep import cancel, manifest, scheduler
+from o2o.sweep import manifest, scheduler
 from o2o.sweep import sync as syncing
 from o2o.sweep.__main__ import main
 
@@ -218,15 +218,17 @@ def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):
 
 @pytest.fixture
 def program(tmp_path):
-    """A living process that opened an attempt of a run, as `launch.py` does."""
+    """A living process that owns a run, as `launch.py` does."""
     source = """
-    import sys, time
+    import pathlib, sys, time
     from following import write
-    write(__import__("pathlib").Path(sys.argv[1]), steps=[500])
-    print("up", flush=True)
-    time.sleep(60)
+    from o2o.lease import Leases
+    with Leases() as leases:
+        leases.take(write(pathlib.Path(sys.argv[1]), steps=[500]))
+        print("up", flush=True)
+        time.sleep(60)
     """
-    path = tmp_path / "launch.py"
+    path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(source))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
@@ -245,11 +247,49 @@ def test_cancel_ends_local_processes_by_sigterm(tmp_path, say, program):
     assert program.wait(timeout=30) == -signal.SIGTERM
 
 
+def test_a_living_owner_is_believed_and_a_dead_one_is_not(tmp_path, say, program):
+    (path,) = tmp_path.glob("*/*/*/seed-0")
+    silence(path, OLD)
+    assert states(tmp_path, say) == {0: "RUNNING"}
+    silence(path, timedelta())
+    program.kill()
+    program.wait()
+    assert states(tmp_path, say) == {0: "STALLED"}
+
+
+def owned(path: Path, **changes) -> Path:
+    """Gives the run an owner."""
+    owner = {
+        "number": 1,
+        "host": "far",
+        "machine": "far",
+        "pid": os.getpid(),
+        "process_started": "0",
+        "job": None,
+    }
+    file = path / "lease-1.json"
+    file.write_text(json.dumps(owner | {"since": "then"} | changes))
+    return file
+
+
+def test_the_beat_of_another_machine_is_a_sign_of_life_but_not_in_a_copy(tmp_path, say):
+    path = write(tmp_path, steps=[500], quiet=OLD)
+    before = time.time() - OLD.total_seconds()
+    os.utime(path / records.STATUS, (before, before))
+    lease = owned(path)
+    assert states(tmp_path, say) == {0: "RUNNING"}
+    os.utime(path / records.STATUS)  # as if copied: every file is of today
+    assert states(tmp_path, say) == {0: "STALLED"}
+    os.utime(path / records.STATUS, (before, before))
+    os.utime(lease, (before, before))
+    assert states(tmp_path, say) == {0: "STALLED"}
+
+
 def test_cancel_spares_a_process_that_only_has_the_number(tmp_path, say):
-    path = write(tmp_path, steps=[500])
-    attempt = path / records.ATTEMPTS / "1.json"
+    from o2o.lease import _machine
+
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        attempt.write_text(json.dumps(json.loads(attempt.read_text()) | {"pid": stranger.pid}))
+        owned(write(tmp_path, steps=[500]), machine=_machine(), pid=stranger.pid)
         try:
             assert say("cancel", "--yes") == (0, f"{tmp_path}: nothing to cancel\n")
             assert stranger.poll() is None
@@ -258,12 +298,22 @@ def test_cancel_spares_a_process_that_only_has_the_number(tmp_path, say):
 
 
 def test_cancel_names_the_machine_that_has_the_run(tmp_path, say):
-    path = write(tmp_path, steps=[500])
-    attempt = path / records.ATTEMPTS / "1.json"
-    attempt.write_text(json.dumps(json.loads(attempt.read_text()) | {"host": "far"}))
+    owned(write(tmp_path, steps=[500]))
     code, said = say("cancel", "--yes")
     assert code == 1
     assert "on far" in said
+
+
+def test_what_a_dead_pool_left_is_not_said_to_be_queued(tmp_path, say):
+    paths = [tmp_path / CELL / f"seed-{seed}" for seed in range(2)]
+    launch(
+        tmp_path,
+        {"local-abc123-0": [write(tmp_path, steps=[500])], "local-abc123-1": paths[1:]},
+        launcher="local",
+    )
+    assert states(tmp_path, say) == {0: "RUNNING", 1: "QUEUED"}
+    silence(paths[0], OLD)
+    assert states(tmp_path, say) == {0: "STALLED", 1: "PLANNED"}
 
 
 def test_retry_refuses_what_is_under_way(tmp_path, say):
@@ -311,10 +361,12 @@ def test_retry_takes_frozen_configurations_and_leaves_out_what_is_hopeless(
     monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
     elsewhere = tmp_path / "was elsewhere"
     started(configure, elsewhere, 0).interrupt("SystemExit(143)")
-    started(configure, elsewhere, 1).fail("", "FloatingPointError: q_mean not finite")
-    started(configure, elsewhere, 2).fail("", "ValueError: a mistake")
-    started(configure, elsewhere, 3).fail("", "MemoryError: ")
+    started(configure, elsewhere, 1).fail("", "FloatingPointError: q_mean not finite", "non-finite")
+    started(configure, elsewhere, 2).fail("", "ValueError: a mistake", "code")
+    started(configure, elsewhere, 3).fail("", "MemoryError: ", "memory")
     started(configure, elsewhere, 4).finish({})
+    for seed in range(5):
+        started(configure, elsewhere, seed, "finetune.env_steps=0").finish({})
     for path in list(elsewhere.iterdir()):
         path.rename(tmp_path / path.name)
     code, said = say("retry")
@@ -333,14 +385,26 @@ def test_retry_runs_what_failed_under_other_code(tmp_path, say, configure, monke
 
     ran = []
     monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
+    started(configure, tmp_path, 2, "finetune.env_steps=0").finish({})
     run = started(configure, tmp_path, 2)
-    run.fail("", "ValueError: a mistake")
+    run.fail("", "ValueError: a mistake", "code")
     identity = json.loads((run.path / records.IDENTITY).read_text())
     (run.path / records.IDENTITY).write_text(
         json.dumps(identity | {"code_hash": "before the mistake was mended"})
     )
     assert say("retry")[0] == 0
     assert len(ran) == 1
+
+
+def test_what_could_not_begin_is_judged_by_its_pretraining(tmp_path, say, configure):
+    for seed, failure in ((0, "infrastructure"), (1, "non-finite")):
+        started(configure, tmp_path, seed, "finetune.env_steps=0").fail("", "what it was", failure)
+        started(configure, tmp_path, seed).fail("", "its pretraining is FAILED, not DONE", "code")
+    code, said = say("retry", "--dry-run")
+    assert code == 0
+    assert "here: 2 runs" in said
+    assert said.count("seed 0") == 2
+    assert "seed 1" not in said
 
 
 def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monkeypatch):
@@ -358,7 +422,7 @@ def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monk
     submission = launch(tmp_path, {"77_0": [run.path for run in runs]}, partition="gpu", timeout_min=60)
     monkeypatch.setattr(submit, "to_slurm", to_slurm)
     assert say("retry", "--set", "timeout_min=480")[0] == 0
-    assert sent == [([0, 1], "small", 10, {"partition": "gpu", "timeout_min": 480})]
+    assert sent == [([0, 1], "small", 2, {"partition": "gpu", "timeout_min": 480})]
 
 
 def test_retry_of_a_run_that_is_another_one_now_is_refused(tmp_path, say, configure):
@@ -500,10 +564,6 @@ def test_every_command_answers_an_empty_directory_and_a_wrong_filter(tmp_path, s
     code, said = say(command, "algoritm=td3")
     assert code == 2
     assert "did you mean algorithm?" in said
-
-
-def test_a_process_is_told_from_one_that_was_given_its_number(tmp_path):
-    assert not cancel._is_ours(2**22 + 1)
 
 
 def test_writers_and_readers_agree_on_where_jobs_are(tmp_path):

@@ -81,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     retry = command("retry", _retry, "Run again what failed or stopped, from its frozen configuration.")
     retry.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     retry.add_argument("--anyway", action="store_true", help="also what would end the same way again")
-    retry.add_argument("--here", action="store_true", help="on this machine, also what SLURM had")
+    retry.add_argument("--here", action="store_true", help="in this process, also what SLURM or a pool had")
     retry.add_argument("--seeds-per-job", type=_positive, help="seeds side by side in a job")
     retry.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another setting for SLURM than at the launch, such as timeout_min=480 or mem_gb=32",
+        help="another setting of the launcher than at the launch, such as timeout_min=480",
     )
 
     cancel = command("cancel", _cancel, "Stop what runs or waits, after a checkpoint.")

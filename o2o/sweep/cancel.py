@@ -1,25 +1,24 @@
 """Stopping what runs or waits: jobs of these sweeps in SLURM, and processes of this user on this machine.
 
 Nothing else is touched: a job is cancelled only where SLURM knows its id under the name that its launch gave it, and a
-process is sent a signal only where it is this project's. Both save a checkpoint first; `retry` goes on from there.
+process is sent a signal only where it owns the run's lease. Both save a checkpoint first; `retry` goes on from there.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from o2o import lease
 from o2o.errors import ConfigError
 from o2o.sweep import scheduler
 from o2o.sweep.status import look
 from o2o.sweep.summary import seeds
 from o2o.sweep.survey import Run, Seen
-from o2o.sweep.why import last_attempt
 
 ALIVE = (Seen.RUNNING, Seen.WAITING, Seen.QUEUED, Seen.STALLED)
 
@@ -29,17 +28,17 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     runs = [run for run in look(root, filters)[0] if run.state in ALIVE]
     everyone = look(root, [])[0]
     jobs = _jobs(runs)
-    processes, elsewhere = _processes([run for run in runs if _slurm_job(run) not in jobs])
+    processes, beyond = _processes([run for run in runs if _slurm_job(run) not in jobs])
     lines = [f"job {job}: {_members(root, job, everyone, runs)}" for job in jobs]
     lines += [
         f"process {pid}: {', '.join(str(run.path.relative_to(root)) for run in members)}"
         for pid, members in processes.items()
     ]
-    for line in elsewhere:
+    for line in beyond:
         print(line)
     if not lines:
         print(f"{root}: nothing to cancel{' among what matches' if filters else ''}")
-        return int(bool(elsewhere))
+        return int(bool(beyond))
     print("\n".join(lines))
     if not yes and not _confirmed(f"cancel {len(jobs)} jobs and {len(processes)} processes?"):
         print("nothing was cancelled")
@@ -56,7 +55,7 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
         except ProcessLookupError:
             print(f"process {pid} had ended")
     print(f"asked {len(jobs)} jobs and {len(processes)} processes to stop; they save a checkpoint first")
-    return int(bool(elsewhere))
+    return int(bool(beyond))
 
 
 def _jobs(runs: Sequence[Run]) -> list[str]:
@@ -90,32 +89,18 @@ def _members(root: Path, job: str, everyone: Sequence[Run], chosen: Sequence[Run
 
 
 def _processes(runs: Sequence[Run]) -> tuple[dict[int, list[Run]], list[str]]:
-    """The living processes on this machine that have the runs, and a line for each run that another machine has."""
+    """The living processes on this machine that own the runs, and a line for each run that cannot be reached."""
     found: dict[int, list[Run]] = defaultdict(list)
-    elsewhere = []
+    beyond = []
     for run in runs:
-        attempt = last_attempt(run)
-        pid, host = attempt.get("pid"), attempt.get("host")
-        if "ended_at" in attempt or not isinstance(pid, int):
-            continue
-        if host != platform.node():
-            if run.state is Seen.RUNNING:
-                elsewhere.append(f"{run.path}: process {pid} on {host} has it; cancel it there")
-        elif _is_ours(pid):
-            found[pid].append(run)
-    return dict(found), elsewhere
-
-
-def _is_ours(pid: int) -> bool:
-    """Whether the process lives and is this project's, and not another that was given the number since."""
-    try:
-        os.kill(pid, 0)
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return sys.platform != "linux"  # no /proc: what lives under the noted number is taken for it
-    return any(word.endswith(b"launch.py") or word.startswith(b"o2o.") for word in words)
+        owner = lease.read(run.path)
+        if owner is not None and owner.alive:
+            found[owner.pid].append(run)
+        elif owner is not None and owner.alive is None and run.state is Seen.RUNNING:
+            beyond.append(f"{run.path}: {owner} has it; cancel it there")
+        elif run.state is Seen.QUEUED and _slurm_job(run) is None:
+            beyond.append(f"{run.path}: it waits in a local pool; Ctrl-C there ends that")
+    return dict(found), beyond
 
 
 def _confirmed(question: str) -> bool:

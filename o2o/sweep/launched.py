@@ -6,6 +6,7 @@ ended without a word. What they do not know changes nothing.
 
 from __future__ import annotations
 
+import platform
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -74,7 +75,7 @@ def join(root: Path, cells: list[Cell]) -> list[str]:
     return notes
 
 
-def hear_jobs(root: Path, runs: Iterable[Run]) -> None:
+def hear_jobs(root: Path, runs: Sequence[Run]) -> None:
     """What the jobs of unfinished runs wrote down of themselves."""
     for job, members in _by_job(runs).items():
         try:
@@ -84,6 +85,20 @@ def hear_jobs(root: Path, runs: Iterable[Run]) -> None:
         last: dict[str, Any] = history[-1] if history else {}
         for run in members:
             _hear(run, last)
+    _hear_pools(runs)
+
+
+def _hear_pools(runs: Sequence[Run]) -> None:
+    """A local pool waits for its jobs: where none of them is alive, none that is queued will be started."""
+    of_launch: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.launched is not None and run.launched.submission.launcher == "local":
+            of_launch[run.launched.submission.token].append(run)
+    for members in of_launch.values():
+        if not any(run.state in (Seen.RUNNING, Seen.WAITING) for run in members):
+            for run in members:
+                if run.state is Seen.QUEUED:
+                    run.state, run.note = Seen.PLANNED, "the pool that was to run it has ended"
 
 
 def ask_slurm(runs: Iterable[Run]) -> list[str]:
@@ -123,16 +138,22 @@ def _launcher(members: Sequence[Run]) -> str | None:
 def _hear(run: Run, last: dict[str, Any]) -> None:
     if run.state is Seen.PLANNED:
         run.state = Seen.WAITING if last.get("event") == "started" else Seen.QUEUED
+        if last.get("node") == platform.node() and not Path(f"/proc/{last.get('pid')}").exists():
+            run.state, run.note = Seen.STALLED, "its job died before the run began"
     if last.get("event") != "ended":
         return
     begun_since = run.alive_at is not None and run.alive_at > datetime.fromisoformat(last["at"])
     if begun_since or run.state not in (*_UNBEGUN, *_UNDER_WAY, Seen.INTERRUPTED):
         return
+    reason = last.get("reason") or last.get("failure") or f"exit code {last.get('exit_code')}"
     if last.get("decision") == "requeued":
-        run.state, run.note = Seen.QUEUED, f"requeued: {last.get('reason') or last.get('failure')}"
-    elif run.state is not Seen.INTERRUPTED and last.get("decision") == "given up":
-        run.state, run.failure = Seen.FAILED, last.get("failure")
-        run.note = f"its job ended: {last.get('reason') or 'exit code ' + str(last.get('exit_code'))}"
+        run.state, run.note = Seen.QUEUED, f"requeued: {reason}"
+    elif run.state is Seen.INTERRUPTED:
+        return
+    elif last.get("decision") == "given up":
+        run.state, run.failure, run.note = Seen.FAILED, last.get("failure"), f"its job ended: {reason}"
+    elif last.get("decision") == "cancelled":
+        run.state, run.note = Seen.CANCELLED, "its job was cancelled"
 
 
 def _tell(run: Run, answer: scheduler.Answer) -> None:

@@ -1,8 +1,8 @@
 """Running again what failed or stopped, from the configurations that were frozen when it began or was launched.
 
-What SLURM had goes back to SLURM, under its sweep's name, with the settings it was launched with and the code as it is
-now; everything else runs here. A run goes on from its last checkpoint. What is under way is refused, and what would
-end the same way again is left out.
+What SLURM or a local pool had goes back there, under its sweep's name, with the settings it was launched with and the
+code as it is now; everything else runs in this process. A run goes on from its last checkpoint. What is under way is
+refused, and what would end the same way again is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from o2o.errors import ConfigError
-from o2o.layout import CONFIG
+from o2o.layout import CONFIG, RESULT
 from o2o.sweep.failures import Failure
 from o2o.sweep.status import look
 from o2o.sweep.summary import rows_of, seeds
@@ -39,7 +39,7 @@ class Wishes:
     anyway: bool
     """Also what would end the same way."""
     here: bool
-    """On this machine, whoever had it before."""
+    """In this process, whoever had it before."""
     dry_run: bool
     seeds_per_job: int | None
     settings: Sequence[str]
@@ -71,16 +71,22 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
     by_launch: dict[Any, list[Run]] = defaultdict(list)
     for run in planned:
         by_launch[_launch(run, wishes.here)].append(run)
-    for (sweep, *_), members in by_launch.items():
-        print(f"{'to SLURM, as ' + sweep if sweep else 'here'}: {len(members)} runs")
+    for (launcher, sweep, _), members in by_launch.items():
+        print(f"{f'by {launcher}, as {sweep}' if launcher else 'here'}: {len(members)} runs")
         for row in rows_of(members):
             print(f"  {row.cell.path.relative_to(root)}: {seeds([run.seed for run in row.runs])}")
     if wishes.dry_run:
         return 2 if problems else 0
     codes = [2] if problems else [0]
-    for (sweep, *_), members in by_launch.items():
+    for (launcher, sweep, _), members in by_launch.items():
         due = [planned[run] for run in members]
-        codes.append(_to_slurm(root, sweep, members, due, wishes, settings) if sweep else _here(due, wishes))
+        if launcher:
+            launched = [run.launched for run in members if run.launched is not None]
+            given = {**launched[0].submission.settings, **settings}
+            packed = wishes.seeds_per_job or max(len(each.job.seeds) for each in launched)
+            codes.append(_launch_again(launcher, due, sweep, packed, given))
+        else:
+            codes.append(_here(due, wishes))
     return max(codes)
 
 
@@ -129,7 +135,7 @@ def _hopeful(planned: Mapping[Run, PlannedRun]) -> dict[Run, PlannedRun]:
     hopeless = {
         plan.directory
         for run, plan in planned.items()
-        if run.failure in HOPELESS and not run.note.startswith("MissingPretraining") and not plan.other_code
+        if run.failure in HOPELESS and not plan.other_code and _could_begin(plan)
     }
     kept = {
         run: plan
@@ -144,28 +150,30 @@ def _hopeful(planned: Mapping[Run, PlannedRun]) -> dict[Run, PlannedRun]:
     return kept
 
 
-def _launch(run: Run, here: bool) -> tuple[str, str]:
-    """What runs of one new launch share: the sweep and the settings; empty where they run here."""
-    if here or run.launched is None or run.launched.submission.launcher != "slurm":
-        return "", ""
-    return run.launched.submission.sweep, json.dumps(run.launched.submission.settings, sort_keys=True)
+def _could_begin(plan: PlannedRun) -> bool:
+    """Whether what it finetunes from is there; if not, its own failure says nothing of it."""
+    place = plan.pretrain_directory
+    return place in (None, plan.directory) or (place / RESULT).is_file()
 
 
-def _to_slurm(
-    root: Path,
-    sweep: str,
-    runs: Sequence[Run],
-    due: Sequence[PlannedRun],
-    wishes: Wishes,
-    settings: Mapping[str, Any],
+def _launch(run: Run, here: bool) -> tuple[str, str, str]:
+    """What runs of one new launch share: launcher, sweep and settings; empty where they run here."""
+    if here or run.launched is None:
+        return "", "", ""
+    submission = run.launched.submission
+    return submission.launcher, submission.sweep, json.dumps(submission.settings, sort_keys=True)
+
+
+def _launch_again(
+    launcher: str, due: Sequence[PlannedRun], sweep: str, seeds: int, settings: Mapping[str, Any]
 ) -> int:
-    from o2o.sweep import submit
-    from o2o.sweep.jobs import seeds_per_job
+    if launcher == "local":
+        from o2o.sweep import pool
 
-    launched = [run.launched for run in runs if run.launched is not None]
-    before = max(len(launch.job.seeds) for launch in launched)
-    seeds = wishes.seeds_per_job or max(before, seeds_per_job(due[0].config, on_cluster=True))
-    report = submit.to_slurm(due, due, sweep, seeds, {**launched[0].submission.settings, **settings})
+        return pool.run(due, due, sweep, seeds, settings)
+    from o2o.sweep import submit
+
+    report = submit.to_slurm(due, due, sweep, seeds, settings)
     print(report.text())
     return 2 if report.problem else 0
 

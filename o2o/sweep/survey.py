@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from o2o import lease
 from o2o.errors import ConfigError
 from o2o.layout import CONFIG, EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
 from o2o.sweep.failures import classify
@@ -38,8 +39,10 @@ ONLINE_SCIENCE = frozenset(("algorithm", "finetune", "replay_init", "offline_rat
 EVAL_TAIL_BYTES, TIMING_TAIL_BYTES = 4096, 1024
 """Some eight evaluations of ten episodes, and some eight rows of the clock."""
 READERS = 8
-STALLED_SECONDS = 600.0
-"""Without a sign of life for so long, a run that says it is running is not."""
+STALLED_SECONDS = 300.0
+"""Without a sign of life for so long, a run that says it is running is not; a living one beats every ten seconds."""
+CLOCKS_AGREE_SECONDS = 120.0
+"""By so much a file's modification time may differ from the time in it, for clocks of two machines do."""
 
 _SEED = re.compile(r"seed-(\d+)")
 _BLOCK = re.compile(r"^(?=\w+:)", re.MULTILINE)
@@ -253,12 +256,30 @@ def _look(run: Run, path: str) -> None:
     # DONE without a result: killed between the two writes, and to be resumed.
     run.state = Seen.INTERRUPTED if state is State.DONE else Seen(state)
     if run.state is Seen.FAILED:
-        run.failure = classify(run.note)
+        run.failure = status.get("failure") or classify(run.note)
     if run.state is Seen.RUNNING:
         if TIMING in names:
             run.rate = _rate(Rows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
-        if run.alive_at is None or (datetime.now(UTC) - run.alive_at).total_seconds() > STALLED_SECONDS:
+        if not _lives(run, names):
             run.state = Seen.STALLED
+
+
+def _lives(run: Run, names: set[str]) -> bool:
+    """Whether a run that says it is running is, as far as can be seen from here.
+
+    Its owner is asked where that is a process of this machine. Else the last sign of life decides: what the run wrote,
+    or the beat of its lease. A beat is a modification time, which a copy has of its own; so it counts only where the
+    file beside it was modified when it says it was.
+    """
+    owner = lease.read(run.path) if any(name.startswith("lease-") for name in names) else None
+    if owner is not None and owner.alive is not None:
+        return owner.alive
+    if run.alive_at is None or (owner is None and any(name.endswith(".released") for name in names)):
+        return False
+    said = run.alive_at.timestamp()
+    if owner is not None and abs((run.path / STATUS).stat().st_mtime - said) < CLOCKS_AGREE_SECONDS:
+        run.alive_at = datetime.fromtimestamp(max(said, lease.beat_at(run.path, owner)), UTC)
+    return (datetime.now(UTC) - run.alive_at).total_seconds() < STALLED_SECONDS
 
 
 def _stopped_by(reason: Any) -> str:
