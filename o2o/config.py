@@ -33,8 +33,8 @@ class Dataset:
 
     name: str
     source: Literal["d4rl", "regenerated", "snapshots", "retrain", "file", "minari"]
-    """`regenerated` is rollouts of one policy, `snapshots` of many, in the order in which a run passed through them, and
-    `retrain` the replay buffer of a run made on the spot."""
+    """`regenerated` is rollouts of one policy, `snapshots` of many, in the order in which a run passed through them,
+    and `retrain` the replay buffer of a run made on the spot."""
     task: str
     """`hopper`, `halfcheetah`, `walker2d`, `ant`, or a gymnasium id, which needs its reference returns."""
     quality: str | None

@@ -113,7 +113,7 @@ def _mix_problems(dataset: Dataset, mix: dict[str, float]) -> list[str]:
     problems = []
     if dataset.source in ("file", "minari", "retrain"):
         problems.append(
-            f"dataset.mix mixes D4RL's sets, or regenerated ones from shipped policies; dataset={dataset.name} is neither"
+            f"dataset={dataset.name}: dataset.mix mixes D4RL's sets, or those regenerated from shipped policies"
         )
     elif dataset.made_here and (unknown := [quality for quality in mix if quality not in REGENERATED]):
         problems.append(

@@ -185,6 +185,24 @@ class MujocoEnvironments(Environments):
         return np.stack([env.data.qvel for env in self._envs])
 
     @property
+    def torso(self) -> Float64[np.ndarray, "E 3"]:
+        """Where the torsos are, a copy; after a step they lag the joints by a physics step."""
+        return np.stack([env.data.body("torso").xpos for env in self._envs])
+
+    def place(
+        self,
+        qpos: Float64[np.ndarray, "E Q"],
+        qvel: Float64[np.ndarray, "E V"],
+        torso: Float64[np.ndarray, "E 3"] | None = None,
+    ) -> None:
+        """Puts every simulator into a state; without `torso`, torsos are where the joints say, without a lag."""
+        for i, env in enumerate(self._envs):
+            env.set_state(qpos[i], qvel[i])
+            if torso is not None:
+                env.data.body("torso").xpos[:] = torso[i]
+        self.elapsed[:] = 0
+
+    @property
     def can_be_saved(self) -> bool:
         """As in `Environments`."""
         return True

@@ -4,6 +4,11 @@ import fcntl
 import json
 import logging
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,58 +18,38 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
+from regenerated import EPOCHS, WALKER, inline, random_policy, read_all, recipe_of, write_policies
 
-from o2o import datasets
+from o2o import datasets, rollouts, tanh_gaussian
 from o2o.config import ConfigError, Dataset
 from o2o.datasets import __main__ as command
-from o2o.datasets import hdf5, regenerate
+from o2o.datasets import behavior, hdf5, regenerate
 
-WALKER = Dataset(
-    name="regen-walker2d-medium",
-    source="regenerated",
-    task="walker2d",
-    quality="medium",
-    rows=600,
-    seed=3,
-    path=None,
-    id=None,
-    reference_min=None,
-    reference_max=None,
-)
 HOPPER = replace(WALKER, name="regen-hopper-medium", task="hopper")
-SIZES = {"walker2d": (17, 6), "hopper": (11, 3), "halfcheetah": (17, 6)}
-
-
-def random_policy(path: Path, observation_size: int, action_size: int, **changes: Any) -> None:
-    """Writes an untrained policy in the format of the shipped ones."""
-    generator = np.random.default_rng(0)
-    outputs = {"fc0": 256, "fc1": 256, "last_fc": action_size, "last_fc_log_std": action_size}
-    arrays: dict[str, Any] = {"provenance": json.dumps({"command": "none"})}
-    for layer, size in outputs.items():
-        inputs = observation_size if layer == "fc0" else 256
-        arrays[f"{layer}/weight"] = generator.normal(0, inputs**-0.5, (size, inputs)).astype(np.float32)
-        arrays[f"{layer}/bias"] = generator.normal(0, 0.1, size).astype(np.float32)
-    arrays |= changes
-    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=60)
+REPLAY = replace(
+    WALKER,
+    name="regen-walker2d-medium-replay-snapshots",
+    source="snapshots",
+    quality="medium-replay",
+    rows=3000,
+)
+RETRAIN = replace(
+    HOPPER, name="regen-hopper-medium-replay-retrain", source="retrain", quality="medium-replay", rows=70
+)
 
 
 @pytest.fixture(autouse=True)
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "policies"
     directory.mkdir()
-    for task, sizes in SIZES.items():
-        random_policy(directory / f"{task}-medium.npz", *sizes)
+    write_policies(directory)
     monkeypatch.setattr(regenerate, "POLICIES", directory)
-    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 4)  # making them takes longer than stepping them here
+    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 2)  # making them takes longer than stepping them here
+    monkeypatch.setattr(regenerate, "GROUP", 2)
+    monkeypatch.setattr(regenerate, "STREAMS", 2)
+    monkeypatch.setattr(regenerate, "streamed", inline)
     return directory
-
-
-def read_all(path: Path) -> dict[str, np.ndarray]:
-    with h5py.File(path) as opened:
-        file: Any = opened
-        keys: list[str] = []
-        file.visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
-        return {key: file[key][()] for key in keys}
 
 
 def test_a_generated_set_has_d4rls_layout(tmp_path: Path):
@@ -88,26 +73,10 @@ def test_a_generated_set_has_d4rls_layout(tmp_path: Path):
     metadata = {
         key: value for key, value in read_all(tmp_path / "a.hdf5").items() if key.startswith("metadata/")
     }
-    assert metadata["metadata/policy/fc0/weight"].shape == (256, 17)
+    assert metadata["metadata/policy/fc0/weight"].shape == (64, 17)
     assert metadata["metadata/policy/last_fc_log_std/bias"].shape == (6,)
     assert metadata["metadata/policy/nonlinearity"] == b"relu"
     assert metadata["metadata/policy/output_distribution"] == b"tanh_gaussian"
-
-
-def test_a_generated_set_says_that_it_is_not_d4rls(tmp_path: Path):
-    regenerate.generate(WALKER, tmp_path / "a.hdf5")
-    with h5py.File(tmp_path / "a.hdf5") as file:
-        assert "not a D4RL file" in str(file.attrs["notice"])
-        assert json.loads(str(file.attrs["recipe"])) == regenerate.recipe(WALKER)
-
-
-def test_the_same_recipe_gives_the_same_bytes_and_another_seed_other_rows(tmp_path: Path):
-    one, two, other = (tmp_path / name for name in ("one.hdf5", "two.hdf5", "other.hdf5"))
-    regenerate.generate(WALKER, one)
-    regenerate.generate(WALKER, two)
-    regenerate.generate(replace(WALKER, seed=4), other)
-    assert one.read_bytes() == two.read_bytes()
-    assert not np.array_equal(hdf5.read(one).rewards, hdf5.read(other).rewards)
 
 
 def test_more_rows_of_the_same_seed_begin_with_the_same_rows(tmp_path: Path):
@@ -141,41 +110,12 @@ def test_gymnasium_confirms_every_episode_bit_for_bit(tmp_path: Path, dataset: D
 
 
 def test_an_episode_is_cut_by_a_timeout_at_1000_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 2)  # none of which ever falls
+    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 1)  # which never falls
     cheetah = replace(WALKER, name="regen-halfcheetah-medium", task="halfcheetah", rows=1500)
     regenerate.generate(cheetah, tmp_path / "a.hdf5")
     rows = hdf5.read(tmp_path / "a.hdf5")
     np.testing.assert_array_equal(np.flatnonzero(rows.timeouts), [999])
     assert not rows.terminals.any()
-
-
-def test_log_probabilities_are_those_of_a_squashed_gaussian(policies: Path):
-    policy = regenerate.load_policy(policies / "hopper-medium.npz")
-    generator = np.random.default_rng(1)
-    observation = generator.standard_normal((50, 11), np.float32)
-    action, log_prob = policy.sample(observation, generator.standard_normal((50, 3), np.float32))
-    weights = {key: value.astype(np.float64) for key, value in policy.weights.items()}
-    hidden = observation.astype(np.float64)
-    for layer in ("fc0", "fc1"):
-        hidden = np.maximum(hidden @ weights[f"{layer}/weight"].T + weights[f"{layer}/bias"], 0)
-    mean = hidden @ weights["last_fc/weight"].T + weights["last_fc/bias"]
-    std = np.exp(hidden @ weights["last_fc_log_std/weight"].T + weights["last_fc_log_std/bias"])
-    raw = np.arctanh(action.astype(np.float64))
-    density = np.exp(-0.5 * ((raw - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi)) / (1 - np.tanh(raw) ** 2)
-    # float32 actions near ±1 determine their arctanh only roughly
-    np.testing.assert_allclose(log_prob, np.log(density).sum(axis=1), atol=2e-2)
-
-
-def test_the_log_standard_deviation_is_clipped(policies: Path):
-    random_policy(policies / "wide.npz", 11, 3, **{"last_fc_log_std/bias": np.full(3, 50, np.float32)})
-    random_policy(policies / "narrow.npz", 11, 3, **{"last_fc_log_std/bias": np.full(3, -50, np.float32)})
-    observation, noise = np.zeros((1, 11), np.float32), np.full((1, 3), 0.01, np.float32)
-    wide, narrow, median = (
-        np.arctanh(regenerate.load_policy(policies / f"{name}.npz").sample(observation, noise * scale)[0])
-        for name, scale in (("wide", 1), ("narrow", 1), ("wide", 0))
-    )
-    np.testing.assert_allclose(wide - median, 0.01 * np.exp(2), rtol=1e-4)
-    np.testing.assert_array_equal(narrow, median)
 
 
 def test_load_generates_once_and_reads_the_same_file_afterwards(
@@ -196,50 +136,6 @@ def test_load_generates_once_and_reads_the_same_file_afterwards(
 @pytest.mark.parametrize("change", [{"rows": 599}, {"seed": 4}, {"task": "hopper"}, {"name": "regen-other"}])
 def test_another_recipe_is_another_file(tmp_path: Path, change: dict[str, Any]):
     assert regenerate.file_path(replace(WALKER, **change), tmp_path) != regenerate.file_path(WALKER, tmp_path)
-
-
-def test_another_policy_is_another_recipe(tmp_path: Path, policies: Path, monkeypatch: pytest.MonkeyPatch):
-    other = tmp_path / "other"
-    other.mkdir()
-    random_policy(other / "walker2d-medium.npz", 17, 6, provenance=json.dumps({"command": "another"}))
-    before = regenerate.recipe(WALKER)
-    monkeypatch.setattr(regenerate, "POLICIES", other)
-    assert regenerate.recipe(WALKER)["policy_sha256"] != before["policy_sha256"]
-
-
-def test_an_altered_set_is_refused(tmp_path: Path):
-    path = regenerate.obtain(WALKER, tmp_path)
-    with h5py.File(path, "a") as opened:
-        file: Any = opened
-        file["rewards"][5] = 0.5
-    with pytest.raises(ConfigError, match="Delete it to generate it anew"):
-        datasets.load(WALKER, tmp_path)
-
-
-def test_a_set_of_another_recipe_under_this_name_is_refused(tmp_path: Path):
-    other = regenerate.obtain(replace(WALKER, seed=4), tmp_path)
-    other.replace(regenerate.file_path(WALKER, tmp_path))
-    with pytest.raises(ConfigError, match="Delete it to generate it anew"):
-        datasets.load(WALKER, tmp_path)
-
-
-def test_an_interrupted_generation_leaves_no_set_and_is_begun_again(tmp_path: Path):
-    def interrupt(rows: int) -> None:
-        raise KeyboardInterrupt
-
-    path = regenerate.file_path(WALKER, tmp_path)
-    path.parent.mkdir()
-    path.with_suffix(".partial").write_bytes(b"half a file")
-    with pytest.raises(KeyboardInterrupt):
-        regenerate.generate(WALKER, path, interrupt)
-    assert datasets.locate(WALKER, tmp_path) is None
-    assert len(datasets.load_rows(WALKER, tmp_path).rewards) == 600
-
-
-def test_progress_adds_up_to_the_rows(tmp_path: Path):
-    reported: list[int] = []
-    regenerate.generate(WALKER, tmp_path / "a.hdf5", reported.append)
-    assert sum(reported) == 600
 
 
 def test_a_second_process_waits_for_the_first_says_so_and_does_not_generate(
@@ -279,39 +175,6 @@ def _generate_elsewhere(lock: Path, path: Path, ready: Any, waits: Any) -> None:
         path.write_bytes(b"made elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"quality": "expert"}, "no behaviour policy walker2d-expert is shipped"),
-        ({"quality": None}, "dataset.quality=null"),
-        ({"rows": None}, "dataset.rows=null"),
-        ({"name": "walker2d-medium-v2"}, "generated data are called regen-"),
-    ],
-)
-def test_an_impossible_recipe_is_refused(change: dict[str, Any], message: str):
-    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        regenerate.recipe(replace(WALKER, **change))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"fc1/bias": None},
-        {"provenance": None},
-        {"provenance": "not JSON"},
-        {"fc0/weight": np.zeros((256, 0, 1), np.float32)},
-        {"fc1/weight": np.zeros((256, 255), np.float32)},
-        {"last_fc/bias": np.full(3, np.nan, np.float32)},
-        {"last_fc/weight": np.array(["text"])},
-        {"last_fc/bias": np.array([{}], dtype=object)},
-    ],
-)
-def test_a_broken_behaviour_policy_is_refused(policies: Path, change: dict[str, Any]):
-    random_policy(policies / "bad.npz", 11, 3, **change)
-    with pytest.raises(ConfigError, match="policy"):
-        regenerate.load_policy(policies / "bad.npz")
-
-
 def test_a_data_directory_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="O2O_DATA"):
@@ -338,3 +201,336 @@ def test_the_command_line_refuses_to_generate_d4rls_data(tmp_path: Path, capsys:
 def test_the_command_line_names_the_sets_there_are(capsys: pytest.CaptureFixture[str]):
     assert command.main(["info", "hopper-medium-v3"]) == 2
     assert "hopper-medium-v2" in capsys.readouterr().err
+
+
+def test_a_generated_set_says_that_it_is_not_d4rls(tmp_path: Path):
+    regenerate.generate(WALKER, tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5") as file:
+        assert "not a D4RL file" in str(file.attrs["notice"])
+    assert recipe_of(tmp_path / "a.hdf5") == regenerate.recipe(WALKER)
+
+
+def test_ants_torso_is_stored_since_its_rewards_are_measured_on_it(tmp_path: Path):
+    regenerate.generate(ANT, tmp_path / "a.hdf5")
+    arrays = read_all(tmp_path / "a.hdf5")
+    assert arrays["infos/xpos"].shape == (60, 3)
+    assert not arrays["observations"][:, 27:].any()
+    moved = arrays["infos/xpos"][1:, 0] - arrays["infos/xpos"][:-1, 0]
+    reward = moved / 0.05 + 1 - 0.5 * np.square(arrays["actions"][:-1]).sum(axis=1)
+    going_on = ~(arrays["terminals"] | arrays["timeouts"])[:-1]
+    np.testing.assert_allclose(arrays["rewards"][:-1][going_on], reward[going_on], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dataset", [WALKER, REPLAY])
+def test_the_same_recipe_gives_the_same_bytes_and_another_seed_other_rows(tmp_path: Path, dataset: Dataset):
+    one, two, other = (tmp_path / name for name in ("one.hdf5", "two.hdf5", "other.hdf5"))
+    regenerate.generate(dataset, one)
+    regenerate.generate(dataset, two)
+    regenerate.generate(replace(dataset, seed=4), other)
+    assert one.read_bytes() == two.read_bytes()
+    assert not np.array_equal(hdf5.read(one).rewards, hdf5.read(other).rewards)
+
+
+@pytest.mark.parametrize("dataset", [WALKER, REPLAY])
+def test_processes_make_the_same_bytes_as_this_one(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    regenerate.generate(dataset, tmp_path / "here.hdf5")
+    monkeypatch.setattr(regenerate, "streamed", rollouts.streamed)
+    regenerate.generate(dataset, tmp_path / "elsewhere.hdf5")
+    assert (tmp_path / "here.hdf5").read_bytes() == (tmp_path / "elsewhere.hdf5").read_bytes()
+
+
+def test_a_process_that_dies_is_an_error_and_not_the_end_of_the_rows(tmp_path: Path):
+    request = rollouts.Request("hopper", str(tmp_path / "none.npz"), 0, 0, 1, None)
+    with rollouts.streamed([request]) as (stream,), pytest.raises(RuntimeError, match="ended with 1"):
+        next(stream)
+
+
+def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path):
+    regenerate.generate(REPLAY, tmp_path / "a.hdf5")
+    arrays = read_all(tmp_path / "a.hdf5")
+    ends = arrays["terminals"] | arrays["timeouts"]
+    assert ends[[999, 1999, 2999]].all()
+    assert np.flatnonzero(arrays["timeouts"]).tolist() == [
+        i for i in (999, 1999, 2999) if not arrays["terminals"][i]
+    ]
+    for block in range(3):
+        np.testing.assert_allclose(arrays["infos/qpos"][1000 * block], [0, 1.25, *[0] * 7], atol=6e-3)
+
+
+def test_a_replay_is_collected_by_the_snapshots_in_their_order(tmp_path: Path, policies: Path):
+    regenerate.generate(REPLAY, tmp_path / "a.hdf5")
+    arrays = read_all(tmp_path / "a.hdf5")
+    assert arrays["metadata/snapshots/epochs"].tolist() == EPOCHS
+    assert arrays["infos/policy"][::1000].tolist() == [0, 0, 2]
+    several, _ = tanh_gaussian.load(policies / "walker2d-snapshots.npz")
+    clear = np.flatnonzero(np.abs(arrays["actions"]).max(axis=1) < 0.95)  # of where tanh cannot be undone
+    for i in clear[:: len(clear) // 5]:
+        mean, log_std = several[arrays["infos/policy"][i]].distribution(arrays["observations"][i : i + 1])
+        noise = (np.arctanh(arrays["actions"][i]) - mean) / np.exp(log_std)
+        density = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - arrays["actions"][i] ** 2)
+        np.testing.assert_allclose(arrays["infos/action_log_probs"][i], density.sum(), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "count", "expected"),
+    [
+        (6, None, [0, 0, 0, 1, 2, 2]),
+        (6, 1, [2] * 6),
+        (6, 2, [0, 0, 0, 0, 2, 2]),
+        (1, None, [0]),
+        (2, None, [0, 0]),
+    ],
+)
+def test_each_block_is_collected_by_the_policy_nearest_in_training(
+    blocks: int, count: int | None, expected: list[int]
+):
+    assert regenerate.schedule([0, 4, 8], blocks, count) == expected
+
+
+def test_fewer_snapshots_are_fewer_policies_and_another_set(tmp_path: Path):
+    fewer = replace(REPLAY, snapshots=2)
+    assert (regenerate.count_policies(REPLAY), regenerate.count_policies(fewer)) == (2, 2)  # of 3 blocks
+    assert regenerate.count_policies(replace(REPLAY, rows=20_000)) == 3
+    assert regenerate.count_policies(replace(fewer, rows=20_000)) == 2
+    assert regenerate.file_path(fewer, tmp_path) != regenerate.file_path(REPLAY, tmp_path)
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (behavior, regenerate):
+        monkeypatch.setattr(module, "BLOCK", 20)
+    monkeypatch.setattr(behavior, "UPDATES", 10)
+
+
+def test_a_retrained_replay_is_the_buffer_of_a_run_block_after_block(tmp_path: Path, short_blocks: None):
+    notes: list[tuple[int, str]] = []
+    regenerate.generate(RETRAIN, tmp_path / "a.hdf5", lambda rows, note: notes.append((rows, note)))
+    arrays = read_all(tmp_path / "a.hdf5")
+    assert [rows for rows, _ in notes] == [20, 40, 60, 70]
+    assert arrays["infos/policy"][::20].tolist() == [0, 0, 1, 2]
+    assert arrays["infos/qpos"].shape == (70, 6)
+    assert (arrays["terminals"] | arrays["timeouts"])[[19, 39, 59]].all()
+    assert [path.name for path in tmp_path.iterdir()] in (["policies", "a.hdf5"], ["a.hdf5", "policies"])
+
+
+def test_a_retraining_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, short_blocks: None):
+    def stop(rows: int, note: str) -> None:
+        if rows == 40:
+            raise KeyboardInterrupt
+
+    whole, stopped = tmp_path / "whole.hdf5", tmp_path / "stopped.hdf5"
+    regenerate.generate(RETRAIN, whole)
+    with pytest.raises(KeyboardInterrupt):
+        regenerate.generate(RETRAIN, stopped, stop)
+    assert not stopped.exists()
+    done: list[int] = []
+    regenerate.generate(RETRAIN, stopped, lambda rows, note: done.append(rows))
+    assert done[0] == 40
+    assert whole.read_bytes() == stopped.read_bytes()
+
+
+def test_a_damaged_training_is_refused_with_a_way_out(tmp_path: Path, short_blocks: None):
+    directory = tmp_path / "a.training"
+    directory.mkdir()
+    (directory / "state.npz").write_bytes(b"not a state")
+    with pytest.raises(ConfigError, match=r"delete .*a.training to begin anew"):
+        regenerate.generate(RETRAIN, tmp_path / "a.hdf5")
+
+
+@pytest.mark.parametrize("dataset", [WALKER, REPLAY])
+def test_another_policy_is_another_recipe(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = tmp_path / "other"
+    write_policies(other)
+    before = regenerate.recipe(dataset)
+    for path in other.iterdir():
+        policies, provenance = tanh_gaussian.load(path)
+        tanh_gaussian.save(path, policies, provenance | {"command": "another"})
+    monkeypatch.setattr(regenerate, "POLICIES", other)
+    assert regenerate.recipe(dataset)["policies_sha256"] != before["policies_sha256"]
+
+
+def test_an_altered_set_is_refused(tmp_path: Path):
+    path = regenerate.obtain(WALKER, tmp_path)
+    with h5py.File(path, "a") as opened:
+        file: Any = opened
+        file["infos/qpos"][5] = 0.5
+    with pytest.raises(ConfigError, match="altered or damaged"):
+        datasets.load(WALKER, tmp_path)
+
+
+def test_a_set_of_another_recipe_under_this_name_is_refused(tmp_path: Path):
+    other = regenerate.obtain(replace(WALKER, seed=4), tmp_path)
+    other.replace(regenerate.file_path(WALKER, tmp_path))
+    with pytest.raises(ConfigError, match="Delete it to generate it anew"):
+        datasets.load(WALKER, tmp_path)
+
+
+def test_an_interrupted_generation_leaves_nothing_and_is_begun_again(tmp_path: Path):
+    def interrupt(rows: int, note: str) -> None:
+        raise KeyboardInterrupt
+
+    path = regenerate.file_path(WALKER, tmp_path)
+    path.parent.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        regenerate.generate(WALKER, path, interrupt)
+    assert list(path.parent.iterdir()) == []
+    assert len(datasets.load_rows(WALKER, tmp_path).rewards) == 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)]
+)
+def test_a_signal_ends_a_generation_within_seconds_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+):
+    words = ["generate", "regen-hopper-medium", f"paths.data={tmp_path}"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "o2o.datasets", *words], env=environment, stderr=subprocess.DEVNULL
+    )
+    directory = tmp_path / "regen"
+    while not list(directory.glob("*.partial")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(number)
+    assert process.wait(20) == code
+    assert [path.suffix for path in directory.iterdir()] == [".lock"]
+
+
+def test_progress_ends_at_the_rows(tmp_path: Path):
+    reported: list[int] = []
+    regenerate.generate(WALKER, tmp_path / "a.hdf5", lambda rows, note: reported.append(rows))
+    assert reported[-1] == 600
+    assert reported == sorted(reported)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (replace(WALKER, task="humanoid"), "no policies humanoid-medium are shipped"),
+        (replace(REPLAY, task="humanoid"), "no policies humanoid-snapshots are shipped"),
+        (replace(WALKER, quality="expert"), "dataset.source=regenerated makes medium sets only"),
+        (replace(WALKER, source="retrain"), "dataset.source=retrain makes medium-replay sets only"),
+        (replace(WALKER, rows=None), "dataset.rows=null"),
+        (replace(WALKER, name="walker2d-medium-v2"), "generated data are called regen-"),
+        (replace(REPLAY, snapshots=4), "dataset.snapshots=4: .* has 3, so at most 3"),
+    ],
+)
+def test_an_impossible_recipe_is_refused(dataset: Dataset, message: str):
+    with pytest.raises(ConfigError, match=message):
+        regenerate.recipe(dataset)
+
+
+def test_log_probabilities_are_those_of_a_squashed_gaussian():
+    policy = random_policy(11, 3)
+    generator = np.random.default_rng(1)
+    observation = generator.standard_normal((50, 11), np.float32)
+    action, log_prob = policy.sample(observation, generator.standard_normal((50, 3), np.float32))
+    weights = {key: value.astype(np.float64) for key, value in policy.weights.items()}
+    hidden = observation.astype(np.float64)
+    for layer in ("fc0", "fc1"):
+        hidden = np.maximum(hidden @ weights[f"{layer}/weight"].T + weights[f"{layer}/bias"], 0)
+    mean = hidden @ weights["last_fc/weight"].T + weights["last_fc/bias"]
+    std = np.exp(hidden @ weights["last_fc_log_std/weight"].T + weights["last_fc_log_std/bias"])
+    raw = np.arctanh(action.astype(np.float64))
+    density = np.exp(-0.5 * ((raw - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi)) / (1 - np.tanh(raw) ** 2)
+    # float32 actions near ±1 determine their arctanh only roughly
+    np.testing.assert_allclose(log_prob, np.log(density).sum(axis=1), atol=2e-2)
+
+
+def test_the_log_standard_deviation_is_clipped():
+    wide = random_policy(11, 3, **{"last_fc_log_std/bias": np.full(3, 50, np.float32)})
+    narrow = random_policy(11, 3, **{"last_fc_log_std/bias": np.full(3, -50, np.float32)})
+    observation = np.zeros((1, 11), np.float32)
+    assert wide.distribution(observation)[1].tolist() == [[2.0] * 3]
+    assert narrow.distribution(observation)[1].tolist() == [[-20.0] * 3]
+
+
+def test_shipped_snapshots_are_rounded_to_half_precision_and_keep_their_order(tmp_path: Path):
+    policies = [random_policy(11, 3, seed) for seed in range(3)]
+    tanh_gaussian.save(tmp_path / "a.npz", policies, {"epochs": EPOCHS})
+    found, provenance = tanh_gaussian.load(tmp_path / "a.npz")
+    assert provenance["epochs"] == EPOCHS
+    for one, other in zip(policies, found, strict=True):
+        for key, weights in one.weights.items():
+            np.testing.assert_array_equal(other.weights[key], weights.astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fc1/bias": None},
+        {"provenance": None},
+        {"provenance": "not JSON"},
+        {"fc0/weight": np.zeros((64, 0, 1, 1), np.float32)},
+        {"fc1/weight": np.zeros((64, 63), np.float32)},
+        {"last_fc/bias": np.full(3, np.nan, np.float32)},
+        {"last_fc/weight": np.array(["text"])},
+        {"last_fc/bias": np.array([{}], dtype=object)},
+    ],
+)
+def test_a_broken_behaviour_policy_is_refused(tmp_path: Path, change: dict[str, Any]):
+    arrays: dict[str, Any] = random_policy(11, 3).weights | {"provenance": json.dumps({})} | change
+    np.savez(tmp_path / "bad.npz", **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(ConfigError, match="Restore the shipped file"):
+        tanh_gaussian.load(tmp_path / "bad.npz")
+
+
+def test_a_run_exports_its_medium_policy_and_what_led_to_it(tmp_path: Path):
+    for epoch, earned in ((0, 10.0), (5, 1400.0), (10, 2000.0)):
+        provenance = {"epoch": epoch, "stochastic_return_mean": earned, "stochastic_return_std": 1.0}
+        tanh_gaussian.save(tmp_path / f"hopper-7-{epoch:04d}.npz", [random_policy(11, 3, epoch)], provenance)
+    behavior.export("hopper", 7, tmp_path, None, None, tmp_path / "to")
+    (medium,), about = tanh_gaussian.load(tmp_path / "to" / "hopper-medium.npz")
+    assert about["epoch"] == 5  # nearest to D4RL's mean return
+    np.testing.assert_array_equal(medium.weights["fc0/bias"], random_policy(11, 3, 5).weights["fc0/bias"])
+    assert tanh_gaussian.load(tmp_path / "to" / "hopper-snapshots.npz")[1]["epochs"] == [0, 5]
+    behavior.export("hopper", 7, tmp_path, 0, 10, tmp_path / "to")
+    assert tanh_gaussian.load(tmp_path / "to" / "hopper-snapshots.npz")[1]["epochs"] == [0, 5, 10]
+
+
+MIXED = replace(WALKER, mix=(("medium", 0.25), ("medium-replay", 0.75)), rows=2000, quality="mix")
+
+
+def test_a_mixture_has_its_parts_shares_and_the_rows_asked_for(tmp_path: Path):
+    rows = datasets.load_rows(MIXED, tmp_path)
+    medium = datasets.load_rows(replace(WALKER, rows=500), tmp_path)
+    replay = datasets.load_rows(replace(REPLAY, rows=1500), tmp_path)
+    assert len(rows.rewards) == 2000
+    np.testing.assert_array_equal(
+        np.sort(rows.rewards), np.sort(np.concatenate([medium.rewards, replay.rewards]))
+    )
+    assert not np.array_equal(
+        rows.rewards[:500], medium.rewards
+    )  # shuffled: the replay forgets in file order
+
+
+def test_no_transition_of_a_mixture_leads_from_one_episode_into_another(tmp_path: Path):
+    rows = datasets.load_rows(MIXED, tmp_path)
+    batch = hdf5.transitions(rows)
+    going_on = ~np.asarray(batch.terminated)
+    jump = np.abs(np.asarray(batch.next_observation) - np.asarray(batch.observation))[going_on, 0]
+    assert jump.max() < 0.1  # the torso's height moves by centimetres in a step
+
+
+def test_a_mixture_of_d4rls_sets_draws_whole_episodes_of_the_size_asked_for(monkeypatch: pytest.MonkeyPatch):
+    ends = np.arange(1, 101) % 10 == 0
+    rows = hdf5.Rows(
+        np.arange(100, dtype=np.float32)[:, None], np.zeros((100, 1), np.float32),
+        np.arange(100, dtype=np.float32), ends, np.zeros(100, bool),
+    )  # fmt: skip
+    dataset = replace(WALKER, source="d4rl", rows=50, mix=(("medium", 0.5), ("medium-replay", 0.5)))
+    assert [(part.name, size) for part, size in datasets.mix.parts(dataset)] == [
+        ("walker2d-medium-v2", 25),
+        ("walker2d-medium-replay-v2", 25),
+    ]
+    found = datasets.mix.mixed(dataset, [rows, rows])
+    assert len(found.rewards) == 50
+    assert found.timeouts.sum() == 2  # of either part, one episode is cut
+    assert found.terminals.sum() == 4
+    with pytest.raises(ConfigError, match=r"150 rows of walker2d-medium-v2 are wanted, but it has 100"):
+        datasets.mix.mixed(replace(dataset, rows=300), [rows, rows])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from o2o.config import ConfigError, Dataset
-from o2o.datasets import d4rl, hdf5, minari, regenerate
+from o2o.datasets import d4rl, hdf5, minari, mix, regenerate
 from o2o.datasets.hdf5 import Rows
 from o2o.types import Transition
 
@@ -42,6 +42,10 @@ def load_rows(
     mirrors: str | None = None,
 ) -> Rows:
     """The rows of a set's file, as `load`, from which statistics and transitions are made."""
+    if dataset.mix:
+        sizes = observation_size, action_size
+        own = (load_rows(part, data_directory, *sizes, mirrors) for part, _ in mix.parts(dataset))
+        return mix.mixed(dataset, own)
     wanted: Any = {
         "observation_size": observation_size,
         "action_size": action_size,
@@ -52,7 +56,7 @@ def load_rows(
     path = _obtain(dataset, data_directory, mirrors)
     rows = hdf5.read(path, **wanted)
     if dataset.made_here:
-        regenerate.verify(path, rows, dataset)
+        regenerate.verify(path, dataset)
     without_contact_forces = dataset.task == "ant" and (dataset.source == "d4rl" or dataset.made_here)
     if without_contact_forces and rows.observations[:, ANT_OBSERVED:].any():
         raise ConfigError(
@@ -65,11 +69,16 @@ def load_rows(
 
 
 def locate(dataset: Dataset, data_directory: Path) -> Path | None:
-    """The set's file if it is there, else None. It is neither generated nor checked.
+    """The set's file if it is there, else None; of a mixture, that of its first part, if all are there.
+
+    It is neither generated nor checked.
 
     Raises:
         ConfigError: if there can be no such set.
     """
+    if dataset.mix:
+        paths = [locate(part, data_directory) for part, _ in mix.parts(dataset)]
+        return paths[0] if all(paths) else None
     match dataset.source:
         case "d4rl":
             path = d4rl.file_path(dataset.name, data_directory)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from o2o import config
 from o2o.config import ConfigError
-from o2o.datasets import d4rl, describe, regenerate
+from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -42,6 +42,22 @@ COMMANDS = {
     "info": Command(describe.show_info),
     "fetch": Command(d4rl.fetch),
     "generate": Command(regenerate.generate_sets),
+    "check": Command(
+        fidelity.check_sets,
+        {
+            "--rows": {"type": int, "default": 2000, "help": "how many to re-simulate"},
+            "--episodes": {"type": int, "default": 100, "help": "of the behaviour policy"},
+        },
+    ),
+    "diversity": Command(
+        diversity.show_diversity,
+        {"--samples": {"type": int, "default": 10_000, "help": "rows of each set, at most"}},
+    ),
+    "compare": Command(
+        comparison.compare_sets,
+        {"--write": {"type": Path, "help": "a Markdown file, whose table is replaced"}},
+        default_names="regen-*",
+    ),
 }
 
 

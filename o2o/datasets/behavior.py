@@ -1,34 +1,43 @@
 """Behaviour policies for the regenerated datasets: SAC on the schedule that D4RL's came from (rlkit's).
 
-    python -m o2o.datasets.behavior walker2d --seed 0 --epochs 300 --out DIRECTORY
+    python -m o2o.datasets.behavior train walker2d --seed 0 --epochs 300 --out DIRECTORY
+    python -m o2o.datasets.behavior export walker2d --out DIRECTORY
 
-First 1000 environment steps with the untrained stochastic policy; then epochs of 1000 steps and 1000
-updates, each block of steps starting with a reset, so the last episode of a block is cut short. Every few
-epochs a snapshot of the policy is written, with the mean return of stochastic episodes; `--export` copies
-the snapshot whose return is nearest to D4RL's medium set to where the package ships it.
+First 1000 environment steps with the untrained stochastic policy; then epochs of 1000 steps and 1000 updates, each
+block of steps starting with a reset, so the last episode of a block is cut short. The run is saved after every epoch
+and goes on from there. Every few epochs a snapshot of the policy is written, with the mean return of stochastic
+episodes; `export` makes of a run's snapshots what the package ships.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
-import time
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from o2o import checkpoint, tanh_gaussian
 from o2o.algorithms.sac import SAC
-from o2o.envs import TASKS, Environments, make_environments
+from o2o.config import ConfigError
+from o2o.envs import TASKS, MujocoEnvironments
 from o2o.replay import Online, Replay, pack, unpack
+from o2o.rollouts import BLOCK, Rows, returns, step
+from o2o.tanh_gaussian import TanhGaussian
 from o2o.types import LearningRate, Network, Parameters, State, update
 
-BLOCK = 1000  # environment steps, and updates, an epoch
+POLICIES = Path(__file__).with_name("policies")
+UPDATES = 250  # in one call: between two of them, a signal to stop is obeyed
+EPISODES = 10  # by which a snapshot is judged
 MEDIUM_RETURN = {
     "hopper": 1422.06,
     "halfcheetah": 4770.33,
@@ -46,146 +55,245 @@ RLKIT_SAC = SAC(
 )
 
 
-def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Path) -> None:
-    """Trains SAC and writes `<task>-<seed>-<epoch>.npz` snapshots to `directory`, printing a line for each."""
-    environments = make_environments(TASKS[task], [seed])
-    evaluation = make_environments(TASKS[task], range(10_000, 10_010))
+class Epoch(NamedTuple):
+    """What an epoch, whose number is in `epoch`, led to; the first has no updates."""
+
+    epoch: int
+    note: str
+    """The mean return of the episodes that its block of steps completed, in words."""
+    state: State
+
+
+def run(task: str, seed: int, epochs: int, directory: Path) -> Iterator[Epoch]:
+    """A SAC run of that many epochs after the first, which goes on where `directory` says that it was stopped.
+
+    An epoch is yielded when it is saved, and the last saved one once more when a run goes on.
+
+    Raises:
+        ConfigError: if what is saved cannot be read.
+    """
+    environments = MujocoEnvironments(TASKS[task], [seed])
     sizes = environments.observation_size, environments.action_size
     replay = Replay(256, 10**6, 1, *sizes)
     online = replay.init((epochs + 1) * BLOCK)
     key = jax.random.key(seed)
     state = RLKIT_SAC.init(jax.random.fold_in(key, 0), unpack(online.rows[0], sizes[0]))
-    learn = jax.jit(functools.partial(_update_block, replay), donate_argnums=(0,))
+    learn = jax.jit(functools.partial(_update, replay), donate_argnums=(0,))
     add = jax.jit(_add_block, donate_argnums=(0,))
-    directory.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    for epoch in range(epochs + 1):
+    first = 0
+    if (saved := directory / "state.npz").is_file():
+        environments.reset()
+        tree = _load(saved, {"state": state, "environment": environments.snapshot(), "epoch": np.array(0)})
+        first = int(tree["epoch"]) + 1
+        state = jax.tree.map(jnp.asarray, tree["state"])
+        environments.restore(tree["environment"])
+        for number in range(first):
+            online = add(online, _packed(block(directory, number)))
+        yield Epoch(first - 1, _returns_note(block(directory, first - 1)), state)
+    for epoch in range(first, epochs + 1):
         epoch_key = jax.random.fold_in(key, epoch + 1)
-        online = add(online, _collect(environments, state, jax.random.fold_in(epoch_key, 0)))
-        if epoch == 0:
-            continue
-        state, metrics = learn(state, online, jax.random.fold_in(epoch_key, 1))
+        rows = _collect(environments, state.actor.policy, jax.random.fold_in(epoch_key, 0))
+        online = add(online, _packed(rows))
+        if epoch > 0:
+            for start in range(0, BLOCK, UPDATES):
+                state = jax.block_until_ready(learn(state, online, jax.random.fold_in(epoch_key, 1), start))
+        checkpoint.save(directory / f"{epoch:04d}.npz", rows)
+        tree = {"state": state, "environment": environments.snapshot(), "epoch": np.array(epoch)}
+        checkpoint.save(saved, tree)
+        yield Epoch(epoch, _returns_note(rows), state)
+    environments.close()
+
+
+def block(directory: Path, epoch: int) -> Rows:
+    """The steps that an epoch of a saved run collected.
+
+    Raises:
+        ConfigError: if they cannot be read.
+    """
+    path = directory / f"{epoch:04d}.npz"
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key != "version"}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError([f"{path} cannot be read ({error}): delete {directory} to begin anew"]) from None
+
+
+def forget(directory: Path) -> None:
+    """Deletes what only an unfinished run needs."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Path) -> None:
+    """Runs, or goes on with a run, and writes `<task>-<seed>-<epoch>.npz` snapshots to `directory`."""
+    evaluation = MujocoEnvironments(TASKS[task], range(10_000, 10_000 + EPISODES))
+    for epoch, note, state in run(task, seed, epochs, directory / f"{task}-{seed}-run"):
         if epoch % snapshot_every == 0:
-            returns = rollout_returns(evaluation, state.actor.policy, jax.random.fold_in(epoch_key, 2))
+            policy = exported(state.actor.policy)
+            evaluation.reseed(range(10_000, 10_000 + EPISODES))
+            earned = returns(evaluation, policy, np.random.default_rng([seed, epoch]))
             provenance = {
-                "command": f"python -m o2o.datasets.behavior {task} --seed {seed} --epochs {epochs}",
+                "command": f"python -m o2o.datasets.behavior train {task} --seed {seed} --epochs {epochs}",
                 "algorithm": "SAC, rlkit's schedule (o2o/datasets/behavior.py)",
                 "task": task,
                 "seed": seed,
                 "epoch": epoch,
-                "stochastic_return_mean": float(returns.mean()),
-                "stochastic_return_std": float(returns.std()),
-                "episodes": len(returns),
+                "stochastic_return_mean": float(earned.mean()),
+                "stochastic_return_std": float(earned.std()),
+                "episodes": len(earned),
                 "device": jax.devices()[0].device_kind,
                 "versions": {name: version(name) for name in ("jax", "mujoco", "gymnasium")},
             }
-            write_policy(directory / f"{task}-{seed}-{epoch:04d}.npz", state.actor.policy, provenance)
-            line = {k: f"{float(v):.3g}" for k, v in metrics.items()}
-            elapsed = time.monotonic() - start
-            print(
-                f"epoch {epoch} return {returns.mean():.0f} ± {returns.std():.0f} {line} {elapsed:.0f}s",
-                flush=True,
-            )
+            tanh_gaussian.save(directory / f"{task}-{seed}-{epoch:04d}.npz", [policy], provenance)
+            note = f"{note}; snapshot {earned.mean():.0f} ± {earned.std():.0f}"
+        print(f"epoch {epoch} {note}", flush=True)
 
 
-def rollout_returns(
-    environments: Environments, policy: Parameters, key: Key[Array, ""]
-) -> Float[np.ndarray, " E"]:
-    """Returns of one stochastic episode an environment."""
-    live = np.arange(len(environments))
-    observation = environments.reset()
-    returns = np.zeros(len(environments))
-    for step in range(environments.time_limit):
-        action = np.asarray(_explore(policy, observation, key, step))
-        next_observation, reward, terminated, truncated = environments.step(action[live], live.tolist())
-        returns[live] += reward
-        observation[live] = next_observation
-        live = live[~(terminated | truncated)]
-        if not len(live):
-            break
-    return returns
-
-
-def write_policy(path: Path, policy: Parameters, provenance: dict[str, Any]) -> None:
-    """Writes a tanh-Gaussian policy as D4RL's files hold theirs (weights output × input), and its provenance."""
+def exported(policy: Parameters) -> TanhGaussian:
+    """A tanh-Gaussian policy's parameters as D4RL's files hold theirs (weights output × input)."""
     mean, log_std = np.split(np.asarray(policy["output"]["kernel"]).T, 2)
     mean_bias, log_std_bias = np.split(np.asarray(policy["output"]["bias"]), 2)
-    arrays = {
-        "fc0/weight": np.asarray(policy["hidden_0"]["kernel"]).T,
-        "fc0/bias": np.asarray(policy["hidden_0"]["bias"]),
-        "fc1/weight": np.asarray(policy["hidden_1"]["kernel"]).T,
-        "fc1/bias": np.asarray(policy["hidden_1"]["bias"]),
-        "last_fc/weight": mean,
-        "last_fc/bias": mean_bias,
-        "last_fc_log_std/weight": log_std,
-        "last_fc_log_std/bias": log_std_bias,
-    }
-    np.savez_compressed(path, provenance=np.array(json.dumps(provenance)), **cast(Any, arrays))
+    return TanhGaussian(
+        {
+            "fc0/weight": np.asarray(policy["hidden_0"]["kernel"]).T,
+            "fc0/bias": np.asarray(policy["hidden_0"]["bias"]),
+            "fc1/weight": np.asarray(policy["hidden_1"]["kernel"]).T,
+            "fc1/bias": np.asarray(policy["hidden_1"]["bias"]),
+            "last_fc/weight": mean,
+            "last_fc/bias": mean_bias,
+            "last_fc_log_std/weight": log_std,
+            "last_fc_log_std/bias": log_std_bias,
+        }
+    )
 
 
-def export_nearest(task: str, target: float, directory: Path, destination: Path) -> Path:
-    """Copies the snapshot whose stochastic return is nearest to `target` to `destination`."""
+def export(
+    task: str, seed: int, directory: Path, epoch: int | None, last: int | None, destination: Path
+) -> list[Path]:
+    """Makes a run's snapshots what is shipped: the medium policy, and a run's policies in one file.
 
-    def distance(path: Path) -> float:
-        provenance = json.loads(str(np.load(path, allow_pickle=False)["provenance"]))
-        return abs(provenance["stochastic_return_mean"] - target)
+    Args:
+        task: which one's.
+        seed: of the run.
+        directory: where its snapshots are.
+        epoch: of the medium policy; None is the one nearest to D4RL's medium set in its mean return.
+        last: epoch of the last policy that the replay is made with; None is the medium one's.
+        destination: where shipped policies belong.
+    """
+    found = {}
+    for path in sorted(directory.glob(f"{task}-{seed}-*.npz")):
+        (policy,), provenance = tanh_gaussian.load(path)
+        found[provenance["epoch"]] = policy, provenance
+    if epoch is None:
+        target = MEDIUM_RETURN[task]
+        epoch = min(found, key=lambda k: abs(found[k][1]["stochastic_return_mean"] - target))
+    medium, about = found[epoch]
+    upto = [k for k in sorted(found) if k <= (epoch if last is None else last)]
+    of_each = ("stochastic_return_mean", "stochastic_return_std")
+    provenance = {key: value for key, value in about.items() if key not in ("epoch", *of_each)}
+    provenance |= {key: [found[k][1][key] for k in upto] for key in of_each}
+    paths = destination / f"{task}-medium.npz", destination / f"{task}-snapshots.npz"
+    tanh_gaussian.save(paths[0], [medium], about)
+    tanh_gaussian.save(
+        paths[1], [_without_padding(task, found[k][0]) for k in upto], provenance | {"epochs": upto}
+    )
+    return list(paths)
 
-    nearest = min(directory.glob(f"{task}-*.npz"), key=distance)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    destination.write_bytes(nearest.read_bytes())
-    return nearest
+
+def _without_padding(task: str, policy: TanhGaussian) -> TanhGaussian:
+    """With zeros for the weights of inputs that are always zero, which need no space then."""
+    weights = dict(policy.weights)
+    weights["fc0/weight"] = weights["fc0/weight"].copy()
+    padding = TASKS[task].padding
+    if padding:
+        weights["fc0/weight"][:, -padding:] = 0
+    return TanhGaussian(weights)
 
 
-def _collect(environments: Environments, state: State, key: Key[Array, ""]) -> Float[np.ndarray, "N W"]:
-    """A block of packed transitions of the stochastic policy, from a fresh episode on."""
-    rows = []
+def _collect(environments: MujocoEnvironments, policy: Parameters, key: Key[Array, ""]) -> Rows:
+    """A block of steps of the stochastic policy, from a fresh episode on."""
+    steps = []
+    only = np.zeros(1, np.int64)
     observation = environments.reset()
-    for step in range(BLOCK):
-        action = np.asarray(_explore(state.actor.policy, observation, key, step))
-        next_observation, reward, terminated, truncated = environments.step(action)
-        rows.append(pack(observation, action, reward, terminated, next_observation))
-        observation = environments.reset() if terminated[0] or truncated[0] else next_observation
-    return np.concatenate(rows)
+    for time in range(BLOCK):
+        action, log_prob = (np.asarray(array) for array in _explore(policy, observation, key, time))
+        rows, ended = step(environments, observation, action, log_prob, only)
+        steps.append(rows)
+        observation = environments.reset() if ended[0] else rows["next_observations"]
+    steps[-1]["timeouts"] = ~steps[-1]["terminals"]
+    return {key: np.concatenate([rows[key] for rows in steps]) for key in steps[0]}
 
 
 @jax.jit
 def _explore(
-    policy: Parameters, observation: Float[Array, "E O"], key: Key[Array, ""], step: int
-) -> Float[Array, "E A"]:
-    return RLKIT_SAC.sample(policy, observation, jax.random.fold_in(key, step))[0]
+    policy: Parameters, observation: Float[Array, "E O"], key: Key[Array, ""], time: int
+) -> tuple[Float[Array, "E A"], Float[Array, " E"]]:
+    return RLKIT_SAC.sample(policy, observation, jax.random.fold_in(key, time))
 
 
-def _add_block(online: Online, block: Float[Array, "N W"]) -> Online:
-    rows = jax.lax.dynamic_update_slice_in_dim(online.rows, block, online.added, 0)
-    return Online(rows, online.added + block.shape[0])
+def _packed(rows: Rows) -> Float[np.ndarray, "N W"]:
+    names = ("observations", "actions", "rewards", "terminals", "next_observations")
+    return pack(*(rows[name] for name in names))
 
 
-def _update_block(replay: Replay, state: State, online: Online, key: Key[Array, ""]) -> tuple[State, Any]:
+def _returns_note(rows: Rows) -> str:
+    ends = np.flatnonzero(rows["terminals"]) + 1
+    starts = np.concatenate([[0], ends])
+    sums = np.add.reduceat(rows["rewards"], starts[starts < BLOCK])
+    return f"return {sums[: max(1, len(ends))].mean():.0f}"
+
+
+def _add_block(online: Online, rows: Float[Array, "N W"]) -> Online:
+    added = jax.lax.dynamic_update_slice_in_dim(online.rows, rows, online.added, 0)
+    return Online(added, online.added + rows.shape[0])
+
+
+def _update(replay: Replay, state: State, online: Online, key: Key[Array, ""], start: int) -> State:
     nothing = online.rows[:0]
 
-    def one(state: State, i: Array) -> tuple[State, Any]:
+    def one(state: State, i: Array) -> tuple[State, None]:
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-        return update(RLKIT_SAC, state, replay.sample(nothing, online, sample_key), update_key, 0)
+        batch = replay.sample(nothing, online, sample_key)
+        return update(RLKIT_SAC, state, batch, update_key, 0)[0], None
 
-    state, metrics = jax.lax.scan(one, state, jnp.arange(BLOCK))
-    return state, jax.tree.map(jnp.mean, metrics)
+    return jax.lax.scan(one, state, start + jnp.arange(UPDATES))[0]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Trains a behaviour policy for a regenerated dataset.")
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--snapshot-every", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="where to copy the snapshot nearest to D4RL's medium set")
+def _load(path: Path, like: Any) -> Any:
+    try:
+        return checkpoint.load(path, like)
+    except checkpoint.CheckpointError as error:
+        raise ConfigError([f"{error}: delete {path.parent} to begin anew"]) from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m o2o.datasets.behavior", description="Behaviour policies for the regenerated datasets."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train", help="train SAC on rlkit's schedule, or go on")
+    exporting = commands.add_parser("export", help="make a run's snapshots what the package ships")
+    for command in (training, exporting):
+        command.add_argument("task", choices=TASKS)
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--out", type=Path, required=True, help="where the run and its snapshots are")
+    training.add_argument("--epochs", type=int, default=300)
+    training.add_argument("--snapshot-every", type=int, default=5)
+    exporting.add_argument("--epoch", type=int, help="the medium policy's; else nearest D4RL's mean return")
+    exporting.add_argument("--last", type=int, help="the last policy of the replay; else the medium one")
+    exporting.add_argument("--to", type=Path, default=POLICIES)
     options = parser.parse_args(arguments)
-    if not options.export:
-        train(options.task, options.seed, options.epochs, options.snapshot_every, options.out)
-    else:
-        print(export_nearest(options.task, MEDIUM_RETURN[options.task], options.out, options.export))
+    try:
+        if options.command == "train":
+            train(options.task, options.seed, options.epochs, options.snapshot_every, options.out)
+        else:
+            chosen = options.epoch, options.last
+            print(*export(options.task, options.seed, options.out, *chosen, options.to), sep="\n")
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

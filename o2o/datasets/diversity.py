@@ -1,0 +1,174 @@
+"""How diverse a set is: the command `diversity`. The paper says that it matters, and measures nothing.
+
+All measures of state-action pairs are taken on equally many rows of each set, in units that are fixed for a task, so
+that sets of one task can be compared. Entropies and log-determinants are in nats and only their differences mean
+something. None of them is the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from o2o.config import ConfigError, Dataset, Paths
+from o2o.datasets import load_rows, locate, regenerate
+from o2o.datasets.hdf5 import Rows
+
+NEIGHBOUR = 5
+FEATURES = 500  # of the regression of actions on states
+RIDGE = 1e-3
+# Units of the observations' entries: the standard deviations in D4RL's medium-replay sets, rounded (those of the -v2
+# files, as published in nikhilbarhate99/min-decision-transformer). Ant's are not published: 1 for positions and
+# angles, 2 and 4 for linear and angular velocities.
+SCALES = {
+    "hopper": [0.18, 0.064, 0.34, 0.20, 0.55, 1.05, 1.16, 0.80, 1.48, 1.65, 5.1],
+    "halfcheetah": [0.17, 1.28, 0.33, 0.37, 0.26, 0.48, 0.32, 0.34, 2.1, 0.80, 1.9, 6.6, 7.6, 5.1, 9.1, 6.1, 7.3],
+    "walker2d": [0.12, 0.36, 0.26, 0.42, 0.52, 0.16, 0.37, 0.72, 1.38, 0.86, 2.6, 3.0, 3.7, 4.9, 2.7, 3.8, 5.5],
+    "ant": [1.0] * 13 + [2.0] * 3 + [4.0] * 11,
+}  # fmt: skip
+ACTION_SCALE = 0.5
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """What the rows of a set say of how diverse it is; the first three from `samples` rows."""
+
+    samples: int
+    entropy: float
+    """Of the state-action distribution, by the distances to the fifth-nearest neighbours (Kozachenko-Leonenko)."""
+    log_determinant: float
+    """Of the covariance of state-action pairs: the same for a Gaussian, so it sees spread but no modes."""
+    residual_action_variance: float
+    """Variance of an action's entry that its state does not explain; half of the rows are fitted, half judged."""
+    return_std: float
+    return_range: tuple[float, float]
+    """Tenth and ninetieth percentile of the episodes' returns."""
+    policies: str
+    """How many behaviour policies it comes from, where that is known."""
+
+
+def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int) -> None:
+    """Measures how diverse sets are: entropy, spread, how much of the actions the states explain, returns."""
+    tasks = {dataset.task for dataset in sets}
+    if len(tasks) > 1:
+        raise ConfigError(
+            [f"sets of {' and '.join(sorted(tasks))} are not comparable: name sets of one task at a time."]
+        )
+    for dataset in sets:
+        if locate(dataset, paths.data) is None:
+            raise ConfigError(
+                [
+                    f"{dataset.name} is not there. Get it first: python -m o2o.datasets fetch (or generate) NAME"
+                ]
+            )
+    loaded = [load_rows(dataset, paths.data) for dataset in sets]
+    scale = scales(sets[0].task, loaded[0])
+    samples = min(samples, *(len(rows.rewards) for rows in loaded))
+    print(f"{samples} rows of each; entropy and log-determinant in nats, in units fixed for {sets[0].task}")
+    print(
+        f"{'set':44} {'rows':>8} {'entropy':>8} {'log det':>8} {'residual':>9} {'returns: std':>13} "
+        f"{'10 %–90 %':>13}  policies"
+    )
+    for dataset, rows in zip(sets, loaded, strict=True):
+        result = measure(rows, samples, scale, known_policies(dataset))
+        low, high = result.return_range
+        print(
+            f"{dataset.name:44} {len(rows.rewards):8} {result.entropy:8.2f} {result.log_determinant:8.2f} "
+            f"{result.residual_action_variance:9.3f} {result.return_std:13.0f} {f'{low:.0f}–{high:.0f}':>13}  "
+            f"{result.policies}",
+            flush=True,
+        )
+
+
+def measure(rows: Rows, samples: int, scale: Float[np.ndarray, " O"], policies: str = "?") -> Diversity:
+    """The diversity of a set, by a random sample of its rows."""
+    chosen = np.random.default_rng(0).permutation(len(rows.rewards))[:samples]
+    kept = scale > 0
+    states = (rows.observations[chosen] / np.where(kept, scale, 1))[:, kept].astype(np.float64)
+    actions = rows.actions[chosen].astype(np.float64)
+    pairs = np.concatenate([states, actions / ACTION_SCALE], axis=1)
+    returns = episode_returns(rows)
+    return Diversity(
+        samples=len(chosen),
+        entropy=entropy(pairs),
+        log_determinant=float(np.linalg.slogdet(np.cov(pairs, rowvar=False))[1]),
+        residual_action_variance=residual_variance(states, actions),
+        return_std=float(returns.std()),
+        return_range=(float(np.quantile(returns, 0.1)), float(np.quantile(returns, 0.9))),
+        policies=policies,
+    )
+
+
+def scales(task: str, rows: Rows) -> Float[np.ndarray, " O"]:
+    """The units of a task's observations; 0 leaves an entry out. Of a task of one's own, those of the first set."""
+    known = SCALES.get(task)
+    if known is None:
+        return rows.observations.std(axis=0)
+    scale = np.zeros(rows.observations.shape[1])
+    scale[: len(known)] = known
+    return scale
+
+
+def entropy(points: Float[np.ndarray, "S D"]) -> float:
+    """The Kozachenko-Leonenko estimate of a density's entropy, in nats; equal points count as 1e-6 apart."""
+    count, size = points.shape
+    distance = np.maximum(_neighbour_distances(points), 1e-6)
+    log_ball = size / 2 * np.log(np.pi) - math.lgamma(size / 2 + 1)
+    return float(_digamma(count) - _digamma(NEIGHBOUR) + log_ball + size * np.log(distance).mean())
+
+
+def residual_variance(states: Float[np.ndarray, "S O"], actions: Float[np.ndarray, "S A"]) -> float:
+    """The mean squared error, over held-out rows and entries, of a ridge regression on random features of the state."""
+    generator = np.random.default_rng(0)
+    centre, spread = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-6)
+    scaled = (states - centre) / spread
+    directions = generator.standard_normal((states.shape[1], FEATURES)) / states.shape[1] ** 0.5
+    features = np.maximum(scaled @ directions + generator.uniform(-1, 1, FEATURES), 0)
+    features = np.concatenate([features, scaled, np.ones((len(scaled), 1))], axis=1)
+    half = len(states) // 2
+    gram = features[:half].T @ features[:half] + RIDGE * half * np.eye(features.shape[1])
+    weights = np.linalg.solve(gram, features[:half].T @ actions[:half])
+    return float(np.square(features[half:] @ weights - actions[half:]).mean())
+
+
+def episode_returns(rows: Rows) -> Float[np.ndarray, " M"]:
+    """Undiscounted returns of the complete episodes; NaN without any."""
+    ends = np.flatnonzero(rows.terminals | rows.timeouts) + 1
+    if not ends.size:
+        return np.full(1, np.nan)
+    starts = np.concatenate([[0], ends[:-1]])
+    return np.add.reduceat(rows.rewards[: ends[-1]].astype(np.float64), starts)
+
+
+def known_policies(dataset: Dataset) -> str:
+    """How many behaviour policies a set comes from, as far as is known."""
+    if dataset.mix:
+        return "mixed"
+    if dataset.made_here:
+        return str(regenerate.count_policies(dataset))
+    if dataset.source == "d4rl" and dataset.quality in ("medium", "random", "expert"):
+        return "1"
+    if dataset.source == "d4rl" and dataset.quality == "medium-replay":
+        return "one every 1000 steps (inferred)"
+    return "?"
+
+
+def _neighbour_distances(points: Float[np.ndarray, "S D"]) -> Float[np.ndarray, " S"]:
+    """From each point to its fifth-nearest neighbour."""
+    squares = np.square(points).sum(axis=1)
+    nearest = np.empty(len(points))
+    for start in range(0, len(points), 500):
+        part = slice(start, start + 500)
+        distances = squares[part, None] + squares - 2 * points[part] @ points.T
+        # the nearest is the point itself
+        nearest[part] = np.partition(distances, NEIGHBOUR, axis=1)[:, NEIGHBOUR]
+    return np.sqrt(np.maximum(nearest, 0))
+
+
+def _digamma(n: int) -> float:
+    """Of a whole number: minus Euler's constant, plus a harmonic number."""
+    return float((1 / np.arange(1, n)).sum() - np.euler_gamma)
