@@ -2,7 +2,7 @@
 
 | failure | what it is | then |
 |---|---|---|
-| infrastructure | killed from outside, a lost node, a full disk, a broken device | again, up to 3 times |
+| infrastructure | killed from outside, a lost node, a full disk, another process at it | again, up to 3 times |
 | time | the time limit, after a checkpoint | again, as long as steps are gained |
 | preemption | another job took the place | again, always |
 | memory | of the machine or of the device | again, with half the seeds side by side, down to one |
@@ -47,6 +47,7 @@ _WORDS = {
     Failure.INFRASTRUCTURE: (
         r"Stale file handle|Input/output error|No space left on device|Disk quota exceeded|Read-only file system"
         r"|Transport endpoint|CUDA_ERROR_(?!OUT_OF_MEMORY)|uncorrectable ECC|NODE_FAIL|BOOT_FAIL|Bus error"
+        r"|HeldError|LostError"
     ),
 }
 

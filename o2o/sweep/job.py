@@ -76,7 +76,7 @@ class Place:
         """The runs that failed, and how."""
         statuses = {run: read_object(self.runs / run / STATUS) or {} for run in self.job.runs}
         return {
-            run: failures.classify(str(status.get("error", "")))
+            run: Failure(status.get("failure") or failures.classify(str(status.get("error", ""))))
             for run, status in statuses.items()
             if read_state(self.runs / run) is State.FAILED
         }

@@ -233,7 +233,18 @@ class Cluster:
             self.ask("sacctmgr", "-i", "add", *entry)
 
     def _start(self, name: str, *command: str) -> None:
-        words = ["unshare", "--uts", "sh", "-c", 'hostname localhost && exec "$@"', "sh", *command]
+        words = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            'hostname localhost && exec "$@"',
+            "sh",
+            *command,
+        ]
         environment = {"PATH": SEARCH_PATH, "HOME": "/root", "SLURM_CONF": str(self.config)}
         environment["MYSQL_UNIX_PORT"] = f"{self.root}/mysql.socket"
         with (self.root / f"{name}.log").open("ab") as log:

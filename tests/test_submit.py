@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from o2o.errors import ConfigError
+from o2o.layout import RESULT
+from o2o.sweep import jobs, manifest, pool, slurm, snapshot, submit
+from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
+from o2o.sweep.jobs import PlannedRun
+from o2o.sweep.manifest import Batch
+
+
+@pytest.fixture(autouse=True)
+def quiet_submitit(monkeypatch):
+    monkeypatch.setenv(
+        "SUBMITIT_LOG_LEVEL", "NOCONFIG"
+    )  # or it would set up logging, and close what pytest captures with
+
+
+@pytest.fixture
+def planned(configure, tmp_path):
+    """Planned runs of seeds, one list for each algorithm."""
+
+    def make(*seeds, overrides=(), algorithms=("td3",)):
+        made = []
+        for algorithm in algorithms:
+            base = configure(tmp_path / "runs", f"algorithm={algorithm}", *overrides)
+            for seed in seeds:
+                config = dataclasses.replace(base, seed=seed)
+                places = run_directory(config), pretrain_directory(config)
+                made.append(PlannedRun(config, [], "", identity(config), *places))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def sbatch(monkeypatch):
+    """Answers SLURM's commands; `sbatch.scripts` has what was submitted, `sbatch.most` the jobs that are let in."""
+
+    class Answers:
+        def __init__(self):
+            self.scripts, self.most, self.queue = [], 10**6, ""
+
+        def __call__(self, command, *words):
+            if command == "sbatch":
+                text = Path(words[0]).read_text(encoding="utf-8")
+                tasks = 1 + int(text.partition("--array=0-")[2].partition("%")[0])
+                if tasks > self.most:
+                    raise slurm.LimitError(["sbatch: error: AssocMaxSubmitJobLimit"])
+                self.most -= tasks
+                self.scripts.append(text)
+                return f"Submitted batch job {100 + len(self.scripts)}\n"
+            return {"squeue": self.queue, "scontrol": "MaxArraySize            = 4\n"}[command]
+
+    answers = Answers()
+    monkeypatch.setattr(slurm, "require", lambda: None)
+    monkeypatch.setattr(slurm, "ask", answers)
+    monkeypatch.setattr("o2o.sweep.array.ask", answers)
+    return answers
+
+
+def send(runs, seeds=10, **settings):
+    return submit.to_slurm(runs, runs, "test", seeds, {"timeout_min": 5, **settings})
+
+
+def test_seeds_of_a_cell_share_jobs(planned):
+    packed = jobs.pack(planned(*range(5), algorithms=("td3", "td3_c")), 2)
+    assert [[run.config.seed for run in job] for job in packed] == [[0, 1], [2, 3], [4]] * 2
+
+
+def test_pretrainings_come_first_and_each_arm_waits_for_the_one_it_needs(planned, sbatch):
+    report = send(planned(0, 1, algorithms=("td3", "td3_c")), seeds=1)
+    kinds = [(job.phase, job.seeds, job.id) for job in report.submission.jobs]
+    assert kinds[:2] == [("pretrain", [0], "101_0"), ("pretrain", [1], "101_1")]
+    first, *arms = sbatch.scripts
+    assert "--dependency" not in first
+    waits = [line for text in arms for line in text.splitlines() if "--dependency" in line]
+    assert waits == ["#SBATCH --dependency=afterany:101_0", "#SBATCH --dependency=afterany:101_1"]
+
+
+def test_a_pretraining_that_is_there_is_not_made_again(planned, sbatch):
+    runs = planned(0, 1)
+    runs[0].pretrain_directory.mkdir(parents=True)
+    (runs[0].pretrain_directory / RESULT).write_text("{}")
+    report = send(runs)
+    assert [(job.phase, job.seeds) for job in report.submission.jobs] == [
+        ("pretrain", [1]),
+        ("finetune", [0, 1]),
+    ]
+
+
+def test_what_is_queued_is_not_submitted_again_and_its_pretraining_is_waited_for(planned, sbatch):
+    first = send(planned(0))
+    name = first.submission.job_name
+    sbatch.queue = f"101|0|101|RUNNING|None|batch-0|{name}|n1\n102|0|102|PENDING|Dependency|batch-1|{name}|\n"
+    second = send(planned(0, algorithms=("td3", "td3_c")))
+    assert second.already == 1
+    assert [(job.phase, job.id) for job in second.submission.jobs] == [("finetune", "103_0")]
+    assert "--dependency=afterany:101_0" in sbatch.scripts[-1]
+
+
+def test_a_launch_whose_answer_was_lost_is_found_by_its_name(planned, sbatch, tmp_path):
+    runs = planned(0)
+    launch = send(runs).submission
+    for batch in manifest.batches(tmp_path / "runs", launch):
+        manifest.write_batch(tmp_path / "runs", launch, dataclasses.replace(batch, id=None))
+    sbatch.queue = f"555|0|555|PENDING|None|batch-1|{launch.job_name}|\n"
+    found = submit.in_queue(tmp_path / "runs")
+    assert {job.id for job in found.values()} == {"555_0"}
+    assert set(found) == {submit.relative((tmp_path / "runs").absolute(), runs[0].directory)}
+
+
+def test_arrays_are_as_long_as_the_cluster_allows(planned, sbatch):
+    report = send(planned(*range(10), overrides=["pretrain.updates=0", "replay_init=empty"]), seeds=1)
+    assert [job.id for job in report.submission.jobs][::4] == ["101_0", "102_0", "103_0"]
+    assert [text.count("numbers=(") for text in sbatch.scripts] == [1, 1, 1]
+
+
+def test_as_much_is_submitted_as_the_quota_lets_in_and_the_rest_is_told(planned, sbatch):
+    sbatch.most = 3
+    report = send(planned(*range(10), overrides=["pretrain.updates=0", "replay_init=empty"]), seeds=1)
+    assert sum(job.id is not None for job in report.submission.jobs) == 3
+    assert "submitted 3 jobs" in report.text()
+    assert "not submitted: 7 of 10 jobs\n  sbatch: error: AssocMaxSubmitJobLimit" in report.text()
+
+
+def test_a_refusal_leaves_nothing_behind(planned, sbatch, tmp_path):
+    sbatch.most = 0
+    with pytest.raises(ConfigError, match="AssocMaxSubmitJobLimit"):
+        send(planned(0))
+    assert list((tmp_path / "runs").glob(".sweeps/*/submissions/*")) == []
+
+
+def test_a_launcher_setting_that_submitit_does_not_know_is_refused(planned, sbatch):
+    with pytest.raises(ConfigError, match="partitionn"):
+        send(planned(0), partitionn="main")
+
+
+def test_a_job_is_frozen_with_absolute_paths_and_without_what_was_meant_for_the_launch(
+    planned, sbatch, tmp_path
+):
+    launch = send(planned(3, 4, overrides=["launch.redo=true"])).submission
+    spec = manifest.read_spec(tmp_path / "runs", launch, launch.jobs[-1].number)
+    assert (spec["seeds"], spec["redo"]) == ([3, 4], True)
+    assert spec["config"]["launch"]["redo"] is False
+    assert spec["config"]["paths"]["runs"] == str(tmp_path / "runs")
+
+
+def test_a_full_disk_or_a_directory_that_cannot_be_written_is_one_line(planned, sbatch, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "submission.json")
+
+    monkeypatch.setattr(manifest, "write_submission", full)
+    with pytest.raises(ConfigError, match=r"submission\.json cannot be written: No space left on device"):
+        send(planned(0))
+
+
+def test_a_machine_without_slurm_is_told_of_the_local_pool(planned, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match="sbatch, squeue, scontrol, srun not found"):
+        send(planned(0))
+
+
+def test_a_command_that_hangs_is_ended_and_named(monkeypatch, tmp_path):
+    hanging = tmp_path / "sbatch"
+    hanging.write_text("#!/bin/sh\nexec sleep 30\n")
+    hanging.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "ANSWER_SECONDS", 0.2)
+    with pytest.raises(slurm.NoAnswerError, match=r"sbatch gave no answer for 0\.2 s"):
+        slurm.ask("sbatch", "script")
+
+
+def test_settings_of_a_job_do_not_become_those_of_the_jobs_it_submits(monkeypatch, tmp_path):
+    shown = tmp_path / "squeue"
+    shown.write_text("#!/bin/sh\nenv\n")
+    shown.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    said = slurm.ask("squeue")
+    assert "SLURM_MEM_PER_NODE" not in said
+    assert "SLURM_CONF=/etc/slurm.conf" in said
+
+
+def test_a_snapshot_has_uncommitted_and_untracked_files_and_nothing_ignored(tmp_path):
+    root = tmp_path / "project"
+    (root / "o2o").mkdir(parents=True)
+    (root / "o2o" / "a.py").write_text("1")
+    (root / ".gitignore").write_text("runs\n")
+    (root / "runs").mkdir()
+    (root / "runs" / "big").write_text("x")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    subprocess.run(["git", "-C", str(root), "add", "o2o/a.py", ".gitignore"], check=True)
+    (root / "o2o" / "a.py").write_text("2")
+    (root / "o2o" / "new.py").write_text("3")
+    copy = snapshot.take(tmp_path / "code", root)
+    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*.py")} == {"o2o/a.py", "o2o/new.py"}
+    assert (copy / "o2o" / "a.py").read_text() == "2"
+    assert not (copy / "runs").exists()
+    assert snapshot.take(tmp_path / "code", root) == copy
+    (root / "o2o" / "a.py").write_text("4")
+    assert snapshot.take(tmp_path / "code", root) != copy
+
+
+def test_without_git_the_packages_are_copied(tmp_path):
+    (tmp_path / "project" / "o2o").mkdir(parents=True)
+    (tmp_path / "project" / "o2o" / "a.py").write_text("1")
+    (tmp_path / "project" / "launch.py").write_text("1")
+    copy = snapshot.take(tmp_path / "code", tmp_path / "project")
+    assert (copy / "o2o" / "a.py").exists()
+    assert (copy / "launch.py").exists()
+
+
+def test_slots_are_spread_over_gpus_and_share_their_memory(monkeypatch):
+    assert [slot.environment for slot in pool.slots(3, [0, 1])] == [
+        {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"},
+        {"CUDA_VISIBLE_DEVICES": "1"},
+        {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert len(pool.slots(None, None)) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [slot.environment for slot in pool.slots(2, None)] == [{}, {}]
+
+
+def test_a_batch_knows_the_ids_of_its_jobs():
+    assert Batch(0, [4, 7], [], "12").ids() == {4: "12_0", 7: "12_1"}
+    assert Batch(0, [4], []).ids() == {4: None}
+
+
+def test_what_a_job_needs_and_does_not_find_is_told_by_the_run(planned, sbatch, tmp_path):
+    launch = send(planned(0)).submission
+    place = manifest.submission_directory(tmp_path / "runs", launch.sweep, launch.token)
+    command = [sys.executable, "-m", "o2o.sweep.job", "run", str(place), "1", "102_0"]
+    done = subprocess.run(command, cwd=snapshot.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "is PLANNED, not DONE" in done.stderr
+    status = json.loads((tmp_path / "runs" / launch.jobs[1].runs[0] / "status.json").read_text())
+    assert status["state"] == "FAILED"
+    assert describe(planned(0)[0].config)["identity"] == planned(0)[0].identity
