@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check lint types bench golden lock clean
+.PHONY: help venv demo test test-slow test-slurm check lint types bench golden lock clean
 
 PYTHON ?= python3
 RUNS ?= $(or $(O2O_RUNS),runs)
@@ -29,7 +29,10 @@ test: venv  ## the fast tests
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: venv  ## the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/slurm
+
+test-slurm: venv  ## a real SLURM on this machine, installed where it is missing (Debian, root), and what it does to jobs
+	O2O_INSTALL_SLURM=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup tests/slurm
 
 check: lint types test  ## everything a change must pass
 

@@ -81,6 +81,30 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(launch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_seeds_of_a_job_run_side_by_side(launch):
+    assert launch(DATASET, "seed=range(5)", "launch.seeds_per_job=2")[0] == 0
+    assert launch.jobs == [[0, 1], [2, 3], [4]]
+
+
+def test_a_failed_job_names_its_runs_that_are_not_done(launch):
+    launch.raises = {1: ValueError("diverged")}
+    code, _, errors = launch(DATASET, "seed=range(2)", "launch.seeds_per_job=2")
+    assert code == 1
+    assert "1 of 2 runs failed" in errors
+    assert "seed-1\n    ValueError: diverged" in errors
+
+
+@pytest.mark.slow
+def test_a_failed_job_of_hydras_submitit_launcher_ends_with_its_own_exit_code(launch, tmp_path):
+    code, output, errors = launch(
+        "dataset=file",
+        f"dataset.path={tmp_path}/none.hdf5",
+        "dataset.task=hopper",
+        "hydra/launcher=submitit_local",
+    )
+    assert (code, "Traceback" in errors) == (2, False)
+
+
 def test_the_runs_after_a_failed_one_go_on_and_the_exit_code_says_so(launch):
     launch.raises = {1: ValueError("diverged"), 2: ConfigError(["dataset: missing"])}
     code, _, errors = launch(DATASET, "seed=range(4)")

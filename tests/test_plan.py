@@ -12,8 +12,9 @@ from hydra.errors import ConfigCompositionException
 from hydra_plugins.o2o.grammar import expand
 from o2o import datasets
 from o2o.config import ConfigError, build, plain
+from o2o.lease import Leases
 from o2o.sweep import cells, plan
-from o2o.sweep.identity import code_hash
+from o2o.sweep.identity import code_hash, describe
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 BASE = ["dataset=hopper-medium-v2"]
@@ -29,14 +30,14 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setenv("O2O_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("O2O_DATA", str(tmp_path / "data"))
 
-    def make(*arguments, grids=()):
+    def make(*arguments, grids=(), **choices):
         def counted(overrides):
             make.composed += 1
             return compose("config", overrides)
 
         make.composed = 0
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return plan.make(expand([*BASE, *arguments], list(grids), options), counted)
+            return plan.make(expand([*BASE, *arguments], list(grids), options, **choices), counted)
 
     return make
 
@@ -74,7 +75,9 @@ def test_the_command_line_is_a_product_of_its_sweeps():
 
 def test_a_glob_is_the_options_of_its_group():
     (product,) = expand(["dataset=glob(hopper*)"], [], options)
-    assert product.axes["dataset"] == ["dataset=hopper-medium-replay-v2", "dataset=hopper-medium-v2"]
+    assert product.axes["dataset"] == [
+        f"dataset={name}" for name in options("dataset") if name.startswith("hopper")
+    ]
 
 
 def test_a_glob_that_matches_nothing_is_refused():
@@ -175,8 +178,7 @@ def test_runs_that_share_a_pretraining_follow_each_other(planned):
 
 def test_a_pretraining_that_is_done_is_not_counted(planned):
     run = planned().to_run[0]
-    run.pretrain_directory.mkdir(parents=True)
-    (run.pretrain_directory / "result.json").write_text("{}")
+    finish(run.pretraining)
     assert "to run 1\n" in planned().text()
 
 
@@ -242,3 +244,108 @@ def test_the_presets_are_the_papers_runs(experiment, runs):
     preset = yaml.safe_load((CONF / f"experiment/{experiment}.yaml").read_text())
     products = expand([], preset["hydra"]["sweeper"]["grids"], options)
     assert sum(map(cells.count, products)) == runs
+
+
+def test_a_run_that_a_process_is_at_is_left_alone(planned):
+    first, _ = planned("seed=0,1").to_run
+    with Leases() as leases:
+        leases.take(first.directory)
+        made = planned("seed=0,1")
+    assert [run.config.seed for run in made.busy["running"]] == [0]
+    assert [run.config.seed for run in made.to_run] == [1]
+    assert "running 1, left alone" in made.text()
+    assert len(planned("seed=0,1").to_run) == 2
+
+
+def test_runs_are_counted_by_how_far_they_came(planned):
+    failed, cut_off, _ = planned("seed=range(3)").to_run
+    for run, state in ((failed, "FAILED"), (cut_off, "RUNNING")):
+        run.directory.mkdir(parents=True)
+        (run.directory / "status.json").write_text(json.dumps({"state": state}))
+    assert "to run 3 (1 failed before, 1 cut off), after 3 pretrainings" in planned("seed=range(3)").text()
+
+
+def test_zipped_keys_go_together(planned):
+    sweeps = ["algorithm=td3,td3_c", "replay_init=empty,offline", "seed=range(2)"]
+    made = planned(*sweeps, zipped=["algorithm", "replay_init"])
+    told = {(type(run.config.algorithm).__name__, run.config.replay_init.preload) for run in made.to_run}
+    assert told == {("TD3", False), ("TD3C", True)}
+    assert made.text().startswith("4 runs = 2 (algorithm, replay_init) × 2 seed\n")
+
+
+def test_a_seed_may_be_zipped(planned):
+    made = planned("dataset.seed=5,6", "seed=0,1", grids=[{"zip": ["dataset.seed", "seed"]}])
+    assert sorted((run.config.dataset.seed, run.config.seed) for run in made.to_run) == [(5, 0), (6, 1)]
+
+
+def test_a_zipped_key_that_the_command_line_fixes_is_the_same_everywhere(planned):
+    grid = {
+        "algorithm": ["td3", "td3_c"],
+        "replay_init": ["empty", "offline"],
+        "zip": ["algorithm", "replay_init"],
+    }
+    made = planned("replay_init=empty", grids=[grid])
+    assert [run.config.replay_init.preload for run in made.to_run] == [False, False]
+
+
+def test_excluded_combinations_are_left_out_and_counted(planned):
+    sweeps = ["algorithm=td3,td3_bc,td3_c", "replay_init=empty,offline", "seed=range(2)"]
+    exclude = [{"algorithm": ["td3", "td3_bc"], "replay_init": "empty"}, {"algorithm": "td3_c", "seed": 1}]
+    made = planned(*sweeps, exclude=exclude)
+    assert len(made.to_run) == 6
+    assert "6 excluded" in made.text()
+    assert {
+        type(run.config.algorithm).__name__ for run in made.to_run if not run.config.replay_init.preload
+    } == {"TD3C"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (
+            {"zipped": ["algorithm", "replay_init"]},
+            "equally many values, not 3 of algorithm, 2 of replay_init",
+        ),
+        ({"zipped": ["algorithm", "replay_int"]}, "zip: replay_int is not in the grid"),
+        ({"exclude": [{"algorithm": "td3_d"}]}, "exclude: algorithm=td3_d is not in the grid"),
+    ],
+)
+def test_zips_and_exclusions_that_fit_nothing_are_refused(planned, choices, said):
+    with pytest.raises(ConfigError, match=said):
+        planned("algorithm=td3,td3_bc,td3_c", "replay_init=empty,offline", **choices)
+
+
+def test_seeds_are_asked_for_with_seed():
+    with pytest.raises(ConfigCompositionException, match="Ask for seeds with seed="):
+        expand(["launch.seeds=[0,1]"], [], options)
+
+
+def test_seeds_are_packed_into_jobs_that_the_launcher_composes(planned):
+    made = planned("algorithm=td3,td3_c", "seed=3,1,2", "launch.seeds_per_job=2")
+    words = [plan.overrides(job) for job in made.jobs]
+    assert [word[-2:] for word in words][:2] == [
+        ["seed=3", "launch.seeds=[3,1]"],
+        ["launch.seeds_per_job=2", "seed=2"],
+    ]
+    assert "in 4 jobs of up to 2 seeds side by side" in made.text()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        first = build(plain(compose("config", words[0])))
+    assert first.execution.launch.seeds == (3, 1)
+
+
+def test_costs_come_from_runs_of_the_same_kind(planned):
+    run = planned("pretrain.updates=0", "replay_init=empty", "finetune.env_steps=1000").to_run[0]
+    assert "device-hours: unknown" in planned("pretrain.updates=0", "replay_init=empty").text()
+    finish(run)
+    execution = {"seconds": 7200.0, "members": 2, "device": "gpu: tested"}
+    (run.directory / "result.json").write_text(json.dumps({"execution": execution}))
+    (run.directory / "identity.json").write_text(json.dumps(describe(run.config)))
+    (run.directory / "config.yaml").write_text("")
+    asked = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20000"]
+    assert "device-hours: 20 on gpu: tested (measured on 1 runs)" in planned(*asked).text()
+    assert "device-hours: unknown" in planned(*asked, "algorithm=td3_c").text()
+
+
+def test_pretrainings_by_other_code_are_named(planned):
+    finish(planned().to_run[0].pretraining, code="other")
+    assert "to run 1, from 1 pretraining made by other code" in planned().text()

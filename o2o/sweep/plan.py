@@ -11,13 +11,14 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from o2o import datasets
+from o2o import datasets, lease
 from o2o.config import Composed, ConfigError, build, plain
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.layout import State, read_state
@@ -100,7 +101,7 @@ class Plan:
         there = {run.pretrain_directory: run.pretraining for run in self.to_run}
         made = [run for place, run in there.items() if run is not None and place not in absent]
         others = sum(run.other_code for run in made)
-        return f"{told}, from {others} made by other code" if others else told
+        return f"{told}, from {_count(others, 'pretraining')} made by other code" if others else told
 
     def _data(self) -> Iterable[str]:
         wanted = {run.config.dataset: run.config for run in self.to_run if run.pretrain_directory is not None}
@@ -269,7 +270,17 @@ def _busy(runs: Sequence[PlannedRun], on_cluster: bool) -> tuple[dict[str, list[
                 job = queue.get(submit.relative(root, run.directory))
                 if job is not None:
                     busy["queued" if job.state == "PENDING" else "running"].append(run)
+                elif _is_owned(run.directory):
+                    busy["running"].append(run)
     return busy, notes
+
+
+def _is_owned(directory: Path) -> bool:
+    """Whether a process is at it. Of another machine's it is enough that it was there lately, by this one's clock."""
+    owner = lease.read(directory)
+    if owner is None or owner.alive is not None:
+        return owner is not None and bool(owner.alive)
+    return time.time() - lease.beat_at(directory, owner) < 2 * lease.STALE_SECONDS
 
 
 def _located(problem: str, labels: list[str], cells: int) -> str:
