@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.server
 import multiprocessing
+import os
 import queue
 import shutil
+import signal
 import socket
 import struct
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ import pytest
 from o2o.config import ConfigError
 from o2o.datasets import __main__ as command
 from o2o.datasets import d4rl, download
+from o2o.interruption import Interruption
 
 SIZE = 300_000
 DATA = download.HDF5_SIGNATURE + np.random.default_rng(0).bytes(SIZE - 8)
@@ -380,6 +384,28 @@ def test_a_directory_that_cannot_be_written_is_told(server: Server, tmp_path: Pa
 def test_places_that_are_not_http_are_refused(path: Path):
     with pytest.raises(ConfigError, match=r"file:///etc/passwd: paths\.mirrors"):
         download.download(["file:///etc/passwd"], path, SIZE, SHA256)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_download_that_is_told_to_stop_does_so_at_once_and_the_next_command_goes_on(
+    server: Server, path: Path, number: int, kind: type[BaseException]
+):
+    def interrupts(handler: Handler) -> None:
+        in_ranges(handler, until=100_000)
+        while not (path.parent / "set.hdf5.partial").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+
+    server.script = [interrupts]
+    with Interruption() as stop, pytest.raises(kind):
+        download.download([server.url], path, SIZE, SHA256)
+    assert not stop.requested  # it was obeyed, not noted
+    assert files(path) <= {"set.hdf5.partial"}
+    fetch(server, path, in_ranges)
+    assert path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)])

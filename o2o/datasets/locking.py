@@ -1,12 +1,15 @@
-"""One process at a time."""
+"""One process at a time, which stops when it is told to."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 logger = logging.getLogger(__name__)
 
@@ -15,17 +18,39 @@ logger = logging.getLogger(__name__)
 def exclusive(lock: Path, doing: str) -> Iterator[None]:
     """Holds the lock file's lock, which the operating system gives back even if the process is killed.
 
+    While it waits and while it holds the lock, a signal to stop ends it at once, by an exception: what is downloaded or
+    generated has no safe point that could be waited for.
+
     Args:
         lock: a file, made if it is not there.
         doing: what the holder does to what, for whoever has to wait: "downloaded".
 
     Raises:
         OSError: if the lock file cannot be written.
+        KeyboardInterrupt, SystemExit: if it was asked to stop.
     """
-    with lock.open("w") as file:
+    with _stopping_at_once(), lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.warning("%s is being %s by another process; waiting for it", lock.stem, doing)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _stopping_at_once() -> Iterator[None]:
+    """Makes signals to stop exceptions, also where they are noted otherwise. Only in the main thread."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        before = {number: signal.signal(number, _stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
