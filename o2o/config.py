@@ -7,15 +7,14 @@ discount, learning rates) stands once at the top of the configuration and is han
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from o2o import stored_yaml
 from o2o.errors import ConfigError as ConfigError
 from o2o.reading import BROKEN, MISSING, Reader, hints_of, shown, suggestion
 from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
@@ -254,13 +253,13 @@ def load(path: Path) -> Config:
     Raises `ConfigError` if the file does not fit this version of the code.
     """
     try:
-        loaded = OmegaConf.load(path)
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise ConfigError([f"{path} is damaged: {str(error).splitlines()[0]}"]) from None
-    if not isinstance(loaded, DictConfig):
+        tree = stored_yaml.read(path)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
+    if not isinstance(tree, dict):
         raise ConfigError([f"{path} is damaged: it holds no keys"])
     try:
-        return build(plain(typing.cast("Composed", loaded)))
+        return build(tree)
     except ConfigError as error:
         raise ConfigError([f"{path} does not fit this version:", *error.problems]) from None
 

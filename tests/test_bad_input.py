@@ -25,9 +25,9 @@ def test_a_malformed_dataset_is_refused(case: Case, tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def finished(configure, tmp_path_factory) -> Path:
+def finished(dataset: Path, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("finished")
-    results.finished(directory, configure(directory / "runs"))
+    results.finished(directory, dataset)
     return directory
 
 

@@ -49,9 +49,12 @@ def kills(ground: Arena, wanted: int, short: bool) -> Tally:
         for number, job in enumerate(jobs):
             seed = 1000 * turn + number
             total += ground.torment(job, each - 2 * (each // 4), 0.2 if short else 0.5, seed)
-            total += ground.torment(job, each // 4, 0.05, seed, power_cut=True)
+            total += ground.torment(job, each // 4, 0.05, seed, strike="power cut")
             total += ground.harass(job, each // 4, 6.0, seed)
-            print(f"{total.kills:4} kills, {total.seconds / max(total.starts, 1):.1f} s a start: {job}", flush=True)
+            print(
+                f"{total.kills:4} kills, {total.seconds / max(total.starts, 1):.1f} s a start: {job}",
+                flush=True,
+            )
         turn += 1
     return total
 

@@ -48,12 +48,14 @@ def share(directory: Path, task: str, dataset: Path | None = None) -> float:
     interval = config.execution.checkpoint.interval_seconds
     state = config.algorithm.init(jax.random.key(0), replay.example())
     rows = replay.init(ONLINE_ROWS)
-    online = rows.replace(added=jnp.asarray(ONLINE_ROWS, rows.added.dtype)) if hasattr(rows, "replace") else rows
+    online = (
+        rows.replace(added=jnp.asarray(ONLINE_ROWS, rows.added.dtype)) if hasattr(rows, "replace") else rows
+    )
     new_rows = min(ONLINE_ROWS, round(STEPS_A_SECOND * interval))
     seconds = []
     with Interruption() as stop, Leases() as leases, Journal([config]) as journal:
         keeper = Keeper([config], members, replay, journal, stop, leases)
-        for repeat in range(REPEATS):
+        for _repeat in range(REPEATS):
             keeper._rows_saved = ONLINE_ROWS - new_rows
             report: Any = training.Report(
                 step=ONLINE_ROWS,

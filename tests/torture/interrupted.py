@@ -1,7 +1,8 @@
 """Damaged checkpoints of a run that was interrupted: it goes on from the one before, or starts again, and says so.
 
 Documented: the newest checkpoint that is whole is gone on from; every other is told ("a checkpoint is refused"). Where
-none is whole the run starts from the beginning. What it writes is the same in every case.
+none is whole the run starts from the beginning. What it writes is the same in every case. Where it can no longer be
+known which run it is, that is bad input: exit code 2, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 
 from torture.files import Executes
 from torture.harness import Arena, Job, contents
+from torture.trial import snapshot
 
-JOB = Job(("algorithm=td3_c", "replay_init=empty", "finetune.env_steps=60"))
+JOB = Job(("algorithm=td3_c", "replay_init=empty"))
 DEAD_AT = ["replace", "finetune/seed-0/checkpoints/N.npz", "after"]
 REFUSED = "a checkpoint is refused"
 Damage = Callable[[Path], object]
@@ -66,37 +68,48 @@ def _records(file: str, change: Callable[[bytes], bytes]) -> Damage:
     return damage
 
 
-# What is damaged, and whether a checkpoint is refused for it.
-DAMAGES: dict[str, tuple[Damage, bool]] = {
-    "the newest is empty": (_bytes(lambda c: b""), True),
-    "the newest is text": (_bytes(lambda c: b"hello"), True),
-    "the newest is cut": (_bytes(lambda c: c[: len(c) // 2]), True),
-    "the newest lacks its end": (_bytes(lambda c: c[:-1]), True),
-    "the newest has a flipped bit": (_bytes(_flipped), True),
-    "the newest is a pickle": (_bytes(lambda c: pickle.dumps(Executes())), True),
-    "the newest holds pickled objects": (_arrays(lambda a: a.update(code=np.array([Executes()], object))), True),
-    "the newest is of another version": (_arrays(lambda a: a.update(version=np.array(99))), True),
-    "the newest has an array more": (_arrays(lambda a: a.update(more=np.zeros(1))), True),
-    "the newest has an array less": (_arrays(lambda a: a.pop("updates")), True),
-    "the newest has another shape": (_arrays(lambda a: a.update(updates=np.zeros(3, np.int64))), True),
-    "the newest has longer records": (_arrays(lambda a: a.update({"records/train.jsonl": np.array(10**9)})), True),
-    "the newest is a directory": (lambda folder: (_newest(folder).unlink(), _newest_made(folder)), True),
-    "all are cut": (_bytes(lambda c: c[:100], everything=True), True),
-    "all have a flipped bit": (_bytes(_flipped, everything=True), True),
-    "all are gone": (lambda folder: [path.unlink() for path in folder.glob("[0-9]*.npz")], False),
-    "the folder is gone": (lambda folder: shutil.rmtree(folder), False),
-    "no online rows": (lambda folder: (folder / "online.f32").unlink(), True),
-    "fewer online rows": (_rows(lambda c: c[: len(c) // 2]), True),
-    "half a row": (_rows(lambda c: c[:-2]), True),
-    "a flipped bit in the online rows": (_rows(lambda c: _flipped(c, 0.1)), True),
-    "more online rows": (_rows(lambda c: c + c), False),
-    "rows of the records are missing": (_records("train.jsonl", lambda c: c[: len(c) // 3]), True),
-    "the records are gone": (_records("eval.jsonl", lambda c: b""), True),
-    "a torn row at the end": (_records("train.jsonl", lambda c: c + b'{"phase": "fine'), False),
-    "status.json is damaged": (_records("status.json", lambda c: b"{"), False),
-    "status.json is foreign": (_records("status.json", lambda c: b'{"state": "HAPPY"}'), False),
-    "identity.json is damaged": (_records("identity.json", lambda c: b"[]"), False),
-    "events.jsonl is damaged": (_records("events.jsonl", lambda c: bytes(range(256))), False),
+# What is damaged, and what is said of it.
+DAMAGES: dict[str, tuple[Damage, str | None]] = {
+    "the newest is empty": (_bytes(lambda c: b""), REFUSED),
+    "the newest is text": (_bytes(lambda c: b"hello"), REFUSED),
+    "the newest is cut": (_bytes(lambda c: c[: len(c) // 2]), REFUSED),
+    "the newest lacks its end": (_bytes(lambda c: c[:-1]), REFUSED),
+    "the newest has a flipped bit": (_bytes(_flipped), REFUSED),
+    "the newest is a pickle": (_bytes(lambda c: pickle.dumps(Executes())), REFUSED),
+    "the newest holds pickled objects": (
+        _arrays(lambda a: a.update(code=np.array([Executes()], object))),
+        REFUSED,
+    ),
+    "the newest is of another version": (_arrays(lambda a: a.update(version=np.array(99))), REFUSED),
+    "the newest has an array more": (_arrays(lambda a: a.update(more=np.zeros(1))), REFUSED),
+    "the newest has an array less": (_arrays(lambda a: a.pop("updates")), REFUSED),
+    "the newest has another shape": (_arrays(lambda a: a.update(updates=np.zeros(3, np.int64))), REFUSED),
+    "the newest has longer records": (
+        _arrays(lambda a: a.update({"records/train.jsonl": np.array(10**9)})),
+        REFUSED,
+    ),
+    "the newest is a directory": (lambda folder: (_newest(folder).unlink(), _newest_made(folder)), REFUSED),
+    "all are cut": (_bytes(lambda c: c[:100], everything=True), REFUSED),
+    "all have a flipped bit": (_bytes(_flipped, everything=True), REFUSED),
+    "all are gone": (lambda folder: [path.unlink() for path in folder.glob("[0-9]*.npz")], None),
+    "the folder is gone": (lambda folder: shutil.rmtree(folder), None),
+    "no online rows": (lambda folder: (folder / "online.f32").unlink(), REFUSED),
+    "fewer online rows": (_rows(lambda c: c[: len(c) // 2]), REFUSED),
+    "half a row": (_rows(lambda c: c[:-2]), REFUSED),
+    "a flipped bit in the online rows": (_rows(lambda c: _flipped(c, 0.1)), REFUSED),
+    "more online rows": (_rows(lambda c: c + c), None),
+    "rows of the records are missing": (_records("train.jsonl", lambda c: c[: len(c) // 3]), REFUSED),
+    "the records are gone": (_records("eval.jsonl", lambda c: b""), REFUSED),
+    "a torn row at the end": (_records("train.jsonl", lambda c: c + b'{"phase": "fine'), None),
+    "status.json is damaged": (_records("status.json", lambda c: b"{"), None),
+    "status.json is foreign": (_records("status.json", lambda c: b'{"state": "HAPPY"}'), None),
+    "identity.json is damaged": (_records("identity.json", lambda c: b"[]"), "identity.json"),
+    "config.yaml is damaged": (_records("config.yaml", lambda c: b"["), "config.yaml"),
+    "identity.json is another run's": (
+        _records("identity.json", lambda c: c.replace(b"a", b"b")),
+        "another run",
+    ),
+    "events.jsonl is damaged": (_records("events.jsonl", lambda c: bytes(range(256))), None),
 }
 
 
@@ -108,7 +121,7 @@ def interrupt(ground: Arena) -> Path:
     """Kills the job when it has written its fourth online checkpoint; a copy of what it left."""
     ground.undisturbed(JOB)
     ground.clear()
-    ended = ground.start(JOB, only=DEAD_AT, before_that=3)
+    ended = ground.start(JOB, only=DEAD_AT, passes=3)
     assert ended["point"] == DEAD_AT, ground.said()
     kept = ground.directory / "interrupted"
     shutil.rmtree(kept, ignore_errors=True)
@@ -118,20 +131,27 @@ def interrupt(ground: Arena) -> Path:
 
 def shortcomings(ground: Arena, kept: Path, name: str) -> list[str]:
     """Damages what the interrupted run left, and starts it again: what was promised and not kept."""
-    damage, refused = DAMAGES[name]
+    damage, said = DAMAGES[name]
     ground.clear()
     shutil.copytree(kept, ground.runs, dirs_exist_ok=True)
     (folder,) = ground.runs.glob("file/td3_c/*/seed-0/checkpoints")
     damage(folder)
+    before = snapshot(folder.parent)
     ended = ground.start(JOB)
-    if ended["code"] != 0:
-        return [f"{name}: ended with {ended['code']}\n{ground.said()}"]
-    found, expected = contents(ground.runs), ground.undisturbed(JOB)
-    problems = [f"{name}: {file} differs" for file in expected if found.get(file) != expected[file]]
-    if (REFUSED in ground.said()) != refused:
-        problems.append(f"{name}: {'nothing' if refused else 'something'} is told\n{ground.said()}")
+    problems = []
     if (ground.directory / "executed").exists():
         problems.append(f"{name}: it was executed")
+    if said not in (None, REFUSED):  # what makes the run another one is bad input
+        after = {file: content for file, content in snapshot(folder.parent).items() if "lease" not in file}
+        if ended["code"] != 2 or said not in ground.said() or not after.items() <= before.items():
+            problems.append(f"{name}: ended with {ended['code']}\n{ground.said()}")
+        return problems
+    if ended["code"] != 0:
+        return [*problems, f"{name}: ended with {ended['code']}\n{ground.said()}"]
+    found, expected = contents(ground.runs), ground.undisturbed(JOB)
+    problems += [f"{name}: {file} differs" for file in expected if found.get(file) != expected[file]]
+    if (REFUSED in ground.said()) != (said is not None):
+        problems.append(f"{name}: {'something' if said is None else 'nothing'} is told\n{ground.said()}")
     return problems
 
 

@@ -24,21 +24,24 @@ FINAL = f"{RUN}/checkpoints/final.npz"
 Damage = Callable[[Path], Any]
 
 
-def finished(directory: Path, config: Any) -> None:
+def finished(directory: Path, dataset: Path) -> None:
     """What `evaluate` needs of a finished run, untrained."""
     import jax
+    from conftest import TINY
+    from test_config import composed
 
     from o2o import checkpoint
-    from o2o.config import container
+    from o2o.config import build, container
     from o2o.replay import Replay
     from o2o.sweep.identity import describe
 
+    config = build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={directory / 'runs'}"))
     (directory / RUN).mkdir(parents=True)
     (directory / CONFIG).write_text(yaml.safe_dump(container(config)))
     (directory / RUN / "identity.json").write_text(json.dumps(describe(config)))
     (directory / RUN / "result.json").write_text("{}")
-    like = Replay(1, 1, 1, 11, 3).example()
-    checkpoint.save(directory / FINAL, config.algorithm.init(jax.random.key(0), like))
+    example = Replay(1, 1, 1, 11, 3).example()
+    checkpoint.save(directory / FINAL, config.algorithm.init(jax.random.key(0), example))
 
 
 def _text(content: str | bytes) -> Damage:
@@ -181,7 +184,6 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("a target", _key("algorithm._target_", "os.system"), "_target_"),
     ("a target at the top", _key("_target_", "os.system"), "_target_"),
     ("a target for an algorithm", _key("algorithm", {"_target_": "os.system"}), "algorithm"),
-    ("a secret asked for", _key("tracker.project", "${oc.env:O2O_SENTINEL}"), "config.yaml"),
     ("a loop", _key("seed", "${seed}"), "seed"),
     ("an unknown key", _key("batch_sise", 3), "batch_sise"),
     ("a missing key", _key("evaluation.episodes", None), "evaluation.episodes"),

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,49 +59,49 @@ def run(order: dict[str, Any], answer: int) -> None:
 
 
 def _afflict(order: dict[str, Any], answer: int) -> None:
-    chance = random.Random(order.get("chance_seed", 0))
-    share, spared = order.get("share", 0.0), {Point(*point) for point in order.get("spared", ())}
-    only, before_that = order.get("only"), order.get("before_that", 0)
-
-    def fatal(point: Point) -> bool:
-        nonlocal before_that
-        if only is not None:
-            before_that -= list(point) == only
-            return before_that < 0
-        return point not in spared and chance.random() < share
-
-    def report(point: Point) -> None:
-        os.write(answer, json.dumps(point).encode())
-
-    if share or only is not None:
-        watch = Watch(Path(order["root"]), fatal, report, order.get("power_cut", False))
-        watch.install()
-        watch.evaluations()
+    """Prepares what the order does to this process."""
+    if "umask" in order:
+        os.umask(order["umask"])
     if jumps := order.get("clock"):
         _jumping_clock(jumps)
-    if (room := order.get("disk_bytes")) is not None:
-        _full_disk(Path(order["root"]), room)
+    if order.get("share") or order.get("only"):
+        watch = Watch(Path(order["root"]), _chosen(order), functools.partial(_strike, order, answer))
+        watch.install()
+        watch.evaluations()
+
+
+def _chosen(order: dict[str, Any]) -> Callable[[Point], bool]:
+    """Which points are fatal: `only` one, after it was passed so often, or any but those `spared`, by chance."""
+    chance = random.Random(order.get("chance_seed", 0))
+    share, spared = order.get("share", 0.0), {Point(*point) for point in order.get("spared", ())}
+    passes = order.get("passes", 0)
+    if only := order.get("only"):
+        left = itertools.count(passes, -1)
+        return lambda point: list(point) == only and next(left) == 0
+    return lambda point: point not in spared and chance.random() < share
+
+
+def _strike(order: dict[str, Any], answer: int, watch: Watch, point: Point) -> None:
+    """What happens at a fatal point: `kill`, `power cut`, `remove` of the runs, `full` disk, or a signal's number."""
+    os.write(answer, json.dumps([time.monotonic(), *point]).encode())
+    match order.get("strike", "kill"):
+        case "remove":
+            shutil.rmtree(order["root"], ignore_errors=True)
+        case "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point.file)
+        case int(number):
+            for _ in range(order.get("times", 1)):
+                os.kill(os.getpid(), number)
+        case how:
+            if how == "power cut":
+                watch.cut_power()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _jumping_clock(seconds: list[float]) -> None:
     """The wall clock is off by another of these at every look."""
-    looks, true = iter(range(10**9)), time.time
-    time.time = lambda: true() + seconds[next(looks) % len(seconds)]  # type: ignore[assignment]
-
-
-def _full_disk(root: Path, room: int) -> None:
-    """After so many written bytes there is no space left."""
-    left = room
-
-    class Full(Watch):
-        def at(self, operation: str, file: str, moment: str) -> None:
-            nonlocal left
-            if operation == "write":
-                left -= 1
-            if left < 0 and operation in ("write", "open", "mkdir"):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
-
-    Full(root, lambda point: False, lambda point: None, False).install()
+    off, true = itertools.cycle(seconds), time.time
+    time.time = lambda: true() + next(off)  # type: ignore[assignment]
 
 
 def serve() -> None:
@@ -110,26 +113,42 @@ def serve() -> None:
 
 
 def _one(order: dict[str, Any]) -> dict[str, Any]:
+    """Forks `count` children at once, sends them the ordered signals, and waits for all."""
     configs(tuple(order["overrides"]), tuple(order["seeds"]))  # composed here, once
     incoming, outgoing = os.pipe()
     start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.close(incoming)
-        run(order, outgoing)
+    children = []
+    for _ in range(order.get("count", 1)):
+        if not (child := os.fork()):
+            os.close(incoming)
+            run(order, outgoing)
+        children.append(child)
     os.close(outgoing)
-    due = sorted([*order.get("signals", []), [order.get("limit", 120.0), signal.SIGKILL]])
-    while not (ended := os.wait4(child, os.WNOHANG))[0]:
+    due = sorted([*order.get("signals", []), [order.get("limit", 600.0), signal.SIGKILL]])
+    codes: dict[int, int] = {}
+    processor_seconds = 0.0
+    while len(codes) < len(children):
+        for child in (child for child in children if child not in codes):
+            ended, status, usage = os.wait4(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+                processor_seconds += usage.ru_utime + usage.ru_stime
         while due and time.monotonic() - start >= due[0][0]:
-            os.kill(child, due.pop(0)[1])
+            number = due.pop(0)[1]
+            for child in (child for child in children if child not in codes):
+                os.kill(child, number)
         time.sleep(0.002)
+    end = time.monotonic()
     with os.fdopen(incoming) as stream:
         told = stream.read()
+    struck_at, *point = json.loads(told) if told else [end]
     return {
-        "code": os.waitstatus_to_exitcode(ended[1]),
-        "point": json.loads(told) if told else None,
-        "seconds": time.monotonic() - start,
-        "processor_seconds": ended[2].ru_utime + ended[2].ru_stime,
+        "code": codes[children[0]],
+        "codes": sorted(codes.values()),
+        "point": point or None,
+        "seconds": end - start,
+        "seconds_after": end - struck_at,
+        "processor_seconds": processor_seconds,
     }
 
 

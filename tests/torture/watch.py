@@ -1,4 +1,4 @@
-"""Dying at a chosen place: every change that this process makes below a directory is seen, and may be its last.
+"""Dying at a chosen place: every change that a process makes below a directory is seen, and may be its last.
 
 Python's doors to the disk are replaced, outside the product's code: opening for writing, writing, fsync, rename, link,
 unlink, truncate and mkdir. A *point* is such a change of a kind of file, before it or, for writes, after half of the
@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,17 +26,12 @@ class Point(NamedTuple):
 
 
 class Watch:
-    """Sees every change below `root`; where `fatal` says so, the process is killed there, by SIGKILL.
+    """Sees every change below `root` and strikes where `fatal` says so."""
 
-    With `power_cut` what was written but not forced to the disk is lost with it, as when a machine goes down.
-    """
-
-    def __init__(
-        self, root: Path, fatal: Callable[[Point], bool], report: Callable[[Point], object], power_cut: bool
-    ):
-        """Nothing is replaced before `install`."""
-        self._root, self._fatal, self._report = os.path.realpath(root), fatal, report
-        self._power_cut = power_cut
+    def __init__(self, root: Path, fatal: Callable[[Point], bool], strike: Callable[[Watch, Point], object]):
+        """Nothing is replaced before `install`; `strike` kills the process, or does what else is ordered."""
+        self.fatal, self.strike = fatal, strike
+        self._root = os.path.realpath(root)
         self._forced: dict[str, int] = {}
         self._phase = ""
         self._open, self._truncate, self._fsync = io.open, os.truncate, os.fsync
@@ -79,20 +73,17 @@ class Watch:
         Evaluator.evaluate, Environments.step = evaluating, stepping  # type: ignore[method-assign]
 
     def at(self, operation: str, file: str, moment: str) -> None:
-        """Dies here, if this point is fatal."""
+        """Strikes here, if this point is fatal."""
         point = Point(operation, file, moment)
-        if self._fatal(point):
-            self.die(point)
+        if self.fatal(point):
+            self.strike(self, point)
 
-    def die(self, point: Point) -> None:
-        """Says where, and dies."""
-        if self._power_cut:
-            for path, length in self._forced.items():
-                with contextlib.suppress(OSError):
-                    if os.stat(path).st_size > length:
-                        self._truncate(path, length)
-        self._report(point)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def cut_power(self) -> None:
+        """Loses what was written but not forced to the disk, as when a machine goes down."""
+        for path, length in self._forced.items():
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_size > length:
+                    self._truncate(path, length)
 
     def kind(self, path: str) -> str | None:
         """The kind of file: its place in a pretraining or finetuning run without numbers; None outside the root."""
@@ -185,12 +176,12 @@ class _Raw(io.FileIO):
         self._watch, self._path, self._kind = watch, path, kind
 
     def write(self, data: Any) -> int:
-        watch, point = self._watch, Point("write", self._kind, "half")
-        if len(data) > 1 and watch._fatal(point):
-            super().write(bytes(data)[: len(data) // 2])
-            watch.die(point)
-        written = super().write(data)
-        watch.at("write", self._kind, "after")
+        data, written = bytes(data), 0
+        if len(data) > 1 and self._watch.fatal(halfway := Point("write", self._kind, "half")):
+            written = super().write(data[: len(data) // 2])
+            self._watch.strike(self._watch, halfway)
+        written += super().write(data[written:])
+        self._watch.at("write", self._kind, "after")
         return written
 
     def truncate(self, size: int | None = None) -> int:
