@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-slurm check lint types bench golden lock clean
+.PHONY: help venv demo test test-slow test-slurm check lint types bench torture golden lock clean
 
 PYTHON ?= python3
 RUNS ?= $(or $(O2O_RUNS),runs)
@@ -45,6 +45,9 @@ types: venv  ## static types
 
 bench: venv  ## measure update rate, online rate, loading and planning
 	$(BIN)/python -m benchmarks
+
+torture: venv  ## kill runs at every dangerous point, feed bad input, count what was lost (TORTURE=--short: CI's form)
+	PYTHONPATH=.:tests $(BIN)/python -m torture $(TORTURE)
 
 golden: venv  ## rewrite the golden numbers; the diff belongs into the commit that changes them
 	$(BIN)/python -m pytest -q tests/test_golden.py --write-golden

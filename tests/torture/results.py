@@ -93,11 +93,15 @@ def _final(change: Callable[[bytes], bytes]) -> Damage:
 
 
 def _flipped(share: float) -> Damage:
-    """One byte, so far into the file, is another."""
+    """Three hundred bytes, so far into the file, are others (one alone may be one that says nothing, such as a date)."""
 
     def change(content: bytes) -> bytes:
         place = int(share * len(content))
-        return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        return (
+            content[:place]
+            + bytes(byte ^ 0xFF for byte in content[place : place + 300])
+            + content[place + 300 :]
+        )
 
     return _final(change)
 
