@@ -43,6 +43,10 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:
         raise ConfigError([f"{error} (is the run finished?)"]) from None
+    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+        raise ConfigError(
+            [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
+        )
     members = make_members(1)
     evaluator = Evaluator(algorithm, members, task, min(episodes, EPISODES_AT_ONCE), config.discount)
     (evaluation,) = evaluator.evaluate(members.bundle([state]), [episode_seeds(seed, 0, episodes)])
@@ -66,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         config, evaluation = evaluate(options.run, options.episodes, options.seed)
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    except OSError as error:  # of a path that no file can have
+        print(f"{str(options.run)[:200]}: {error.strerror}", file=sys.stderr)
         return 2
     returns, dataset = evaluation.returns, config.dataset
     score = normalised_score(

@@ -19,7 +19,7 @@ from torture.harness import JOBS, ROOT, SENTINEL, Arena, Job, arena, contents
 from o2o import lease
 from o2o.layout import State, read_state
 
-ALONE, PACKED = JOBS[4], JOBS[-2]
+ALONE, PACKED = JOBS[4], JOBS[-1]
 PRETRAINING = Job(("finetune.env_steps=0",))
 SHUFFLED_CLOCK = [0.0, 3e8, -3e8, 1e5, -60.0]
 
