@@ -129,7 +129,7 @@ class Paths:
 class Tracker:
     """Whether runs are mirrored to wandb; `auto` is online where one is logged in, else offline."""
 
-    mode: Literal["none", "offline", "online", "auto"]
+    mode: Literal["none", "offline", "wandb", "auto"]
     project: str
 
 

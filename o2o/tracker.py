@@ -1,24 +1,36 @@
 """wandb's door: it mirrors rows of the run directory to a tracker, and its failure never stops training.
 
-Modes: `none`; `offline` (files in the run directory, to be synced later); `online`; `auto` (online where an
-API key is configured, else offline). Nothing ever prompts: online without a key, without a network, or refused by the
-server within a bounded time becomes offline, said in one line.
+Modes: `none`; `offline` (files beside the run, to be synced later); `wandb` (online); `auto` (what `WANDB_MODE` says,
+else online where an API key is configured, else offline). Nothing ever prompts: online without a key, without a network,
+or refused by the server within a bounded time becomes offline, said in one line.
 
-Rows carry their own `step` (pretraining updates + env_steps), which is declared as the x axis of every metric: wandb's
-internal step starts at zero again when a run is resumed and drops rows that arrive out of order.
+Every attempt at a run tells it from its beginning, under the same id: what the run directory holds already first
+(`Tracker.retell`), then what is new. wandb cannot go on with an offline run: each attempt is a file of its own, and
+syncing a later one replaces what an earlier one of the same id had uploaded, row by row. A file that holds the whole
+run is right in both cases, and so is an online run that is told again; rows of the future that a checkpoint took back
+are told once, and none is lost that a killed process had not flushed.
+
+All that was recorded at one step is one row of wandb's history and carries its `step` (pretraining updates +
+env_steps), which is declared as the x axis of every metric: wandb's internal step counts rows, and drops those that
+arrive out of order.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
+import operator
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-Mode = Literal["none", "offline", "online", "auto"]
+from o2o.layout import EVAL, TRAIN
+
+Mode = Literal["none", "offline", "wandb", "auto"]
 
 INIT_SECONDS = 20
 FINISH_SECONDS = 60
@@ -32,24 +44,52 @@ _unreachable = False
 class Tracker:
     """Mirrors rows to one wandb run, or to nothing."""
 
-    def __init__(self, run: Any | None = None) -> None:
-        """Wraps a wandb run; None tracks nothing."""
+    def __init__(self, run: Any | None = None, earlier: Sequence[Path] = ()) -> None:
+        """Wraps a wandb run; None tracks nothing. `earlier` are the offline folders of the run's other attempts."""
         self._run = run
+        self._earlier = list(earlier)
+        self._row: dict[str, Any] = {}
+
+    def retell(self, directory: Path) -> None:
+        """Says first what the run directory holds already, and then removes the files of earlier attempts."""
+
+        def tell(run: Any) -> None:
+            rows = [row for file in (TRAIN, EVAL) for row in _read_rows(directory / file)]
+            for row in sorted(rows, key=operator.itemgetter("step")):
+                self.log(row)
+            for folder in self._earlier:
+                shutil.rmtree(folder)
+
+        self._attempt("retell", tell)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Mirrors one row of metrics; it holds its own `step`. Names become `<phase>/<name>` if it has a `phase`."""
+        if self._row and self._row["step"] != row["step"]:
+            self._send()
         prefix = f"{row['phase']}/" if "phase" in row else ""
-        named = {
+        self._row |= {
             name if name == "step" else prefix + name: value for name, value in row.items() if name != "phase"
         }
-        self._attempt("log", lambda run: run.log(named))
 
-    def finish(self, failed: bool = False) -> None:
-        """Ends the tracked run, marked as failed or as finished; further rows go nowhere."""
-        self._attempt("finish", lambda run: run.finish(exit_code=int(failed)))
+    def summarise(self, result: Mapping[str, Any]) -> None:
+        """Mirrors the run's result: wandb's summary, by which its tables sort and filter."""
+        self._send()  # or the last row would overwrite it
+        self._attempt("summarise", lambda run: run.summary.update(dict(result)))
+
+    def finish(self, failed: bool = False, interrupted: bool = False) -> None:
+        """Ends the tracked run, marked as finished, failed, or to be gone on with; further rows go nowhere."""
+        self._send()
+        if interrupted:
+            self._attempt("finish", lambda run: run.mark_preempting())
+        self._attempt("finish", lambda run: run.finish(exit_code=int(failed or interrupted)))
         self._run = None
 
-    def _attempt(self, what: str, action: Callable[[Any], None]) -> None:
+    def _send(self) -> None:
+        row, self._row = self._row, {}
+        if row:
+            self._attempt("log", lambda run: run.log(row))
+
+    def _attempt(self, what: str, action: Callable[[Any], object]) -> None:
         if self._run is None:
             return
         try:
@@ -67,8 +107,10 @@ def open_tracker(
     tags: Sequence[str],
     config: Mapping[str, Any],
     directory: str | os.PathLike[str],
+    job_type: str | None = None,
+    name: str | None = None,
 ) -> Tracker:
-    """A tracker for the run `run_id`, which is the same for every attempt of a run, so that resuming continues it.
+    """A tracker for the run `run_id`, which is the same for every attempt of a run.
 
     Args:
         mode: see the module.
@@ -78,8 +120,12 @@ def open_tracker(
         tags: words to filter by.
         config: the run's configuration, plain values.
         directory: where wandb keeps its files.
+        job_type: the phase.
+        name: what wandb's lists call the run, the id if not given.
     """
     global _unreachable
+    if mode == "auto" and os.environ.get("WANDB_MODE") in ("disabled", "offline", "dryrun"):
+        mode = "none" if os.environ["WANDB_MODE"] == "disabled" else "offline"
     if mode == "none":
         return Tracker()
     try:
@@ -94,22 +140,23 @@ def open_tracker(
             x_transaction_log_flush_interval=1.0,
         )
 
-        online = mode in ("online", "auto") and _has_key(wandb.setup().settings)
-        if mode == "online" and not online:
+        online = mode in ("wandb", "auto") and _has_key(wandb.setup().settings)
+        if mode == "wandb" and not online:
             logger.warning("tracker: no wandb API key is configured; tracking offline")
         Path(directory).mkdir(parents=True, exist_ok=True)
+        earlier = sorted(Path(directory).glob(f"wandb/offline-run-*-{run_id}*"))
 
         def init(wandb_mode: Literal["online", "offline"]) -> Any:
             return wandb.init(
                 mode=wandb_mode,
                 project=project,
                 id=run_id,
-                name=run_id,
+                name=name or run_id,
                 group=group,
+                job_type=job_type,
                 tags=list(tags),
                 config=dict(config),
                 dir=str(directory),
-                resume="allow",
                 reinit="create_new",  # a job has many members, each a run of its own
                 settings=settings,
             )
@@ -129,7 +176,20 @@ def open_tracker(
     except Exception as error:  # whatever a tracker does, training goes on
         logger.warning("tracker: wandb did not start (%s); nothing is tracked", error)
         return Tracker()
-    return Tracker(run)
+    return Tracker(run, earlier)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows as they were logged: non-finite numbers, which JSON writes as text, and without columns of lists."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return [
+        {
+            name: float(value) if isinstance(value, str) and name != "phase" else value
+            for name, value in row.items()
+            if not isinstance(value, list)
+        }
+        for row in rows
+    ]
 
 
 def logged_in() -> bool:
@@ -146,5 +206,8 @@ def _has_key(settings: Any) -> bool:
     paths = [os.environ.get("NETRC", ""), "~/.netrc", "~/_netrc"]
     for path in (Path(name).expanduser() for name in paths if name):
         if path.is_file():
-            return netrc.netrc(path).authenticators(urlsplit(settings.base_url).netloc) is not None
+            try:
+                return netrc.netrc(path).authenticators(urlsplit(settings.base_url).netloc) is not None
+            except (netrc.NetrcParseError, OSError):
+                return False
     return False
