@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb_file import history, read_records, summary, values
 
 from o2o import tracker as tracking
@@ -26,12 +27,8 @@ def nobody_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "home"))
     monkeypatch.setattr(tracking, "_unreachable", False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _service_ends():
     yield
-    forget()
+    end_of_process()
 
 
 def opened(mode, directory, run_id=None, group="td3-offline"):
@@ -48,10 +45,8 @@ def opened(mode, directory, run_id=None, group="td3-offline"):
     )
 
 
-def forget():
-    """Ends wandb's service, as the end of a process does: it frees a run's id only some time after its finish."""
-    import wandb
-
+def end_of_process():
+    """Ends wandb's service, as the end of a process does: `finish` alone does not wait for the file."""
     wandb.teardown()
 
 
@@ -61,6 +56,7 @@ def the_file(directory):
 
 
 def records_of(directory):
+    end_of_process()
     return read_records(the_file(directory))
 
 
@@ -88,14 +84,15 @@ TOLD = [
 
 def test_our_reader_finds_what_wandbs_own_does(tmp_path):
     tracker = opened("offline", tmp_path)
-    for step in range(3000):
+    for step in range(1000):
         tracker.log({"step": step, "score": step / 7})
     tracker.finish()
+    end_of_process()
     inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(the_file(tmp_path))]
     lines = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.splitlines()
     theirs = [json.loads(line) for line in lines]
     rows = [record["history"]["item"] for record in theirs if record["type"] == "history"]
-    assert [(row["step"], row["score"]) for row in rows] == [(step, step / 7) for step in range(3000)]
+    assert [(row["step"], row["score"]) for row in rows] == [(step, step / 7) for step in range(1000)]
     assert history(records_of(tmp_path)) == [{"step": row["step"], "score": row["score"]} for row in rows]
 
 
@@ -145,7 +142,7 @@ def test_a_second_attempt_tells_the_whole_run_once(tmp_path):
     for step in (0, 500, 1000, 1500):  # 1500 is of a future that its checkpoint does not know
         first.log({"phase": FINETUNE, "step": step, "score": 1.0})
     first.finish(interrupted=True)
-    forget()
+    end_of_process()
     second = opened("offline", tmp_path)
     second.retell(path)
     second.log({"phase": FINETUNE, "step": 1500, "score": 60.0})
@@ -158,7 +155,7 @@ def test_a_run_that_starts_again_leaves_nothing_of_the_earlier_one(tmp_path):
     first = opened("offline", tmp_path)
     first.log({"step": 1, "score": 1.0})
     first.finish()
-    forget()
+    end_of_process()
     second = opened("offline", tmp_path)
     second.retell(tmp_path)  # whose records are empty
     second.log({"step": 1, "score": 2.0})

@@ -56,5 +56,8 @@ def summary(records: list[Record]) -> dict[str, Any]:
 
 
 def values(items: Any) -> dict[str, Any]:
-    """A dictionary from wandb's items, whose keys are in one of two fields."""
-    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+    """A dictionary from wandb's items, whose keys are in one of two fields; NaN stays a word, equal to itself."""
+    return {
+        item.key or ".".join(item.nested_key): json.loads(item.value_json, parse_constant=str)
+        for item in items
+    }

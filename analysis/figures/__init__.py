@@ -1,0 +1,63 @@
+"""Figures for a paper, as PNG and PDF. Each is drawn from the cells, and says what it lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis.collect import Cell, by_dataset
+from analysis.figures.budgets import budgets
+from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
+from analysis.figures.depths import diversity, heat_map
+from analysis.figures.style import CannotDraw, save
+from analysis.figures.why import why
+
+Draw = Callable[[Sequence[Cell]], tuple[Figure, list[str]]]
+
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "figure1": ("Figure 1: TD3, TD3-BC, and TD3 from scratch", figure1),
+    "figure2": ("Figure 2: with and without the offline data in the replay", figure2),
+    "figure3": ("Figure 3: TD3, TD3-BC and TD3-C", figure3),
+    "figure4": ("Figure 4: a fixed offline ratio", figure4),
+    "learning_curves": ("All learning curves", learning_curves),
+    "collapse_depth": ("Collapse depth over algorithm and replay setting", heat_map),
+    "diversity": ("Collapse depth against the diversity of the data", diversity),
+    "budgets": ("Gains and ranks over the online budget", budgets),
+}
+"""What each figure is called, its title, and who draws it; `why_<dataset>` come on top, one for every dataset."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure, or why it could not be drawn."""
+
+    name: str
+    title: str
+    png: Path | None
+    """None where it could not be drawn; `notes` then say why."""
+    notes: tuple[str, ...] = ()
+    """What is missing in it, or must be known of it."""
+
+
+def draw_all(cells: Sequence[Cell], out: Path) -> Iterator[Drawn]:
+    """Draws every figure that the cells allow into `out`, one after the other."""
+    for name, (title, draw) in FIGURES.items():
+        yield _draw(name, title, draw, cells, out)
+    for dataset, alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).items():
+        yield _draw(f"why_{_file_name(dataset)}", f"Why: {dataset}", why, alike, out)
+
+
+def _draw(name: str, title: str, draw: Draw, cells: Sequence[Cell], out: Path) -> Drawn:
+    try:
+        figure, notes = draw(cells)
+    except CannotDraw as reason:
+        return Drawn(name, title, None, (str(reason),))
+    return Drawn(name, title, save(figure, out / name), tuple(notes))
+
+
+def _file_name(dataset: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", dataset)
