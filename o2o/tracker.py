@@ -1,8 +1,8 @@
 """wandb's door: it mirrors rows of the run directory to a tracker, and its failure never stops training.
 
 Modes: `none`; `offline` (files beside the run, to be synced later); `wandb` (online); `auto` (what `WANDB_MODE` says,
-else online where an API key is configured, else offline). Nothing ever prompts: online without a key, without a network,
-or refused by the server within a bounded time becomes offline, said in one line.
+else online where an API key is configured, else offline). Nothing ever prompts: online without a key, without a
+network, or refused by the server within a bounded time becomes offline, said in one line.
 
 Every attempt at a run tells it from its beginning, under the same id: what the run directory holds already first
 (`Tracker.retell`), then what is new. wandb cannot go on with an offline run: each attempt is a file of its own, and

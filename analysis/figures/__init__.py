@@ -13,7 +13,7 @@ from analysis.collect import Cell, by_dataset
 from analysis.figures.budgets import budgets
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
-from analysis.figures.style import CannotDraw, save
+from analysis.figures.style import NothingToDrawError, save
 from analysis.figures.why import why
 
 Draw = Callable[[Sequence[Cell]], tuple[Figure, list[str]]]
@@ -54,7 +54,7 @@ def draw_all(cells: Sequence[Cell], out: Path) -> Iterator[Drawn]:
 def _draw(name: str, title: str, draw: Draw, cells: Sequence[Cell], out: Path) -> Drawn:
     try:
         figure, notes = draw(cells)
-    except CannotDraw as reason:
+    except NothingToDrawError as reason:
         return Drawn(name, title, None, (str(reason),))
     return Drawn(name, title, save(figure, out / name), tuple(notes))
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.collect import Cell, by_dataset, display_name
-from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, STYLE, CannotDraw, new_figure
+from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, STYLE, NothingToDrawError, new_figure
 
 BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000])
 """Env steps one may take online (paper, section 6)."""
@@ -25,7 +25,7 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """
     rows = [row for replay in ("offline", "empty") if (row := _gains(cells, replay))]
     if not rows:
-        raise CannotDraw("no two algorithms have finished runs on one dataset with one replay setting")
+        raise NothingToDrawError("no two algorithms have finished runs on one dataset with one replay setting")
     notes = []
     with mpl.rc_context(STYLE):
         figure = new_figure(PAGE_WIDTH, 1.8 * len(rows) + 0.5)

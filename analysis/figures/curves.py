@@ -23,7 +23,7 @@ from analysis.figures.style import (
     SPARE_COLORS,
     STEPS_LABEL,
     STYLE,
-    CannotDraw,
+    NothingToDrawError,
     dataset_title,
     mark_switch,
     new_figure,
@@ -249,7 +249,7 @@ def _select(cells: Sequence[Cell], algorithms: Sequence[str], replay_init: str) 
 
 def _needed(panels: list[Panel], what: str) -> list[Panel]:
     if not panels:
-        raise CannotDraw(f"no finished run of {what}")
+        raise NothingToDrawError(f"no finished run of {what}")
     return panels
 
 

@@ -14,7 +14,7 @@ from analysis.figures.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
     STYLE,
-    CannotDraw,
+    NothingToDrawError,
     dataset_title,
     new_figure,
 )
@@ -39,7 +39,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """Collapse depth over algorithm (rows) and replay setting (columns), a panel per dataset, one scale for all."""
     datasets = by_dataset(cell for cell in cells if not cell.first.from_scratch)
     if not datasets:
-        raise CannotDraw("no finished run that was pretrained")
+        raise NothingToDrawError("no finished run that was pretrained")
     depths = {cell: mean_depth(cell) for alike in datasets.values() for cell in alike}
     top = max(1.0, *depths.values())
     columns = min(4, len(datasets))
@@ -78,7 +78,7 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             tasks.setdefault(cell.first.task, []).append(cell)
     tasks = {task: alike for task, alike in tasks.items() if len({cell.dataset for cell in alike}) > 1}
     if not tasks:
-        raise CannotDraw(f"no task has finished runs on two of its datasets ({', '.join(QUALITIES)})")
+        raise NothingToDrawError(f"no task has finished runs on two of its datasets ({', '.join(QUALITIES)})")
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     legend = {}

@@ -45,7 +45,7 @@ PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
 STEPS_LABEL = "learner steps (thousands): pretraining updates + env steps"
 
 
-class CannotDraw(Exception):
+class NothingToDrawError(Exception):
     """There is nothing that the figure could show; the text says what is missing."""
 
 

@@ -18,7 +18,7 @@ from analysis.figures.style import (
     SPARE_COLORS,
     STEPS_LABEL,
     STYLE,
-    CannotDraw,
+    NothingToDrawError,
     dataset_title,
     mark_switch,
     new_figure,
@@ -48,10 +48,10 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """
     cells = [cell for cell in cells if not cell.first.from_scratch and cell.offline_ratio is None]
     if not cells:
-        raise CannotDraw("no finished run with what the buffer gives")
+        raise NothingToDrawError("no finished run with what the buffer gives")
     drawn = [column for column in COLUMNS if any(_has(cell, column[1]) for cell in cells)]
     if len(drawn) < 2:
-        raise CannotDraw("no run has diagnostics in train.jsonl")
+        raise NothingToDrawError("no run has diagnostics in train.jsonl")
     replays = list(dict.fromkeys(cell.replay for cell in cells))
     legend: dict[str, Artist] = {}
     with mpl.rc_context(STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}):
