@@ -1,4 +1,8 @@
-"""`python -m analysis RUNS_DIR [--out DIR]`: the table of all finished finetuning runs, and their learning curves."""
+"""`python -m analysis RUNS --out report/`: figures, tables and one HTML report of all finished runs below RUNS.
+
+`python -m analysis import FILE` reads curves of other programs, `python -m analysis dashboard` makes a wandb workspace.
+Nothing that can be drawn waits for what cannot: what was left out is said, and is an error only with --strict.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,146 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.collect import collect
-from analysis.figures import learning_curves, save
-from analysis.tables import finetuning_tables
+from analysis.collect import Collection, collect
+from analysis.dashboard import dashboard
+from analysis.figures import draw_all
+from analysis.importing import Given, import_curves
+from analysis.measures import Arm, measure
+from analysis.report import write_report
+from analysis.table import Table, write
+from analysis.tables import (
+    collapse_table,
+    finetuning_tables,
+    per_seed_table,
+    sensitivity_table,
+    table_1,
+    table_c3,
+)
+
+COMMANDS = ("import", "dashboard")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the tables, writes the figure and prints its path; 1 if no run is finished, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    parser.add_argument("runs", type=Path, help="the directory of runs, or a part of it")
-    parser.add_argument(
-        "--out", type=Path, default=Path("figures"), help="where figures go (default: figures)"
+    """Runs one command; 0 done, 1 something was left out and --strict was given, 2 bad input."""
+    words = sys.argv[1:] if arguments is None else arguments
+    command, rest = (words[0], words[1:]) if words and words[0] in COMMANDS else ("report", words)
+    try:
+        return {"report": _report, "import": _import, "dashboard": _dashboard}[command](rest)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("runs", type=Path, help="the directory of runs, or a part of it")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="where all goes (default: report)")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with these values in their configuration, such as dataset.task=hopper",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was left out")
     options = parser.parse_args(arguments)
+    if not options.runs.is_dir():
+        raise ValueError(f"{options.runs} is not a directory: name the directory that holds the runs")
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=120)  # a log has room
-    if not options.runs.is_dir():
-        print(f"{options.runs} is not a directory: name the directory that holds the runs", file=sys.stderr)
-        return 2
-    collection = collect(options.runs)
-    for note in collection.notes:
-        console.print(f"note: {note}", markup=False)
-    for run in collection.left_out:
-        console.print(f"left out: {run}", markup=False, soft_wrap=True)
-    if not collection.cells:
-        console.print(f"no finished finetuning run below {options.runs}", markup=False, soft_wrap=True)
-        return 1
+        console = Console(highlight=False, width=160)  # a log has room
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    collection = collect(options.runs, _where(options.where))
+    arms = measure(collection.cells)
     for table in finetuning_tables(collection.cells):
         console.print(table)
-    console.print(
-        "Scores are D4RL-normalised points; ± is one standard deviation over seeds. Depth: the largest drop of the "
-        "windowed mean below the offline score. Recovery: env steps until it is back, median over seeds."
+    if not collection.cells:
+        say(f"no finished finetuning run below {options.runs}")
+    for note in collection.notes:
+        say(f"note: {note}")
+    for run in collection.left_out:
+        say(f"left out: {run}")
+    tables = _tables(collection, arms)
+    write(tables, options.out / "tables")
+    drawn = list(draw_all(collection.cells, options.out / "figures"))
+    for figure in drawn:
+        for note in figure.notes:
+            say(f"{figure.name}: {note}" if figure.png else f"{figure.name} was not drawn: {note}")
+    others = [table for table in tables if table.name not in ("collapse", "per_seed")]
+    page = write_report(collection, arms, options.out / "index.html", drawn, others)
+    say(f"tables: {options.out / 'tables'}\nfigures: {options.out / 'figures'}\nreport: {page}")
+    complete = not (collection.left_out or collection.notes) and all(figure.png for figure in drawn)
+    return 1 if options.strict and not (complete and collection.cells) else 0
+
+
+def _tables(collection: Collection, arms: tuple[Arm, ...]) -> list[Table]:
+    cells = collection.cells
+    return [
+        table_1(cells),
+        table_c3(cells),
+        collapse_table(arms),
+        sensitivity_table(arms),
+        per_seed_table(arms),
+    ]
+
+
+def _where(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"--where {pair}: write KEY=VALUE, such as dataset.task=hopper")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _import(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis import", description="Writes curves of other programs as run directories."
     )
-    figure = save(learning_curves(collection.cells), options.out / "learning_curves")
-    console.print(f"learning curves: {figure}", markup=False, soft_wrap=True)
+    parser.add_argument(
+        "source", type=Path, help="a .csv (a table, or a wandb chart's export) or CORL's .pickle"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("imported"), help="where the runs go (default: imported)"
+    )
+    parser.add_argument("--dataset", help="its name, where the file has none")
+    parser.add_argument("--algorithm", help="its name, where the file has none")
+    parser.add_argument(
+        "--replay", choices=("offline", "empty"), default="offline", help="what the replay started with"
+    )
+    parser.add_argument("--interval", type=int, help="env steps between two evaluations (CORL's pickles)")
+    parser.add_argument(
+        "--switch", type=int, default=0, help="the step at which the online phase starts (default: 0)"
+    )
+    parser.add_argument(
+        "--offline-score", type=float, help="the score at the switch, where the file has none"
+    )
+    parser.add_argument("--step", dest="step_column", help="the column of steps")
+    parser.add_argument("--score", dest="score_column", help="the column of D4RL-normalised scores, 0 to 100")
+    options = vars(parser.parse_args(arguments))
+    source, out = options.pop("source"), options.pop("out")
+    if not source.is_file():
+        raise ValueError(f"{source} is not a file")
+    written = import_curves(source, out, Given(**options))
+    print(f"{len(written)} runs below {out}; now: python -m analysis {out}")
+    return 0
+
+
+def _dashboard(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis dashboard",
+        description="Makes the collapse workspace on wandb, or writes it to a file.",
+    )
+    parser.add_argument("--project", default="o2o", help="wandb's project (default: o2o)")
+    parser.add_argument("--entity", help="wandb's entity (default: yours)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("report"), help="where the file goes (default: report)"
+    )
+    options = parser.parse_args(arguments)
+    print(dashboard(options.project, options.entity, options.out))
     return 0
 
 

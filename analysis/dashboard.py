@@ -64,7 +64,12 @@ def definition(project: str) -> dict[str, Any]:
                 "name": "Why",
                 "panels": [
                     line("overestimation: Q − discounted return", "q_minus_return"),
-                    line("TD error on fresh and on offline batches", "td_error_fresh", "td_error_offline", log=True),
+                    line(
+                        "TD error on fresh and on offline batches",
+                        "td_error_fresh",
+                        "td_error_offline",
+                        log=True,
+                    ),
                     line("distance from the pretrained policy", "policy_distance"),
                     line("TD3-C: multiplier λ", "lambda", log=True),
                     line("TD3-C: constraint", "constraint", log=True),
@@ -92,8 +97,8 @@ def dashboard(project: str, entity: str | None, out: Path) -> str:
 
 def build(found: dict[str, Any], entity: str) -> Any:
     """The workspace object of a definition; nothing is sent yet."""
-    import wandb_workspaces.reports.v2 as reports
-    import wandb_workspaces.workspaces as workspaces
+    import wandb_workspaces.reports.v2 as reports  # pyright: ignore[reportMissingImports]
+    import wandb_workspaces.workspaces as workspaces  # pyright: ignore[reportMissingImports]
 
     def panel(of: dict[str, Any]) -> Any:
         if of["kind"] == "bar":
@@ -128,9 +133,9 @@ def build(found: dict[str, Any], entity: str) -> Any:
 
 def _save(found: dict[str, Any], entity: str | None) -> str:
     import wandb
-    import wandb_workspaces.workspaces  # noqa: F401 - before the server is asked: without it there is nothing to ask
 
+    workspace = build(found, entity or "")  # without wandb-workspaces there is nothing to ask the server for
     if not wandb.login(prompt=False):
         raise RuntimeError("nobody is logged in (wandb login)")
-    owner = entity or wandb.Api(timeout=20).default_entity
-    return build(found, owner).save().url
+    workspace.entity = entity or wandb.Api(timeout=20).default_entity
+    return workspace.save().url

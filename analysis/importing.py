@@ -7,8 +7,8 @@ Three forms are read:
 - the CSV that a wandb chart exports: one column a run, named `<run> - <metric>`;
 - CORL's result pickles: algorithm → dataset → one (offline scores, online scores, …) for each seed.
 
-A pickle is a program. CORL's is read by an interpreter of its own that knows four names of NumPy's, by which arrays
-and scalars are written, and refuses every other before anything of it is run.
+A pickle is a program. CORL's is read by an interpreter that knows the few names of NumPy's by which arrays and scalars
+are written, and refuses every other before anything of it is called.
 
 What such files do not say (updates before the switch, the step between evaluations, data) has to be given. Imported
 runs have `dataset.source: imported` in their configuration and are labelled wherever they are shown.
@@ -33,14 +33,18 @@ from jaxtyping import Float, Int
 from o2o import layout
 from o2o.records import RunDirectory
 
-ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
-ALLOWED = {
-    **{(module, name): name for module in ARRAYS for name in ("_reconstruct", "scalar")},
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-}
+ALLOWED = frozenset(
+    {("numpy", "ndarray"), ("numpy", "dtype")}
+    | {
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    }
+    | {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
+)
 STEPS = ("env_steps", "env_step", "step", "Step", "_step", "global_step", "trainer/global_step")
 SCORES = ("score", "normalized_score", "d4rl_normalized_score", "eval/score", "finetune/score")
+
 
 @dataclass(frozen=True)
 class Given:
@@ -101,12 +105,20 @@ def read_pickle(source: Path) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _latin1
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}; only arrays and plain values are read")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it refers to objects that are not in it")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes as {encoding}")
+    return text.encode(encoding)
 
 
 def _from_corl(content: Any, source: Path, given: Given) -> list[Curve]:
@@ -184,7 +196,8 @@ def _curve(
     if len(np.unique(steps)) < len(steps):
         twice = steps[1:][np.diff(steps) == 0][0]
         raise ValueError(
-            f"{source}: step {twice + given.switch} is there twice in one curve; are there several runs without a seed column?"
+            f"{source}: step {twice + given.switch} is there twice in one curve; "
+            "are there several runs without a column that tells them apart?"
         )
     before, online = scores[steps <= 0], steps > 0
     offline = given.offline_score if given.offline_score is not None else before[-1] if len(before) else None
@@ -236,7 +249,9 @@ def _write(curve: Curve, source: Path, out: Path, given: Given) -> Path:
     }
     digest = hashlib.sha256(json.dumps(config | {"seed": 0}, sort_keys=True).encode()).hexdigest()[:8]
     cell = f"{curve.replay}-uniform-{digest}"
-    directory = RunDirectory(out / _safe(curve.dataset) / _safe(curve.algorithm) / cell / f"seed-{curve.seed}")
+    directory = RunDirectory(
+        out / _safe(curve.dataset) / _safe(curve.algorithm) / cell / f"seed-{curve.seed}"
+    )
     directory.start(config, {"identity": f"{digest}-{curve.seed}"})
     directory.rewind({})
     for step, score in zip(curve.env_steps.tolist(), curve.scores.tolist(), strict=True):

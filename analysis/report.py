@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -22,53 +21,72 @@ import numpy as np
 from analysis.collect import Cell, Collection, Finetuning
 from analysis.figures import Drawn
 from analysis.figures.style import COLORS, SPARE_COLORS, caveat, over_seeds
-from analysis.statistics import restricted_mean
+from analysis.measures import Arm, Measured
+from analysis.table import NOTHING, Entry, Table, mean, number, words
+from analysis.tables import collapse_table
 from o2o import collapse
 
 TEMPLATES = Path(__file__).parent / "templates"
 DECIMALS = 2
 """Of a score in the page: a hundredth of a point."""
 
-
-@dataclass(frozen=True)
-class StaticTable:
-    """A table that the page shows as it is."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
+RUN_COLUMNS = (
+    "offline",
+    "online",
+    "regret",
+    "null 99 %",
+    "collapsed",
+    "depth",
+    "recovery (env steps)",
+    "δ",
+    "area",
+)
+"""What is told of a single seed, below the row of its setting."""
 
 
 def write_report(
     collection: Collection,
+    arms: Sequence[Arm],
     path: Path,
     figures: Iterable[Drawn] = (),
-    tables: Iterable[StaticTable] = (),
-    notes: Iterable[str] = (),
+    tables: Iterable[Table] = (),
 ) -> Path:
-    """Writes the report to `path` and returns it; links in it lead to the run directories from there."""
-    page = _Page(path.parent)
-    cells = [{"id": number, **page.cell(cell)} for number, cell in enumerate(collection.cells)]
+    """Writes the report to `path` and returns it; links in it lead to the run directories from there.
+
+    Args:
+        collection: the cells whose curves are shown, and what was left out.
+        arms: the same cells, measured (measures.py).
+        path: the file.
+        figures: what was drawn beside it.
+        tables: what the page shows below its own, the collapse table.
+    """
+    page = _Page(collection.cells, path.parent)
+    measured = {id(arm.cell): arm for arm in arms}
+    lost = collapse_table(arms)
+    rows = {id(arm.cell): row for arm, row in zip(arms, lost.rows, strict=True)}
+    cells = [
+        page.cell(cell, measured.get(id(cell)), rows.get(id(cell), _scratch_row(cell, len(lost.columns))))
+        for cell in collection.cells
+    ]
     runs, datasets = len(collection.finetunings), len({cell.dataset for cell in collection.cells})
     caveats = dict.fromkeys(c for cell in collection.cells if (c := caveat(cell.first)))
     content = {
-        "summary": f"{runs} finished runs, {len(cells)} settings, {datasets} datasets; {len(collection.left_out)} left out",
+        "summary": f"{runs} finished runs, {len(cells)} settings, {datasets} datasets; "
+        f"{len(collection.left_out)} runs left out",
         "caveat": "; ".join(f"Contains {c}" for c in caveats),
         "horizon": collapse.HORIZON,
         "grids": page.grids,
         "pretrainings": page.pretrainings,
+        "columns": _with_online(lost.columns, "online"),
+        "run_columns": RUN_COLUMNS,
         "cells": cells,
-        "tables": [vars(table) for table in tables],
+        "collapse_notes": lost.notes,
+        "tables": [page.table(table) for table in tables],
         "figures": [_figure(drawn, path.parent) for drawn in figures],
-        "notes": [*notes, *collection.notes, *(f"left out: {run}" for run in collection.left_out)],
-    }
-    parts = {
-        "style": _template("report.css"),
-        "script": _template("report.js"),
-        "data": as_script(content),
+        "notes": [*collection.notes, *(f"left out: {run}" for run in collection.left_out)],
     }
     html = _template("report.html")
+    parts = {"style": _template("report.css"), "script": _template("report.js"), "data": as_script(content)}
     for name, text in parts.items():
         html = html.replace("{{" + name + "}}", text, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +101,12 @@ def as_script(content: Any) -> str:
 
 
 class _Page:
-    """Turns cells into what the page draws; grids and pretrainings that are shared are kept once."""
+    """Turns cells and tables into what the page draws; grids and pretrainings that are shared are kept once."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, cells: Sequence[Cell], folder: Path):
         self._folder = folder.resolve()
+        self._numbers = {id(cell): number for number, cell in enumerate(cells)}
+        self._cell_of = {run.path: number for number, cell in enumerate(cells) for run in cell.runs}
         self._grid_numbers: dict[tuple[int, ...], int] = {}
         self._colors: dict[str, str] = {}
         self._spare = cycle(SPARE_COLORS[:-1])  # black would not be seen on a dark page
@@ -97,12 +117,14 @@ class _Page:
         """The env steps of evaluations; a run names its own by number."""
         return list(self._grid_numbers)
 
-    def cell(self, cell: Cell) -> dict[str, Any]:
-        """A setting: its mean curve and its numbers, and the same of every seed."""
-        runs = [self._run(run) for run in cell.runs]
+    def cell(self, cell: Cell, arm: Arm | None, row: Sequence[Entry]) -> dict[str, Any]:
+        """A setting: its mean curve, its row in the collapse table, and its seeds."""
         steps, values = over_seeds([(run.env_steps, run.scores) for run in cell.runs])
         offline = [run.offline_score for run in cell.runs if run.offline_score is not None]
+        online = mean([run.online_score for run in cell.runs], cell.runs)
+        measured = arm.runs if arm else [None] * len(cell.runs)
         return {
+            "id": self._numbers[id(cell)],
             "dataset": cell.dataset,
             "label": cell.label,
             "replay": cell.replay,
@@ -114,26 +136,43 @@ class _Page:
             "mean": _rounded(values.mean(0)),
             "deviation": _rounded(values.std(0, ddof=1)) if len(values) > 1 else None,
             "pretraining": self._pretraining(cell),
-            "runs": runs,
-            "numbers": _numbers(cell, runs),
+            "row": [[entry.text, entry.value] for entry in _with_online(row, online)],
+            "runs": [self._run(run, own) for run, own in zip(cell.runs, measured, strict=True)],
         }
 
-    def _run(self, run: Finetuning) -> dict[str, Any]:
-        lost = None
-        if run.offline_score is not None:
-            lost = collapse.summarise(run.env_steps, run.scores, run.offline_score)
+    def table(self, table: Table) -> dict[str, Any]:
+        """A table whose numbers name the setting whose runs they were made from."""
+        rows = [
+            [
+                [entry.text, entry.bold, self._cell_of.get(entry.runs[0]) if entry.runs else None]
+                for entry in row
+            ]
+            for row in table.rows
+        ]
+        return {"title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes}
+
+    def _run(self, run: Finetuning, lost: Measured | None) -> dict[str, Any]:
+        texts = [number(run.offline_score).text, number(run.online_score).text]
+        if lost:
+            back = "never" if lost.recovery is None else f"{lost.recovery:,}".replace(",", "\u202f")
+            texts += [
+                number(lost.regret).text,
+                number(lost.threshold).text,
+                "yes" if lost.collapsed else "no",
+            ]
+            texts += [
+                number(lost.depth).text,
+                back,
+                number(lost.delta, sign="+").text,
+                number(lost.area).text,
+            ]
         return {
             "seed": run.seed,
             "path": str(run.path),
             "href": quote(os.path.relpath(run.path.resolve(), self._folder)),
             "grid": self._grid(run.env_steps),
             "scores": _rounded(run.scores),
-            "offline_score": run.offline_score,
-            "online_score": run.online_score,
-            "delta": None if run.offline_score is None else run.online_score - run.offline_score,
-            "regret": lost and lost["regret"],
-            "depth": lost and lost["depth"],
-            "recovery": lost and lost["recovery_env_steps"],
+            "texts": texts + [NOTHING] * (len(RUN_COLUMNS) - len(texts)),
         }
 
     def _grid(self, steps: np.ndarray) -> int:
@@ -162,21 +201,15 @@ class _Page:
         return self._colors[cell.label]
 
 
-def _numbers(cell: Cell, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds of each number; None where there is none."""
-    numbers = {}
-    for name in ("offline_score", "online_score", "delta", "regret", "depth"):
-        values = [run[name] for run in runs if run[name] is not None]
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        numbers[name] = {"mean": float(np.mean(values)), "deviation": deviation} if values else None
-    numbers["recovery"] = None
-    if cell.first.offline_score is not None:
-        until = min(int(run.env_steps[-1]) for run in cell.runs)
-        times = np.array([until if run["recovery"] is None else run["recovery"] for run in runs], np.float64)
-        seen = np.array([run["recovery"] is not None for run in runs])
-        mean = restricted_mean(times, seen, float(until))
-        numbers["recovery"] = {"mean": mean, "deviation": None, "never": int(np.sum(~seen))}
-    return numbers
+def _scratch_row(cell: Cell, width: int) -> tuple[Entry, ...]:
+    """A setting that was not pretrained, so that nothing can be lost."""
+    known = (words(cell.dataset), words(cell.label), words(cell.replay), number(len(cell.runs), 0))
+    return known + (Entry(NOTHING),) * (width - len(known))
+
+
+def _with_online(row: Sequence[Any], online: Any) -> list[Any]:
+    """The online score has its place behind the offline one, the fifth."""
+    return [*row[:5], online, *row[5:]]
 
 
 def _figure(drawn: Drawn, folder: Path) -> dict[str, Any]:

@@ -1,100 +1,260 @@
+"""The analysis as a command, and its figures."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
 
 import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from synthetic_runs import GRID, collapsing, steady, write_grid, write_pretraining, write_run
 
 from analysis.__main__ import main
 from analysis.collect import collect
-from analysis.figures import COLORS, learning_curves
-from o2o import collapse, records
-from o2o.records import RunDirectory
+from analysis.figures import draw_all
+from analysis.figures.budgets import budgets
+from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
+from analysis.figures.depths import diversity, heat_map
+from analysis.figures.style import COLORS, NothingToDrawError
+from analysis.figures.why import why
 
-SWITCH = 1000
-STEPS = np.array([500, 1000, 1500])
+REGENERATED = "regen-hopper-medium"
 
 
-def base(seed, source):
-    dataset = {
-        "name": "regen-hopper" if source == "regenerated" else "hopper",
-        "source": source,
-        "task": "hopper",
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """Two datasets of one task, two seeds, all arms."""
+    root = tmp_path_factory.mktemp("grid")
+    write_grid(root, ("hopper-medium-v2", "hopper-medium-replay-v2"), range(2), ratios=(0.5,))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cells(grid):
+    return collect(grid).cells
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """The command on a few runs of regenerated data, one of them failed: what it said, and where it wrote."""
+    root = tmp_path_factory.mktemp("command")
+    steps = GRID[GRID <= 60_000]
+    for seed in range(2):
+        write_pretraining(root / "runs", REGENERATED, 50.0, seed, source="regenerated")
+        for algorithm, shape in (("td3", collapsing(50.0, 10.0, 90.0)), ("td3_bc", steady(50.0, 60.0))):
+            write_run(
+                root / "runs", REGENERATED, algorithm, shape, seed=seed, steps=steps, source="regenerated"
+            )
+    write_run(
+        root / "runs", REGENERATED, "td3", steady(50.0, 50.0), seed=7, state="FAILED", source="regenerated"
+    )
+    words = [sys.executable, "-m", "analysis", str(root / "runs"), "--out", str(root / "report")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done, root
+
+
+def line_of(axes, color):
+    """The bold line of that colour: the mean over the seeds."""
+    (line,) = [
+        line
+        for line in axes.get_lines()
+        if line.get_linewidth() > 1 and to_hex(line.get_color()) == to_hex(color)
+    ]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+def test_the_command_writes_everything_and_says_where(command):
+    done, root = command
+    assert done.returncode == 0, done.stderr
+    out = root / "report"
+    assert f"report: {out / 'index.html'}" in done.stdout
+    assert (out / "index.html").stat().st_size > 10_000
+    for name in (
+        "figure1",
+        "figure2",
+        "figure3",
+        "learning_curves",
+        "collapse_depth",
+        "budgets",
+        f"why_{REGENERATED}",
+    ):
+        assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF"), name
+    assert {"collapse.md", "collapse.csv", "collapse.tex"} <= {
+        path.name for path in (out / "tables").iterdir()
     }
-    pretrain = {"updates": SWITCH, "algorithm": {"name": "td3_bc"}}
-    finetune = {"env_steps": int(STEPS[-1])}
-    return {"seed": seed, "batch_size": 256, "dataset": dataset, "pretrain": pretrain, "finetune": finetune}
 
 
-def pretrain(root, seed=0, source="d4rl"):
-    config = base(seed, source)
-    directory = RunDirectory(
-        root / config["dataset"]["name"] / "pretrain" / "td3_bc-00000000" / f"seed-{seed}"
-    )
-    directory.start(config, {})
-    for step in (500, 1000):
-        directory.append(
-            records.EVAL, {"phase": "pretrain", "step": step, "env_steps": 0, "score": step / 20}
-        )
-    directory.finish({})
+def test_what_cannot_be_drawn_and_what_was_left_out_is_said(command):
+    done, _ = command
+    assert "figure4 was not drawn: no finished run of a fixed offline ratio" in done.stdout
+    assert "seed-7: FAILED at step 700000" in done.stdout
+    assert f"figure1: {REGENERATED}: no TD3 from scratch" in done.stdout
 
 
-def finetune(root, algorithm, scores, seed=0, source="d4rl", replay="offline", ratio=None, code="11111111"):
-    name = "uniform" if ratio is None else f"r{ratio:.0%}"
-    config = base(seed, source) | {
-        "algorithm": {"name": algorithm},
-        "replay_init": {"preload": replay == "offline"},
-        "offline_ratio": {"name": name, "value": ratio},
-    }
-    directory = RunDirectory(
-        root / config["dataset"]["name"] / algorithm / f"{replay}-{name}-{code}" / f"seed-{seed}"
-    )
-    directory.start(config, {})
-    rows = zip([0, *STEPS], [50.0, *scores], strict=True)
-    for env_steps, score in rows:
-        row = {"phase": "finetune", "step": SWITCH + env_steps, "env_steps": env_steps, "score": score}
-        directory.append(records.EVAL, row)
-    online = float(scores[-1])
-    directory.finish(
-        {
-            "offline_score": 50.0,
-            "online_score": online,
-            "delta": online - 50.0,
-            "collapse": collapse.summarise(STEPS, np.array(scores), 50.0, window=500),
-        }
-    )
-    return directory
+def test_regenerated_data_is_labelled_wherever_it_is_named(command, tmp_path):
+    done, root = command
+    assert "regenerated data" in done.stdout
+    cells = collect(root / "runs").cells
+    for draw in (figure1, figure2, figure3, learning_curves, heat_map):
+        for axes in draw(cells)[0].axes:
+            assert REGENERATED not in axes.get_title() or "regenerated data, not D4RL's" in axes.get_title()
+    assert "not D4RL's" in why(cells)[0].legends[0].get_title().get_text()
+    assert "not D4RL's" in budgets(cells)[0].legends[0].get_title().get_text()
 
 
-def test_the_figure_draws_the_mean_of_the_seeds_from_the_switch_on(tmp_path):
-    for seed, online in enumerate([60.0, 80.0]):
-        pretrain(tmp_path, seed)
-        finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed)
-        finetune(tmp_path, "td3", [40.0, 45.0, online], seed=seed, replay="empty")
-    axes = learning_curves(collect(tmp_path).cells).axes
-    assert [a.get_title() for a in axes] == ["replay starts with the offline data", "replay starts empty"]
-    lines = [line for line in axes[0].get_lines() if line.get_color() == COLORS["td3"]]
-    (mean,) = [line for line in lines if line.get_alpha() is None]
-    assert len(lines) == 3
-    assert np.asarray(mean.get_xdata()).tolist() == [1000, 1500, 2000, 2500]
-    assert np.asarray(mean.get_ydata()).tolist() == [50.0, 40.0, 45.0, 70.0]
+def test_an_empty_directory_gives_a_report_and_strict_makes_it_an_error(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    words = [str(tmp_path / "runs"), "--out", str(tmp_path / "report")]
+    assert main(words) == 0
+    assert "no finished finetuning run below" in capsys.readouterr().out
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert main([*words, "--strict"]) == 1
 
 
-def test_the_command_prints_tables_and_the_path_of_a_png(tmp_path, capsys):
-    finetune(tmp_path / "runs", "td3", [10.0, 60.0, 70.0])
-    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "figures")]) == 0
-    out = capsys.readouterr().out
-    path = tmp_path / "figures" / "learning_curves.png"
-    assert "TD3" in out
-    assert f"learning curves: {path}" in out
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_nothing_finished_and_no_directory_are_told_apart(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
+def test_bad_input_is_two(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert "is not a directory" in capsys.readouterr().err
+    assert "nowhere is not a directory" in capsys.readouterr().err
+    assert main([str(tmp_path), "--where", "dataset"]) == 2
+    assert "write KEY=VALUE" in capsys.readouterr().err
+
+
+def test_figure_1_puts_training_from_scratch_at_the_switch(cells):
+    figure, notes = figure1(cells)
+    assert notes == []
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    steps, scores = line_of(panels["hopper-medium-v2"], "0.25")
+    assert steps[0] == 500_000
+    assert scores[0] < 10
+    steps, scores = line_of(panels["hopper-medium-v2"], COLORS["td3"])
+    expected = np.mean(
+        [run.scores for run in cell_of(cells, "hopper-medium-v2", "td3", "offline").runs], axis=0
+    )
+    np.testing.assert_array_equal(steps, 500_000 + GRID)
+    np.testing.assert_allclose(scores, expected)
+
+
+def cell_of(cells, dataset, algorithm, replay):
+    (found,) = [c for c in cells if (c.dataset, c.algorithm, c.replay) == (dataset, algorithm, replay)]
+    return found
+
+
+def test_figure_2_tells_the_replays_apart_by_dashes(cells):
+    figure, _ = figure2(cells)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {
+        "TD3, replay offline",
+        "TD3, replay empty",
+        "TD3-BC, replay offline",
+        "TD3-BC, replay empty",
+    } <= set(labels)
+    styles = {
+        line.get_linestyle()
+        for line in figure.axes[0].get_lines()
+        if to_hex(line.get_color()) == to_hex(COLORS["td3"])
+    }
+    assert len(styles) == 2
+
+
+def test_figure_3_has_a_panel_for_each_replay(cells):
+    titles = [axes.get_title() for axes in figure3(cells)[0].axes]
+    assert len(titles) == 4
+    assert sum("replay starts empty" in title for title in titles) == 2
+
+
+def test_figure_4_shows_ratios_beside_what_the_buffer_gives(cells):
+    figure, notes = figure4(cells)
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"50 % offline rows", "what the buffer gives"} <= labels
+    assert notes == []
+
+
+def test_the_switch_is_marked_in_every_panel_of_curves(cells):
+    for axes in figure3(cells)[0].axes:
+        assert 500_000 in [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
+
+
+def test_settings_that_differ_in_something_unseen_are_two_lines_with_their_difference(tmp_path):
+    for delay in (1, 2):
+        write_run(
+            tmp_path,
+            "hopper-medium-v2",
+            "td3",
+            steady(50.0, 50.0 + delay),
+            overrides={"algorithm.policy_delay": delay},
+        )
+    figure, _ = figure1(collect(tmp_path).cells)
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"TD3 (policy_delay=1)", "TD3 (policy_delay=2)"} <= labels
+
+
+def test_seeds_with_different_grids_are_averaged_where_all_were_evaluated(tmp_path):
+    thin = GRID[GRID % 10_000 == 0]
+    write_run(tmp_path, "hopper-medium-v2", "td3", steady(40.0, 40.0), seed=0)
+    write_run(tmp_path, "hopper-medium-v2", "td3", steady(60.0, 60.0), seed=1, steps=thin)
+    steps, scores = line_of(learning_curves(collect(tmp_path).cells)[0].axes[0], COLORS["td3"])
+    np.testing.assert_array_equal(steps, 500_000 + thin)
+    np.testing.assert_allclose(scores, 50.0)
+
+
+def test_the_heat_map_has_the_mean_depth_of_each_setting(cells):
+    figure, _ = heat_map(cells)
+    axes = next(axes for axes in figure.axes if axes.get_title() == "hopper-medium-v2")
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    values = np.asarray(axes.images[0].get_array())
+    assert values[rows.index("TD3"), columns.index("offline")] > 35
+    assert values[rows.index("TD3-BC"), columns.index("offline")] < 5
+    assert np.isnan(np.ma.filled(values, np.nan)[rows.index("TD3-C"), columns.index("50 % offline")])
+
+
+def test_collapse_is_set_against_diversity_within_a_task(cells):
+    figure, _ = diversity(cells)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["medium", "medium-\nreplay"]
+    depths = [np.asarray(line.get_ydata()) for line in axes.get_lines() if line.get_color() == COLORS["td3"]]
+    assert all(medium > replay for medium, replay in depths)
+
+
+def test_who_overtakes_whom_is_said(cells):
+    figure, notes = budgets(cells)
+    assert any(note.startswith("replay offline: TD3 overtakes TD3-BC between") for note in notes)
+    ranks = figure.axes[1].get_lines()
+    assert [line.get_ydata()[0] for line in ranks if line.get_color() == COLORS["td3_bc"]] == [1.0]
+
+
+def test_why_shows_what_the_critic_believed(cells):
+    figure, _ = why([cell for cell in cells if cell.dataset == "hopper-medium-v2"])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert any("overestimation" in title for title in titles)
+    assert any("multiplier" in title for title in titles)
+    steps, values = line_of_any(figure.axes[1], COLORS["td3"])
+    assert (steps[0], steps[-1]) == (500_000, 550_000)
+    assert values.max() > values[0]
+
+
+def line_of_any(axes, color):
+    (line,) = [line for line in axes.get_lines() if line.get_color() == color]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+def test_a_dataset_without_diagnostics_has_no_why(tmp_path):
+    path = write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    (path / "train.jsonl").unlink()
+    rows = (path / "eval.jsonl").read_text().replace("q_minus_return", "something_else")
+    (path / "eval.jsonl").write_text(rows)
+    with pytest.raises(NothingToDrawError, match="no run has diagnostics"):
+        why(collect(tmp_path).cells)
+
+
+def test_the_same_runs_draw_the_same_bytes(tmp_path):
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    found = collect(tmp_path / "runs").cells
+    for name in ("one", "other"):
+        list(draw_all(found, tmp_path / name))
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
 
 
 def test_the_analysis_never_imports_jax():

@@ -111,7 +111,10 @@ def test_what_the_analysis_reads_with_is_light(module):
 
 def test_nothing_pickles():
     picklers = ("pickle", "cloudpickle", "dill", "joblib", "marshal")
-    assert [m for m in MODULES if any(within(n, p) for n in imports_of(m) for p in picklers)] == []
+    found = [m for m in MODULES if any(within(n, p) for n in imports_of(m) for p in picklers)]
+    assert found == [
+        "analysis/importing.py"
+    ]  # which reads others' by a list of allowed names: tests/test_import.py
 
 
 @pytest.mark.parametrize("word", ["utils", "common", "misc", "helpers"])

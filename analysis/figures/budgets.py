@@ -25,7 +25,9 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """
     rows = [row for replay in ("offline", "empty") if (row := _gains(cells, replay))]
     if not rows:
-        raise NothingToDrawError("no two algorithms have finished runs on one dataset with one replay setting")
+        raise NothingToDrawError(
+            "no two algorithms have finished runs on one dataset with one replay setting"
+        )
     notes = []
     with mpl.rc_context(STYLE):
         figure = new_figure(PAGE_WIDTH, 1.8 * len(rows) + 0.5)

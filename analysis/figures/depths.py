@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -47,15 +48,15 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     arms = list(dict.fromkeys(cell.label for cell in depths))
     replays = list(dict.fromkeys(cell.replay for cell in sorted(depths, key=_replay_order)))
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    with mpl.rc_context(STYLE | {"axes.grid": False}):
+    style: dict[Any, Any] = STYLE | {"axes.grid": False}
+    with mpl.rc_context(style):
         figure = new_figure(width, rows * (0.75 + 0.21 * len(arms)) + 0.3)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        image = None
         for axes, alike in zip(grid.flat, datasets.values(), strict=False):
             values = np.full((len(arms), len(replays)), np.nan)
             for cell in alike:
                 values[arms.index(cell.label), replays.index(cell.replay)] = depths[cell]
-            image = axes.imshow(values, cmap="cividis_r", vmin=0.0, vmax=top, aspect="auto")
+            axes.imshow(values, cmap="cividis_r", vmin=0.0, vmax=top, aspect="auto")
             for (row, column), value in np.ndenumerate(values):
                 text, ink = ("–", "0.5") if np.isnan(value) else (f"{value:.0f}", _ink(value / top))
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
@@ -65,7 +66,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             axes.tick_params(length=0)
         for axes in grid.flat[len(datasets) :]:
             axes.set_axis_off()
-        bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.02)
+        bar = figure.colorbar(grid[0, 0].images[0], ax=grid, fraction=0.03, pad=0.02)
         bar.set_label("collapse depth (points)", fontsize=7)
     return figure, []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -54,7 +55,8 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         raise NothingToDrawError("no run has diagnostics in train.jsonl")
     replays = list(dict.fromkeys(cell.replay for cell in cells))
     legend: dict[str, Artist] = {}
-    with mpl.rc_context(STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}):
+    style: dict[Any, Any] = STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}
+    with mpl.rc_context(style):
         figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.95)
         grid = figure.subplots(len(replays), len(drawn), squeeze=False, sharex=True, sharey="col")
         for row, replay in enumerate(replays):

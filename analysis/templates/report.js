@@ -219,30 +219,21 @@ function ticks(low, high, count) {
 
 /* The collapse table */
 
-const COLUMNS = [
-  ["dataset", cell => cell.dataset], ["algorithm", cell => cell.label], ["replay", cell => cell.replay],
-  ["offline score", "offline_score"], ["online score", "online_score"], ["δ", "delta"], ["regret", "regret"],
-  ["depth", "depth"], ["recovery (env steps)", "recovery"], ["seeds", cell => cell.runs.length],
-];
-
-function key(cell, column) {
-  const source = COLUMNS[column][1];
-  return typeof source === "function" ? source(cell) : cell.numbers[source]?.mean ?? null;
-}
+const WORDS = 3;                            // dataset, algorithm, replay; then come numbers
 
 function collapseTable(cells) {
   const { column, descending } = order;
   const sign = descending ? -1 : 1;
   const sorted = [...cells].sort((one, other) => {
-    const [a, b] = [key(one, column), key(other, column)];
-    if (a === null || b === null) return (a === null) - (b === null);
-    return sign * (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
+    const [a, b] = [one.row[column], other.row[column]];
+    if (column < WORDS) return sign * a[0].localeCompare(b[0], "en", { numeric: true });
+    return a[1] === null || b[1] === null ? (a[1] === null) - (b[1] === null) : sign * (a[1] - b[1]);
   });
-  const heads = COLUMNS.map(([title], i) => element("th", {
-    scope: "col", class: i > 2 ? "number" : "",
+  const heads = data.columns.map((title, i) => element("th", {
+    scope: "col", class: i < WORDS ? "" : "number",
     "aria-sort": i !== column ? "none" : descending ? "descending" : "ascending",
   }, element("button", { type: "button", onclick: () => {
-    order = { column: i, descending: i === column ? !descending : i > 2 };
+    order = { column: i, descending: i === column ? !descending : i >= WORDS };
     collapseTable(shown());
     document.querySelectorAll("#collapse thead button")[i].focus();
   } }, title + (i === column ? (descending ? " ↓" : " ↑") : ""))));
@@ -257,40 +248,35 @@ function row(cell) {
     collapseTable(shown());
     document.querySelector(`#cell-${cell.id} a`).focus();
   };
-  const link = text => element("a", { href: `#cell-${cell.id}`, onclick: toggle, "aria-expanded": String(opened.has(cell.id)) }, text);
+  const link = text => text === "–" ? text
+    : element("a", { href: `#cell-${cell.id}`, onclick: toggle, "aria-expanded": String(opened.has(cell.id)) }, text);
   return element("tr", { id: `cell-${cell.id}` },
     element("td", {}, cell.dataset, " ", badge(cell)),
     element("td", {}, swatch(cell), cell.label), element("td", {}, cell.replay),
-    ...COLUMNS.slice(3, -1).map(([, name]) => element("td", { class: "number" }, link(text(cell.numbers[name], name)))),
-    element("td", { class: "number" }, link(String(cell.runs.length))));
-}
-
-function text(value, name) {
-  if (!value) return "–";
-  const format = name === "recovery" ? whole : number;
-  const sign = name === "delta" && value.mean > 0 ? "+" : "";
-  const spread = value.deviation === null ? "" : ` ± ${format.format(value.deviation)}`;
-  const never = value.never ? ` (${value.never} never)` : "";
-  return `${sign}${format.format(value.mean)}${spread}${never}`.replaceAll("-", "−");
+    ...cell.row.slice(WORDS).map(([text]) => element("td", { class: "number" }, link(text))));
 }
 
 function runsRow(cell) {
-  const names = COLUMNS.slice(3, -1);
   const rows = cell.runs.map(run => element("tr", {},
     element("td", {}, element("a", { href: run.href }, run.path)),
     element("td", {}, element("a", { href: `${run.href}/config.yaml` }, "config")),
     element("td", { class: "number" }, String(run.seed)),
-    ...names.map(([, name]) => element("td", { class: "number" }, element("a", { href: `${run.href}/eval.jsonl` },
-      run[name] === null ? (name === "recovery" && cell.offline !== null ? "never" : "–")
-        : (name === "recovery" ? whole : number).format(run[name]).replaceAll("-", "−"))))));
-  const head = ["run directory", "", "seed", ...names.map(([title]) => title)];
-  return element("tr", { class: "runs" }, element("td", { colspan: COLUMNS.length },
+    ...run.texts.map(text => element("td", { class: "number" }, element("a", { href: `${run.href}/eval.jsonl` }, text)))));
+  const head = ["run directory", "", "seed", ...data.run_columns];
+  return element("tr", { class: "runs" }, element("td", { colspan: data.columns.length },
     element("table", {}, element("thead", {}, element("tr", {}, ...head.map(title => element("th", { scope: "col" }, title)))),
       element("tbody", {}, ...rows))));
 }
 
 function goToRuns(cell) {
   opened.add(cell.id);
+  if (!shown().includes(cell)) {            // a filter hides it: show everything
+    document.querySelectorAll("#filters input").forEach(box => {
+      box.checked = true;
+      chosen[box.dataset.filter].add(box.value);
+    });
+    show();
+  }
   collapseTable(shown());
   const link = document.querySelector(`#cell-${cell.id} a`);
   link.scrollIntoView({ block: "center" });
@@ -299,17 +285,29 @@ function goToRuns(cell) {
 
 /* All that does not change */
 
+function entry([text, bold, id]) {
+  const cell = data.cells.find(own => own.id === id);
+  const shownText = bold ? element("strong", {}, text) : text;
+  if (!cell) return element("td", {}, shownText);
+  const go = event => {
+    event.preventDefault();
+    goToRuns(cell);
+  };
+  return element("td", { class: "number" }, element("a", { href: `#cell-${id}`, onclick: go }, shownText));
+}
+
 function fixed() {
   document.getElementById("summary").textContent = data.summary;
   const caveat = document.getElementById("caveat");
   caveat.textContent = data.caveat;
   caveat.hidden = !data.caveat;
+  document.getElementById("collapse-notes").append(...data.collapse_notes.map(note => element("li", {}, note)));
   for (const table of data.tables) {
-    const head = element("tr", {}, ...table.head.map(title => element("th", { scope: "col" }, title)));
-    const rows = table.rows.map(cells => element("tr", {}, ...cells.map(cell => element("td", {}, cell))));
+    const head = element("tr", {}, ...table.columns.map(title => element("th", { scope: "col" }, title)));
+    const rows = table.rows.map(entries => element("tr", {}, ...entries.map(entry)));
     document.getElementById("tables").append(element("section", {}, element("h2", {}, table.title),
-      ...table.notes.map(note => element("p", { class: "hint" }, note)),
-      element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)))));
+      element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))),
+      element("ul", { class: "hint" }, ...table.notes.map(note => element("li", {}, note)))));
   }
   for (const figure of data.figures) {
     const links = figure.png ? [": ", element("a", { href: figure.png }, "PNG"), ", ", element("a", { href: figure.pdf }, "PDF")] : [];
