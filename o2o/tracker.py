@@ -23,6 +23,7 @@ import netrc
 import operator
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ Mode = Literal["none", "offline", "wandb", "auto"]
 
 INIT_SECONDS = 20
 FINISH_SECONDS = 60
+FREE_SECONDS = 20
 
 logger = logging.getLogger(__name__)
 
@@ -164,19 +166,31 @@ def open_tracker(
         run = None
         if online and not _unreachable:
             try:
-                run = init("online")
+                run = _when_free(lambda: init("online"))
             except wandb.Error as error:
                 _unreachable = True
                 reason = " ".join(str(error).split())
                 logger.warning("tracker: wandb is not reachable (%s); tracking offline", reason)
                 wandb.teardown()  # it still holds the run's id
-        run = run or init("offline")
+        run = run or _when_free(lambda: init("offline"))
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
     except Exception as error:  # whatever a tracker does, training goes on
         logger.warning("tracker: wandb did not start (%s); nothing is tracked", error)
         return Tracker()
     return Tracker(run, earlier)
+
+
+def _when_free(init: Callable[[], Any]) -> Any:
+    """What `init` returns: wandb frees the id of a run that this process finished only some time afterwards."""
+    deadline = time.monotonic() + FREE_SECONDS
+    while True:
+        try:
+            return init()
+        except Exception as error:
+            if "is in use" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

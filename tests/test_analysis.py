@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_and_what_was_left_out_is_said(command):
 
 def test_regenerated_data_is_labelled_wherever_it_is_named(command, tmp_path):
     done, root = command
-    assert "regenerated data" in done.stdout
+    assert f"{REGENERATED} (regenerated, not D4RL's)" in done.stdout
     cells = collect(root / "runs").cells
     for draw in (figure1, figure2, figure3, learning_curves, heat_map):
         for axes in draw(cells)[0].axes:
@@ -201,8 +201,8 @@ def test_seeds_with_different_grids_are_averaged_where_all_were_evaluated(tmp_pa
 def test_the_heat_map_has_the_mean_depth_of_each_setting(cells):
     figure, _ = heat_map(cells)
     axes = next(axes for axes in figure.axes if axes.get_title() == "hopper-medium-v2")
-    rows = [label.get_text() for label in axes.get_yticklabels()]
-    columns = [label.get_text() for label in axes.get_xticklabels()]
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     values = np.asarray(axes.images[0].get_array())
     assert values[rows.index("TD3"), columns.index("offline")] > 35
     assert values[rows.index("TD3-BC"), columns.index("offline")] < 5

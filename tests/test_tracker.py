@@ -151,6 +151,16 @@ def test_a_second_attempt_tells_the_whole_run_once(tmp_path):
     assert history(records) == [*TOLD, {"step": 1500, "finetune/score": 60.0}]
 
 
+def test_a_run_can_go_on_in_the_process_that_finished_it(tmp_path):
+    for step in range(4):  # a job whose other members failed goes on without them
+        tracker = opened("offline", tmp_path)
+        tracker.log({"step": step})
+        tracker.finish(interrupted=True)
+    end_of_process()
+    files = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert sorted(row["step"] for path in files for row in history(read_records(path))) == [0, 1, 2, 3]
+
+
 def test_a_run_that_starts_again_leaves_nothing_of_the_earlier_one(tmp_path):
     first = opened("offline", tmp_path)
     first.log({"step": 1, "score": 1.0})

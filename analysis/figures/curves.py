@@ -58,6 +58,8 @@ class Panel:
 
 def learning_curves(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """Everything there is: a row per dataset, a panel per replay setting, a line per cell."""
+    if not cells:
+        raise NothingToDrawError("no finished run")
     arms = list(dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in cells))
     rows = []
     for alike in by_dataset(cells).values():
