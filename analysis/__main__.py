@@ -12,21 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.collect import Collection, collect
+from analysis.collect import collect
 from analysis.dashboard import dashboard
+from analysis.diversity import read_diversity
 from analysis.figures import draw_all
 from analysis.importing import Given, import_curves
-from analysis.measures import Arm, measure
+from analysis.measures import measure
 from analysis.report import write_report
-from analysis.table import Table, write
-from analysis.tables import (
-    collapse_table,
-    finetuning_tables,
-    per_seed_table,
-    sensitivity_table,
-    table_1,
-    table_c3,
-)
+from analysis.table import write
+from analysis.tables import every_table, finetuning_tables
 
 COMMANDS = ("import", "dashboard")
 
@@ -55,10 +49,16 @@ def _report(arguments: list[str]) -> int:
         metavar="KEY=VALUE",
         help="only runs with these values in their configuration, such as dataset.task=hopper",
     )
+    parser.add_argument(
+        "--diversity",
+        type=Path,
+        help="a JSON file of how diverse the datasets are (see analysis/diversity.py)",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was left out")
     options = parser.parse_args(arguments)
     if not options.runs.is_dir():
         raise ValueError(f"{options.runs} is not a directory: name the directory that holds the runs")
+    diversity = read_diversity(options.diversity) if options.diversity else None
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=160)  # a log has room
@@ -67,7 +67,6 @@ def _report(arguments: list[str]) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     collection = collect(options.runs, _where(options.where))
-    arms = measure(collection.cells)
     for table in finetuning_tables(collection.cells):
         console.print(table)
     if not collection.cells:
@@ -76,28 +75,17 @@ def _report(arguments: list[str]) -> int:
         say(f"note: {note}")
     for run in collection.left_out:
         say(f"left out: {run}")
-    tables = _tables(collection, arms)
+    tables = every_table(collection.cells, diversity)
     write(tables, options.out / "tables")
     drawn = list(draw_all(collection.cells, options.out / "figures"))
     for figure in drawn:
         for note in figure.notes:
             say(f"{figure.name}: {note}" if figure.png else f"{figure.name} was not drawn: {note}")
-    others = [table for table in tables if table.name not in ("collapse", "per_seed")]
-    page = write_report(collection, arms, options.out / "index.html", drawn, others)
+    others = [table for table in tables if table.name not in ("collapse", "per_seed")]  # the page has its own
+    page = write_report(collection, measure(collection.cells), options.out / "index.html", drawn, others)
     say(f"tables: {options.out / 'tables'}\nfigures: {options.out / 'figures'}\nreport: {page}")
     complete = not (collection.left_out or collection.notes) and all(figure.png for figure in drawn)
     return 1 if options.strict and not (complete and collection.cells) else 0
-
-
-def _tables(collection: Collection, arms: tuple[Arm, ...]) -> list[Table]:
-    cells = collection.cells
-    return [
-        table_1(cells),
-        table_c3(cells),
-        collapse_table(arms),
-        sensitivity_table(arms),
-        per_seed_table(arms),
-    ]
 
 
 def _where(pairs: list[str]) -> dict[str, str]:
