@@ -240,7 +240,7 @@ def test_nobody_is_asked_at_a_terminal(tmp_path):
         [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=180) == 0
     assert b"went on" in os.read(ours, 4096)
     os.close(ours)
 

@@ -57,17 +57,15 @@ class Panel:
 
 
 def learning_curves(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
-    """Everything there is: a row per dataset, a panel per replay setting, a line per cell."""
+    """Everything there is: a panel per dataset and replay setting, a line per cell, and its seeds."""
     if not cells:
         raise NothingToDrawError("no finished run")
-    arms = list(dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in cells))
-    rows = []
+    panels = []
     for alike in by_dataset(cells).values():
-        for arm in arms:
+        for arm in dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in alike):
             members = [cell for cell in alike if (cell.replay_init, cell.offline_ratio) == arm]
-            title = f"{dataset_title(alike[0])}\n{_arm_name(*arm)}"
-            rows.append(Panel(title, _one_color_each(members)))
-    return draw(rows, columns=len(arms), seeds=True), []
+            panels.append(Panel(f"{dataset_title(alike[0])}\n{_arm_name(*arm)}", _one_color_each(members)))
+    return draw(panels, columns=4 if len(panels) > 4 else 2, seeds=True), []
 
 
 def figure1(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:

@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 306, HEIGHT = 196, LEFT = 36, RIGHT = 8, TOP = 8, BOTTOM = 32;
+const WIDTH = 244, HEIGHT = 180, LEFT = 32, RIGHT = 16, TOP = 8, BOTTOM = 32;
 const number = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -118,7 +118,7 @@ function panel(cells) {
     view.append(drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick) }),
       drawn("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, tick));
   }
-  for (const tick of ticks(cells[0].switch + start, cells[0].switch + end, 4)) {
+  for (const tick of ticks(cells[0].switch + start, cells[0].switch + end, 3)) {
     view.append(drawn("text", { x: x(tick - cells[0].switch), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, tick / 1000));
   }
   view.append(drawn("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, "learner steps (thousands)"));
