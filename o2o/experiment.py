@@ -147,11 +147,12 @@ def _take(config: Config, job: Job, asked_for: bool) -> bool:
     """
     directory = run_directory(config)
     redo = asked_for and config.execution.launch.redo
-    if (directory / RESULT).is_file() and not redo:
-        return False
-    job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
-    if (directory / RESULT).is_file():
-        store_of(config).forget()
+    done = (directory / RESULT).is_file()
+    if not done or redo:
+        job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
+        done = (directory / RESULT).is_file()
+    if done:
+        store_of(config).forget()  # what a kill behind the result left, or what a redo begins without
         if not redo:
             job.leases.release(directory)
             return False

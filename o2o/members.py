@@ -8,7 +8,10 @@ alone (vmap does not, and is slower there).
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,7 +63,7 @@ class Members(Protocol):
 
 @dataclass(frozen=True)
 class LoopedMembers:
-    """One compiled call a member. A bundle is a list."""
+    """One compiled call a member, side by side on a machine's cores. A bundle is a list."""
 
     count: int
 
@@ -90,12 +93,21 @@ class LoopedMembers:
         """As in `Members`."""
         compiled = jax.jit(function, donate_argnums=donated, static_argnums=static)
         same = {*shared, *static}
+        threads = _threads()[: self.count - 1]
+        lanes = 1 + len(threads)
 
         def call(*arguments: Any) -> tuple[list[Any], ...]:
-            results = [
-                compiled(*(a if k in same else a[i] for k, a in enumerate(arguments)))
-                for i in range(self.count)
-            ]
+            def one(i: int) -> tuple[Any, ...]:
+                return compiled(*(a if k in same else a[i] for k, a in enumerate(arguments)))
+
+            def lane(first: int) -> list[tuple[Any, ...]]:
+                return [one(i) for i in range(first, self.count, lanes)]
+
+            first = one(0)  # alone, since it may have to be compiled
+            others = [thread.submit(lane, k) for k, thread in enumerate(threads, start=1)]
+            own = [first, *(one(i) for i in range(lanes, self.count, lanes))]
+            by_lane = [own, *(other.result() for other in others)]
+            results = [by_lane[i % lanes][i // lanes] for i in range(self.count)]
             return tuple(map(list, zip(*results, strict=True)))
 
         return call
@@ -145,6 +157,14 @@ class VmappedMembers:
             )
 
         return jax.jit(mapped, donate_argnums=donated, static_argnums=static)
+
+
+@functools.cache
+def _threads() -> list[ThreadPoolExecutor]:
+    """A thread for every core but the one that the caller is on; a member always meets the same one."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return [ThreadPoolExecutor(1, "member") for _ in range(cores - 1)]
 
 
 def make_members(count: int) -> Members:

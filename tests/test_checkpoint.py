@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +101,54 @@ def test_pickled_objects_are_refused(tmp_path):
 def test_another_structure_shape_or_type_is_told_by_the_arrays_name(path, like, named):
     with pytest.raises(CheckpointError, match=f"these arrays differ: .*{named}"):
         checkpoint.load(path, like)
+
+
+def damaged(path, how: str) -> None:
+    """Rewrites a file of arrays in a way that a reader must not fall for."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = "weights.npy"
+    if how == "enormous":
+        members[name] = members[name].replace(b"(2, 3)", b"(9**9,)"[:6])
+    if how == "objects":
+        stream = io.BytesIO()
+        np.save(stream, np.array([print], dtype=object), allow_pickle=True)
+        members[name] = stream.getvalue()
+    compression = zipfile.ZIP_DEFLATED if how == "compressed" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+
+@pytest.mark.parametrize("how", ["enormous", "objects", "compressed"])
+def test_what_a_header_claims_is_not_believed(how, path):
+    damaged(path, how)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.load(path, TREE)
+
+
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_another_format_is_refused_in_words(version, path, monkeypatch):
+    with monkeypatch.context() as patched:
+        if version is not None:
+            patched.setattr(checkpoint, "VERSION", version)
+            checkpoint.save(path, TREE)
+    if version is None:
+        np.savez(path, weights=np.ones(3))
+    with pytest.raises(CheckpointError, match=f"has format {version}, and this version of o2o reads 2"):
+        checkpoint.load(path, TREE)
+
+
+def test_online_rows_are_read_back_by_their_checksum(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path)
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    first = store.append_rows(rows[:2], 0, 0)
+    both = store.append_rows(rows[2:], 2, first)
+    np.testing.assert_array_equal(store.rows(4, 3, both), rows)
+    np.testing.assert_array_equal(store.rows(2, 3, first), rows[:2])
+    content = bytearray((tmp_path / checkpoint.ROWS).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / checkpoint.ROWS).write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum"):
+        store.rows(4, 3, both)
+    np.testing.assert_array_equal(store.rows(2, 3, first), rows[:2])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -202,7 +203,7 @@ def test_without_finetuning_a_run_is_its_pretraining():
 
 def test_a_file_is_known_by_its_content_and_not_its_place(tmp_path):
     def of(name, content):
-        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + content)
         return build(composed("dataset=file", f"dataset.path={tmp_path / name}", "dataset.task=ant"))
 
     assert identity(of("a", b"rows")) == identity(of("b", b"rows"))
@@ -213,6 +214,16 @@ def test_a_file_that_is_not_there_is_told():
     config = build(composed("dataset=file", "dataset.path=no.hdf5", "dataset.task=ant"))
     with pytest.raises(ConfigError, match=r"dataset\.path=no\.hdf5 cannot be read"):
         identity(config)
+
+
+def test_a_file_is_looked_at_before_all_of_it_is_read(tmp_path):
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(2**44)  # a hole, which would take an hour to read
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("large", "is not an HDF5 file"), ("pipe", "is not a file")):
+        config = build(composed("dataset=file", f"dataset.path={tmp_path / name}", "dataset.task=ant"))
+        with pytest.raises(ConfigError, match=told):
+            identity(config)
 
 
 def test_regenerated_data_are_known_by_their_recipe(monkeypatch):

@@ -69,7 +69,7 @@ class TD3:
     learning_rate: LearningRate
     network: Network
     target_step: Annotated[float, Range(above=0.0, at_most=1.0)]
-    policy_delay: Annotated[int, Positive]
+    policy_delay: Annotated[int, Range(at_least=1, at_most=100)]  # a cycle is compiled whole
     exploration_noise: Annotated[float, NonNegative]
     target_noise: Annotated[float, NonNegative]
     target_noise_clip: Annotated[float, NonNegative]

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,12 @@ def _task_science(dataset: Dataset) -> dict[str, Any]:
 def _file_hash(path: Path) -> str:
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError([f"dataset.path={path} is not a file; name an HDF5 file"])
+        with path.open("rb") as stream:
+            # Looked at before all of it is read. (HDF5 allows a user's block in front, which D4RL's layout has not.)
+            if stream.read(8) != b"\x89HDF\r\n\x1a\n":
+                raise ConfigError([f"dataset.path={path} is not an HDF5 file"])
         return _content_hash(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ConfigError(
