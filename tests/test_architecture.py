@@ -29,7 +29,7 @@ DOORS = {
     "flax.linen": ("o2o/networks.py",),
     "omegaconf": ("o2o/config.py", *COMPOSERS),
     "hydra": ("o2o/sweep/", *COMPOSERS),
-    "h5py": ("o2o/datasets/",),
+    "h5py": ("o2o/datasets/", "benchmarks/loading.py"),
     "matplotlib": ("analysis/",),
     "submitit": ("o2o/sweep/", "hydra_plugins/"),
 }
