@@ -91,13 +91,8 @@ class Watch:
             return None
         place = path[len(self._root) + 1 :]
         self._phase = "pretrain" if "/pretrain/" in place else "finetune"
-        place = re.sub(r"^.*?(seed-\d+)", lambda found: f"{self._phase}/{found[1]}", place)
-        head, _, name = place.rpartition("seed-")
-        return re.sub(
-            r"^[^/]*/[^/]*/[^/]*$",
-            "folder",
-            f"{head}seed-{re.sub(r'(?<!^)[0-9]+', 'N', name)}" if head else place,
-        )
+        found = re.search(r"(seed-[0-9]+)/(.+)$", place)
+        return f"{self._phase}/{found[1]}/{re.sub('[0-9]+', 'N', found[2])}" if found else "folder"
 
     def _below(self, file: Any) -> tuple[str, str] | None:
         """The path and the kind of what is opened or changed, if it is below the root."""
