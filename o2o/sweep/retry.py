@@ -100,7 +100,9 @@ def _planned(root: Path, runs: Sequence[Run]) -> tuple[dict[Run, PlannedRun], li
         try:
             config = _configuration(root, run)
         except (ConfigError, OSError, ValueError, KeyError) as error:
-            problems.append(f"{run.path.relative_to(root)} cannot be run again: {error}")
+            problems.append(
+                f"{run.path.relative_to(root)} cannot be run again: {error}\n  The command that launched it goes on too"
+            )
             continue
         if run_directory(config) != run.path:
             problems.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,11 +83,16 @@ class Row:
     @property
     def notes(self) -> list[str]:
         """What a reader should know of its runs, in a line for all that say the same."""
-        said: dict[str, list[Run]] = defaultdict(list)
+        alike: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
             if run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
-                said[explained(run)].append(run)
-        return [f"{seeds([run.seed for run in runs])} {line}" for line, runs in said.items()]
+                alike[kind(explained(run))].append(run)
+        return [f"{seeds([run.seed for run in runs])} {explained(runs[0])}" for runs in alike.values()]
+
+
+def kind(message: str) -> str:
+    """What messages that say the same of different runs have in common: all but their numbers."""
+    return re.sub(r"\d+", "#", message)
 
 
 def seeds(numbers: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from o2o.layout import PRETRAIN
 from o2o.sweep.summary import COLUMNS, Row, Score, settings
 from o2o.sweep.survey import Seen
 
-LISTED_NOTES = 8
+LISTED_NOTES, WIDEST_NOTE = 8, 160
 
 _ALWAYS = ("dataset", "algorithm")
 """Columns that are shown even where all cells have the same in them."""
@@ -30,7 +30,7 @@ def text(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in broken.most_common())
         lines.append(f"failed: {kinds}; python -m o2o.sweep why state=failed says more")
     remarks = [f"{row.cell.path.relative_to(root)}: {note}" for row in rows for note in row.notes]
-    lines += [*remarks[:LISTED_NOTES], *notes]
+    lines += [*(shortened(line) for line in remarks[:LISTED_NOTES]), *notes]
     if len(remarks) > LISTED_NOTES:
         lines.append(
             f"… and {len(remarks) - LISTED_NOTES} more such lines; python -m o2o.sweep why lists them"
@@ -124,6 +124,11 @@ def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list
     return table
 
 
+def shortened(line: str) -> str:
+    """The line, cut where it is too long to be read at a glance."""
+    return line if len(line) <= WIDEST_NOTE else line[: WIDEST_NOTE - 1] + "…"
+
+
 def _aligned(table: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
@@ -149,16 +154,11 @@ def _word(value: Any) -> str:
 
 
 def _said(values: dict[str, Any], between: str = " ") -> str:
-    """Keys by their last part, where no other key has the same; before them the choice they are said of."""
-    paths = {key.rpartition(" ")[2] for key in values}
-    lasts = Counter(path.rpartition(".")[2] for path in paths)
+    """Keys and values as the command line has them, but for `algorithm.`, which the row says."""
     words = []
     for key, value in values.items():
         choice, space, path = key.rpartition(" ")
-        last = path.rpartition(".")[2]
-        words.append(
-            f"{choice}{space}{last if lasts[last] == 1 else path}={json.dumps(value)}".replace('"', "")
-        )
+        words.append(f"{choice}{space}{path.removeprefix('algorithm.')}={json.dumps(value)}".replace('"', ""))
     return between.join(words)
 
 

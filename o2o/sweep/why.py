@@ -14,7 +14,7 @@ from o2o.layout import ATTEMPTS, read_object
 from o2o.sweep.failures import Failure
 from o2o.sweep.logs import log_of, tail
 from o2o.sweep.status import exit_code, look
-from o2o.sweep.summary import seeds
+from o2o.sweep.summary import kind, seeds
 from o2o.sweep.survey import Run, Seen
 from o2o.sweep.table import span
 
@@ -50,7 +50,7 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     ends: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if run.state in STOPPED:
-            ends[run.state, run.failure or "", _kind(run)].append(run)
+            ends[run.state, run.failure or "", kind(run.note)].append(run)
     ordered = sorted(ends.values(), key=len, reverse=True)
     blocks = [_told(root, alike) for alike in ordered[:TOLD]]
     if len(ordered) > TOLD:
@@ -62,11 +62,6 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     return exit_code(runs)
 
 
-def _kind(run: Run) -> str:
-    """What two runs that ended alike have in common: the message without its numbers."""
-    return "".join("#" if letter.isdigit() else letter for letter in run.note)
-
-
 def _told(root: Path, alike: Sequence[Run]) -> str:
     run = alike[0]
     attempt = last_attempt(run)
@@ -74,13 +69,13 @@ def _told(root: Path, alike: Sequence[Run]) -> str:
     steps = sorted(run.step for run in alike if run.step is not None)
     place = f" at step {span(steps)}" if steps else ""
     where = f", attempt {attempt['attempt']} on {attempt.get('host', 'an unknown host')}" if attempt else ""
-    kind = f" ({run.failure})" if run.failure else ""
+    failure = f" ({run.failure})" if run.failure else ""
     since = (
         f", silent since {run.alive_at:%Y-%m-%d %H:%M} UTC"
         if run.state is Seen.STALLED and run.alive_at
         else ""
     )
-    lines.append(f"{run.state}{kind}{place}{where}{since}")
+    lines.append(f"{run.state}{failure}{place}{where}{since}")
     lines += [f"  {line}" for line in run.note.strip().splitlines()]
     if traceback := str(attempt.get("traceback") or "").rstrip().splitlines():
         lines += [f"traceback, in {_file(root, run, attempt)}:", *_end_of(traceback, TRACEBACK_LINES)]
