@@ -202,6 +202,21 @@ def test_cancel_reaches_only_jobs_of_its_launches(tmp_path, say, slurm):
     assert [line for line in called() if line.startswith("scancel")] == ["scancel 77_0"]
     assert "stops also seed 1" in said
     assert code == 0
+    assert [manifest.read_attempts(tmp_path, job)[-1:] != [] for job in ("77_0", "77_1")] == [True, False]
+
+
+def test_a_job_that_was_cancelled_is_not_tried_again_however_it_ends(tmp_path, say):
+    from o2o.sweep.job import Place, end
+
+    submission = launch(
+        tmp_path, {"77_0": [write(tmp_path, steps=[500])], "77_1": [tmp_path / CELL / "seed-1"]}
+    )
+    place = manifest.submission_directory(tmp_path, submission.sweep, submission.token)
+    for job in ("77_0", "77_1"):
+        manifest.note_attempt(tmp_path, job, "cancelled", by="somebody")
+    assert states(tmp_path, say) == {0: "RUNNING", 1: "CANCELLED"}
+    assert not end(Place(place, 0, "77_0"), 137, {"JobState": "RUNNING"})
+    assert states(tmp_path, say) == {0: "CANCELLED", 1: "CANCELLED"}
 
 
 def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):

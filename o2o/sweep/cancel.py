@@ -6,6 +6,7 @@ process is sent a signal only where it owns the run's lease. Both save a checkpo
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import sys
@@ -43,6 +44,9 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     if not yes and not _confirmed(f"cancel {len(jobs)} jobs and {len(processes)} processes?"):
         print("nothing was cancelled")
         return 0
+    _note(
+        root, [*jobs, *(job for members in processes.values() for run in members if (job := _local_job(run)))]
+    )
     try:
         if jobs:
             scheduler.cancel(jobs)
@@ -74,6 +78,19 @@ def _jobs(runs: Sequence[Run]) -> list[str]:
         for job, submission in wanted.items()
         if job in answers and answers[job].queued and answers[job].name == submission.job_name
     ]
+
+
+def _note(root: Path, jobs: Sequence[str]) -> None:
+    """Leaves word that it was meant, or a job that is slow to stop and killed for it would be tried again."""
+    if jobs:
+        from o2o.sweep import manifest
+
+        for job in dict.fromkeys(jobs):
+            manifest.note_attempt(root, job, "cancelled", by=getpass.getuser())
+
+
+def _local_job(run: Run) -> str | None:
+    return run.launched.job.id if run.launched and run.launched.submission.launcher == "local" else None
 
 
 def _slurm_job(run: Run) -> str | None:

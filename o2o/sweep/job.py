@@ -112,7 +112,8 @@ def end(place: Place, exit_code: int, slurm: dict[str, str]) -> bool:
     started = next((row for row in reversed(place.history) if row["event"] == "started"), {})
     failed = place.failed()
     log = _end_of(place.log, started.get("log_size", 0))
-    failure = failures.of_job(exit_code, failed.values(), log, slurm)
+    cancelled = place.history[-1:] and place.history[-1]["event"] == "cancelled"
+    failure = None if cancelled else failures.of_job(exit_code, failed.values(), log, slurm)
     steps = place.steps()
     gained = steps > started.get("steps", 0)
     reason = None

@@ -140,6 +140,8 @@ def _hear(run: Run, last: dict[str, Any]) -> None:
         run.state = Seen.WAITING if last.get("event") == "started" else Seen.QUEUED
         if last.get("node") == platform.node() and not Path(f"/proc/{last.get('pid')}").exists():
             run.state, run.note = Seen.STALLED, "its job died before the run began"
+    if last.get("event") == "cancelled" and run.state in _UNBEGUN:
+        run.state, run.note = Seen.CANCELLED, "its job was cancelled"
     if last.get("event") != "ended":
         return
     begun_since = run.alive_at is not None and run.alive_at > datetime.fromisoformat(last["at"])

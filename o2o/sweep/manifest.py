@@ -249,9 +249,10 @@ def read_job(runs: Path, job_id: str) -> dict[str, Any] | None:
 def note_attempt(runs: Path, job_id: str, event: str, **details: Any) -> None:
     """Appends a dated line to the job's history.
 
-    Events are `started` (attempt, node, pid, steps, log_size) and `ended` (attempt, exit_code, failure: one of
-    `o2o.sweep.failures.Failure` or null, failed: the runs that did, with their classes, steps, gained, decision:
-    `done`, `requeued`, `given up` or `cancelled`, reason). An attempt that was killed with its node has no end.
+    Events are `started` (attempt, node, pid, steps, log_size), `cancelled` (by somebody, who then ends it) and `ended`
+    (attempt, exit_code, failure: one of `o2o.sweep.failures.Failure` or null, failed: the runs that did, with their
+    classes, steps, gained, decision: `done`, `requeued`, `given up` or `cancelled`, reason). An attempt that was killed
+    with its node has no end.
     """
     RunDirectory(job_directory(runs, job_id)).append(JOB_ATTEMPTS, {"at": now(), "event": event, **details})
 
