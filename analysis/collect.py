@@ -36,6 +36,9 @@ EXECUTION_PATHS = ("dataset.path", "replay_init.name", "offline_ratio.name")
 ALGORITHMS = ("td3", "td3_c", "td3_bc")
 REPLAY_INITS = ("offline", "empty")
 
+# Datasets that this project generates (o2o/config.py, Dataset.made_here): never D4RL's.
+MADE_HERE = ("regenerated", "snapshots", "retrain")
+
 FROZEN = "frozen"
 """The algorithm that never learns: its arm is the null of every collapse."""
 
@@ -72,8 +75,9 @@ class Finetuning:
 
     @property
     def source(self) -> str:
-        """Where the offline data are from: `d4rl`, `regenerated`, `file`, `minari` or `imported`."""
-        return self.config["dataset"]["source"]
+        """Where the offline data are from: `d4rl`, `regenerated` in any way, `file`, `minari` or `imported`."""
+        source = self.config["dataset"]["source"]
+        return "regenerated" if source in MADE_HERE else source
 
     @property
     def regenerated(self) -> bool:

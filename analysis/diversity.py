@@ -2,9 +2,9 @@
 
 The figures come from a JSON file, one object a dataset, as `python -m o2o.datasets diversity --json FILE` writes it:
 
-    {"hopper-medium-v2": {"action_entropy": 1.3, "state_spread": 0.8}, "hopper-medium-replay-v2": {…}}
+    {"hopper-medium-v2": {"entropy": 1.3, "residual_action_variance": 0.1}, "hopper-medium-replay-v2": {…}}
 
-Names are free; a higher number means more diverse.
+Names of figures are free; a higher number means more diverse. Figures are compared within a task only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_diversity(path: Path) -> Diversity:
     Raises:
         ValueError: it cannot be read, or is not of the form above.
     """
-    form = 'it must be like {"hopper-medium-v2": {"action_entropy": 1.3}}'
+    form = 'it must be like {"hopper-medium-v2": {"entropy": 1.3}}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

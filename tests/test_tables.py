@@ -153,8 +153,9 @@ def test_table_1_has_the_published_numbers_beside_ours(tmp_path):
     assert any("TD3-C: printed bold, plain by the rule" in note for note in table.notes)
 
 
-def test_regenerated_data_is_labelled_and_never_beside_published_numbers(tmp_path):
-    write_run(tmp_path, "regen-hopper-medium", "td3", steady(55.0, 90.0), source="regenerated")
+@pytest.mark.parametrize("source", ["regenerated", "snapshots", "retrain"])
+def test_regenerated_data_is_labelled_and_never_beside_published_numbers(tmp_path, source):
+    write_run(tmp_path, "regen-hopper-medium", "td3", steady(55.0, 90.0), source=source)
     table = table_1(collect(tmp_path).cells)
     (row,) = table.rows
     assert row[0].text == "regen-hopper-medium (regenerated, not D4RL's)"
