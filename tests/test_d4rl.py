@@ -170,6 +170,11 @@ def test_unknown_names_and_sources_are_refused(tmp_path: Path):
         datasets.load(OWN, tmp_path)
 
 
+def test_a_name_that_is_none_is_answered_with_the_nearest_one(capsys: pytest.CaptureFixture[str]):
+    assert command.main(["info", "hopper-medium-v3"]) == 2
+    assert capsys.readouterr().err == "hopper-medium-v3 is no set (did you mean hopper-medium-v2?).\n"
+
+
 def test_only_d4rls_sets_are_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert command.main(["fetch", "regen-hopper-medium", f"paths.data={tmp_path}"]) == 2
     assert "only D4RL's own sets" in capsys.readouterr().err

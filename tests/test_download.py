@@ -381,6 +381,11 @@ def test_a_directory_that_cannot_be_written_is_told(server: Server, tmp_path: Pa
     assert "O2O_DATA" in refusal(server, tmp_path / "data" / "set.hdf5", in_ranges)
 
 
+def test_an_address_that_is_none_is_told(path: Path):
+    with pytest.raises(ConfigError, match="Invalid IPv6 URL"):
+        download.download(["http://[sets/set.hdf5"], path, SIZE, SHA256)
+
+
 def test_places_that_are_not_http_are_refused(path: Path):
     with pytest.raises(ConfigError, match=r"file:///etc/passwd: paths\.mirrors"):
         download.download(["file:///etc/passwd"], path, SIZE, SHA256)

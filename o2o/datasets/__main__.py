@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from o2o import config
 from o2o.config import ConfigError
 from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
+from o2o.reading import suggestion
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -72,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not names:
             known = ", ".join(_set_names("*-*"))
             raise ConfigError([f"name a set, such as hopper-medium-v2; known are: {known}."])
+        unknown = [name for name in names if name not in _set_names("*")]
+        if unknown:
+            raise ConfigError(f"{name} is no set{_near(name)}." for name in unknown)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             chosen = [
                 config.build(config.plain(compose("config", [f"dataset={name}", *overrides])))
@@ -95,6 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _set_names(pattern: str) -> list[str]:
     return sorted(path.stem for path in (CONF / "dataset").glob(f"{pattern}.yaml")) if pattern else []
+
+
+def _near(name: str) -> str:
+    known = _set_names("*")
+    return suggestion(name, known) or f"; known are: {', '.join(known)}"
 
 
 def _parser() -> argparse.ArgumentParser:

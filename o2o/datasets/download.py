@@ -160,10 +160,11 @@ def _receive(url: str, partial: Path, size: int, bar: Any) -> None:
 
 def _answer(url: str, start: int) -> Any:
     """The server's answer to the request for everything from byte `start` on."""
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "o2o"})
+    headers = {"Accept-Encoding": "identity", "User-Agent": "o2o"}
     if start:
-        request.add_header("Range", f"bytes={start}-")
+        headers["Range"] = f"bytes={start}-"
     try:
+        request = urllib.request.Request(url, headers=headers)
         return urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
