@@ -35,8 +35,8 @@ def compare_sets(sets: Sequence[Dataset], paths: Paths, write: Path | None) -> N
 
 
 def _row(dataset: Dataset, found: hdf5.Statistics) -> str:
-    published = d4rl.SETS[_original(dataset)].returns
-    off = 0.0 if published is None else found.return_mean / published.mean - 1
+    published = d4rl.EXPECTED[_original(dataset)].return_mean
+    off = 0.0 if published is None else found.return_mean / published - 1
     mean = f"{found.return_mean:.0f}" + (f" (**{off:+.0%}**)" if abs(off) > FAR else "")
     cells = [
         f"`{dataset.name}`",
@@ -52,15 +52,16 @@ def _row(dataset: Dataset, found: hdf5.Statistics) -> str:
 
 def _published_row(dataset: Dataset) -> str:
     name = _original(dataset)
-    published = d4rl.SETS[name]
+    published = d4rl.EXPECTED[name]
     policies = "1" if dataset.quality == "medium" else f"{(dataset.rows or 0) // 1000 - 1} (inferred)"
     rows = "1,000,000" if dataset.quality == "medium" else f"{dataset.rows:,}"
     cells = [f"D4RL's {name}", policies, rows, f"{published.episodes:,}"]
-    if published.returns is None:
+    if published.return_mean is None:
         cells += ["not published"] + ["–"] * 4
     else:
-        mean, std, high, low = published.returns
-        cells += [f"{value:.0f}" for value in (mean, std, low, high)] + [f"{_score(dataset, mean):.1f}"]
+        mean = published.return_mean
+        values = mean, published.return_std, published.return_min, published.return_max
+        cells += [f"{value:.0f}" for value in values] + [f"{_score(dataset, mean):.1f}"]
     return f"| {' | '.join(cells)} |"
 
 
