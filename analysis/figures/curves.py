@@ -91,17 +91,17 @@ def figure2(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     panels, notes = [], []
     for dataset, alike in _pretrained(cells).items():
         series: list[Series] = []
-        found = set()
+        lacking: list[str] = []
         for replay_init, dashes in (("offline", "solid"), ("empty", EMPTY_DASHES)):
             members = _select(alike, ("td3", "td3_bc"), replay_init=replay_init)
-            found |= {f"{cell.algorithm} {replay_init}" for cell in members}
+            there = {cell.algorithm for cell in members}
+            lacking += _missing(f"{dataset}, replay {replay_init}", there, {"td3", "td3_bc"})
             series += [
                 Series(s.cell, f"{s.label}, replay {replay_init}", s.color, dashes)
                 for s in _one_color_each(members)
             ]
         if series:
-            wanted = {f"{name} {replay}" for name in ("td3", "td3_bc") for replay in ("offline", "empty")}
-            notes += _missing(dataset, found, wanted)
+            notes += lacking
             panels.append(Panel(dataset_title(alike[0]), tuple(series)))
     return draw(_needed(panels, "TD3 or TD3-BC"), bands=False), notes
 

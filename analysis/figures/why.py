@@ -28,7 +28,7 @@ from analysis.figures.style import (
 )
 from o2o.collapse import HORIZON
 
-# A column of panels: its title, the metrics in it, whether its axis is logarithmic.
+# A column of panels: its title, the metrics in it, whether its axis may be logarithmic.
 COLUMNS = (
     ("score", ("score",), False),
     ("overestimation\nQ − discounted return", ("q_minus_return",), False),
@@ -38,6 +38,8 @@ COLUMNS = (
     ("TD3-C: constraint", ("constraint",), True),
 )
 DASHES = ("solid", (0, (4, 1.5)))
+WIDE = 5.0
+"""The largest over the smallest value from which on an axis is logarithmic."""
 BEFORE = 0.06
 """How much is shown before the switch, as a share of what is shown after it, so that the line is seen."""
 
@@ -61,15 +63,15 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         grid = figure.subplots(len(replays), len(drawn), squeeze=False, sharex=True, sharey="col")
         for row, replay in enumerate(replays):
             members = [cell for cell in cells if cell.replay == replay]
-            for column, (title, metrics, logarithmic) in enumerate(drawn):
+            for column, (title, metrics, _) in enumerate(drawn):
                 axes = grid[row, column]
-                found = _draw_panel(axes, members, metrics)
-                legend |= found
-                if logarithmic and found:
-                    axes.set_yscale("log")
+                legend |= _draw_panel(axes, members, metrics)
                 if row == 0:
                     axes.set_title(title)
             grid[row, 0].set_ylabel(f"replay: {replay}", fontsize=7)
+        for column, (_, _, logarithmic) in enumerate(drawn):
+            if logarithmic and _spans(grid[:, column]):
+                grid[0, column].set_yscale("log")
         title = dataset_title(cells[0]).replace("\n", " ")
         figure.supxlabel(f"{STEPS_LABEL}; dotted: the switch", fontsize=7)
         figure.legend(
@@ -100,6 +102,15 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], metrics: Sequence[str]) -> di
     mark_switch(axes, switch)
     step_axis(axes, switch - BEFORE * (end - switch), end)
     return legend
+
+
+def _spans(panels: Sequence[Axes]) -> bool:
+    """Whether the curves in them differ by so much that a logarithmic axis tells more."""
+    curves = [
+        np.asarray(line.get_ydata()) for axes in panels for line in axes.get_lines()[:-1]
+    ]  # the switch is last
+    values = np.concatenate(curves) if curves else np.ones(1)
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
 
 
 def _has(cell: Cell, metrics: Sequence[str]) -> bool:
