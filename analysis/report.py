@@ -71,8 +71,8 @@ def write_report(
     runs, datasets = len(collection.finetunings), len({cell.dataset for cell in collection.cells})
     caveats = dict.fromkeys(c for cell in collection.cells if (c := caveat(cell.first)))
     content = {
-        "summary": f"{runs} finished runs, {len(cells)} settings, {datasets} datasets; "
-        f"{len(collection.left_out)} runs left out",
+        "summary": f"finished runs: {runs}, settings: {len(cells)}, datasets: {datasets}, "
+        f"runs left out: {len(collection.left_out)}",
         "caveat": "; ".join(f"Contains {c}" for c in caveats),
         "horizon": collapse.HORIZON,
         "grids": page.grids,
@@ -166,10 +166,11 @@ class _Page:
                 number(lost.delta, sign="+").text,
                 number(lost.area).text,
             ]
+        place = os.path.relpath(run.path.resolve(), self._folder)  # says nothing of the machine
         return {
             "seed": run.seed,
-            "path": str(run.path),
-            "href": quote(os.path.relpath(run.path.resolve(), self._folder)),
+            "path": place,
+            "href": quote(place),
             "grid": self._grid(run.env_steps),
             "scores": _rounded(run.scores),
             "texts": texts + [NOTHING] * (len(RUN_COLUMNS) - len(texts)),

@@ -252,7 +252,7 @@ function row(cell) {
     : element("a", { href: `#cell-${cell.id}`, onclick: toggle, "aria-expanded": String(opened.has(cell.id)) }, text);
   return element("tr", { id: `cell-${cell.id}` },
     element("td", {}, cell.dataset, " ", badge(cell)),
-    element("td", {}, swatch(cell), cell.label), element("td", {}, cell.replay),
+    element("td", { class: "label" }, swatch(cell), cell.label), element("td", { class: "label" }, cell.replay),
     ...cell.row.slice(WORDS).map(([text]) => element("td", { class: "number" }, link(text))));
 }
 
