@@ -103,28 +103,25 @@ class Journal:
         """Marks the runs as failed or interrupted if an exception ended the phase."""
         self._progress.close()
         for i, (directory, tracker) in enumerate(zip(self._directories, self._trackers, strict=True)):
-            if error is not None and not isinstance(
-                error, LostError
-            ):  # what was lost is not ours to write to
-                try:
-                    self._close(i, directory, error)
-                except OSError as second:
-                    print(f"{directory.path}: its end could not be recorded: {second}", file=sys.stderr)
-            tracker.finish(failed=error is not None)
-
-    def _close(self, i: int, directory: RunDirectory, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            directory.interrupt(repr(error))
-        elif isinstance(error, DivergedError) and i not in error.members:
-            directory.interrupt("others in the job failed; it goes on without them")
-        else:
-            own = error.members[i] if isinstance(error, DivergedError) else explained(error)
-            directory.fail("".join(traceback.format_exception(error)), own, failure_of(error))
+            others = isinstance(error, DivergedError) and i not in error.members
+            interrupted = others or isinstance(error, KeyboardInterrupt | SystemExit)
+            try:
+                if interrupted:
+                    directory.interrupt("others in the job failed" if others else repr(error))
+                elif error is not None and not isinstance(
+                    error, LostError
+                ):  # what was lost is not ours to write to
+                    own = error.members[i] if isinstance(error, DivergedError) else explained(error)
+                    directory.fail("".join(traceback.format_exception(error)), own, failure_of(error))
+            except OSError as second:
+                print(f"{directory.path}: its end could not be recorded: {second}", file=sys.stderr)
+            tracker.finish(failed=error is not None and not interrupted, interrupted=interrupted)
 
     def begin(self) -> None:
         """Starts the records from nothing."""
-        for directory in self._directories:
+        for directory, tracker in zip(self._directories, self._trackers, strict=True):
             directory.rewind({})
+            tracker.retell(directory.path)
 
     def resume(
         self, step: int, offsets: Sequence[dict[str, int]], seconds: dict[str, float], same_code: bool
@@ -146,6 +143,7 @@ class Journal:
             columns = records.read_run(directory.path).eval
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
             self._evaluations[i] = [row for row in rows if row["phase"] == self._phase]
+            self._trackers[i].retell(directory.path)
 
     def offsets(self) -> list[dict[str, int]]:
         """How long every member's records are, once they are on disk."""
@@ -211,7 +209,11 @@ class Journal:
     def finish(self) -> None:
         """Writes every run's result, last of all."""
         for i, directory in enumerate(self._directories):
-            directory.finish(self._result(i))
+            result = self._result(i)
+            self._trackers[i].summarise(
+                {name: value for name, value in result.items() if name != "execution"}
+            )
+            directory.finish(result)
 
     def _result(self, i: int) -> dict[str, Any]:
         config, evaluations = self._configs[i], self._evaluations[i]
@@ -301,4 +303,6 @@ class Journal:
             tags=[self._phase, config.dataset.name, algorithm_name(algorithm)],
             config=container(config),
             directory=directory.path / "wandb",
+            job_type=self._phase,
+            name=directory.path.relative_to(config.execution.paths.runs).as_posix(),
         )
