@@ -65,6 +65,20 @@ def test_vmapped_members_learn_what_each_learns_alone(alone):
     assert_close(both_phases(VmappedMembers(3), SEEDS), alone, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["td3", "td3_bc", "td3_c"])
+def test_after_100_updates_vmapped_members_are_where_single_ones_are(name):
+    def pretrained(members: Any, seeds: tuple[int, ...]) -> list[Any]:
+        algorithm = make(name)
+        keys = members.bundle([jax.random.key(seed) for seed in seeds])
+        state = members.bundle([start(algorithm, seed) for seed in seeds])
+        (report,) = training.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [100])
+        return copy(members.values(report.state))
+
+    alone = [pretrained(LoopedMembers(1), (seed,))[0] for seed in SEEDS]
+    assert_equal(pretrained(LoopedMembers(3), SEEDS), alone)
+    assert_close(pretrained(VmappedMembers(3), SEEDS), alone, rtol=2e-3, atol=1e-4)
+
+
 def test_members_with_different_seeds_learn_different_things(alone):
     assert alone[0][1][1]["q_mean"] != alone[1][1][1]["q_mean"]
 
