@@ -106,9 +106,8 @@ def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int,
     """
     failures: dict[int, BaseException] = {}
     due = []
-    for config in sorted(
-        configs, key=lambda config: config.seed
-    ):  # in one order, so that no two jobs wait in a ring
+    # In one order, so that no two jobs wait for each other.
+    for config in sorted(configs, key=lambda config: config.seed):
         try:
             if _take(config, job, asked_for):
                 due.append(config)
@@ -125,6 +124,8 @@ def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int,
         except LostError as error:
             ended = [config for config in beside if run_directory(config) == error.directory]
             failures |= {config.seed: error for config in ended}
+            if not ended:
+                raise
         except (KeyboardInterrupt, SystemExit, ConfigError):
             raise
         except Exception as error:
