@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import datasets, memory
-from o2o.config import Config, ConfigError, Dataset
+from o2o.config import Config, ConfigError, Dataset, Paths
 from o2o.envs import Task, find_task, task_sizes
 from o2o.failures import DivergedError, explained
 from o2o.interruption import Interruption
@@ -95,7 +95,7 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     sizes = task_sizes(task)
     offline = jnp.zeros((0, row_width(*sizes)))
     if config.pretrain.updates or config.replay_init.preload:
-        offline = _offline_rows(config.dataset, config.execution.paths.data, sizes)
+        offline = _offline_rows(config.dataset, config.execution.paths, sizes)
     return Job(task, _replay(config, sizes), offline, stop, leases)
 
 
@@ -203,9 +203,9 @@ def _task(name: str) -> Task:
 
 
 @functools.lru_cache(maxsize=1)
-def _offline_rows(dataset: Dataset, data_directory: Path, sizes: tuple[int, int]) -> Rows:
+def _offline_rows(dataset: Dataset, paths: Paths, sizes: tuple[int, int]) -> Rows:
     """The dataset on the device, kept for the process's next run."""
-    return jnp.asarray(pack(*map(np.asarray, datasets.load(dataset, data_directory, *sizes))))
+    return jnp.asarray(pack(*map(np.asarray, datasets.load(dataset, paths.data, *sizes, paths.mirrors))))
 
 
 def _replay(config: Config, sizes: tuple[int, int]) -> Replay:

@@ -108,9 +108,7 @@ class Journal:
             try:
                 if interrupted:
                     directory.interrupt("others in the job failed" if others else repr(error))
-                elif error is not None and not isinstance(
-                    error, LostError
-                ):  # what was lost is not ours to write to
+                elif error is not None and not isinstance(error, LostError):  # whose directory is not ours
                     own = error.members[i] if isinstance(error, DivergedError) else explained(error)
                     directory.fail("".join(traceback.format_exception(error)), own, failure_of(error))
             except OSError as second:

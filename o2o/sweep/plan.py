@@ -114,6 +114,8 @@ class Plan:
                 continue
             if not found and dataset.made_here:
                 yield f"{dataset.name} will be generated first, in {directory}"
+            elif not found and dataset.source == "d4rl" and dataset.mix is None:
+                yield f"{dataset.name} will be downloaded first, to {directory}"
             elif not found:
                 yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
 
