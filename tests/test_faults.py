@@ -12,14 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from torture import costs, interrupted
-from torture.harness import JOBS, ROOT, SENTINEL, Arena, Job, arena, contents
+from torture.harness import ALONE, JOBS, PACKED, ROOT, SELDOM, SENTINEL, Arena, Job, arena, contents
 
-from o2o import lease
+from o2o import experiment, lease, phases
 from o2o.layout import State, read_state
 
-ALONE, PACKED = JOBS[4], JOBS[-1]
 PRETRAINING = Job(("finetune.env_steps=0",))
 SHUFFLED_CLOCK = [0.0, 3e8, -3e8, 1e5, -60.0]
 
@@ -45,8 +45,8 @@ def run_of(ground: Arena, phase: str) -> Path:
 
 
 def test_twenty_kills_change_nothing(ground: Arena):
-    survived(ground.torment(ALONE, kills=14, share=0.1), 14)
-    survived(ground.torment(PACKED, kills=6, share=0.04), 6)
+    survived(ground.torment(ALONE, kills=14, share=SELDOM), 14)
+    survived(ground.torment(PACKED, kills=6, share=SELDOM), 6)
 
 
 @pytest.mark.slow
@@ -54,9 +54,9 @@ def test_twenty_kills_change_nothing(ground: Arena):
 def test_killed_at_dangerous_points_by_power_cuts_and_at_random_times_it_ends_the_same(
     ground: Arena, job: Job
 ):
-    survived(ground.torment(job, kills=16, share=0.5), 16)
-    survived(ground.torment(job, kills=6, share=0.05, strike="power cut"), 6)
-    survived(ground.harass(job, kills=6, longest=6.0), 3)
+    survived(ground.torment(job, kills=10, share=SELDOM), 10)
+    survived(ground.torment(job, kills=5, share=SELDOM, strike="power cut"), 5)
+    survived(ground.harass(job, kills=5, longest=8.0), 1)
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_a_run_directory_that_is_removed_while_it_runs_is_told_and_made_again(gr
 
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(ground: Arena):
-    survived(ground.torment(ALONE, kills=5, share=0.05, clock=SHUFFLED_CLOCK), 5)
+    survived(ground.torment(ALONE, kills=5, share=SELDOM, clock=SHUFFLED_CLOCK), 5)
 
 
 @pytest.mark.slow
@@ -246,6 +246,19 @@ def test_a_signal_at_startup_or_while_data_are_made_is_obeyed(seconds: float, tm
     assert "Traceback" not in errors
     assert list(tmp_path.rglob("*.hdf5")) == []
     assert list(tmp_path.rglob("result.json")) == []
+
+
+def test_memory_that_runs_out_is_called_that(configure, tmp_path: Path, monkeypatch):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes.")
+
+    monkeypatch.setattr(phases.training, "pretrain", exhausted)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        experiment.run(configure(tmp_path))
+    (status,) = tmp_path.rglob("status.json")
+    told = json.loads(status.read_text())
+    assert (told["state"], told["failure"]) == ("FAILED", "memory")
+    assert "out of memory: fewer seeds in a job (launch.seeds_per_job)" in told["error"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """`make torture`: kills, bad input and the cost of checkpoints, counted, and written to `torture.json`.
 
-`--kills` is how many kills are wanted at least; they are dealt out to the jobs of `torture.harness`, half of them at
-each dangerous point in turn, a quarter as power cuts, a quarter at random times. `--short` is CI's form.
+`--short` is CI's form: twenty kills, and a fifth of the damaged checkpoints.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from pathlib import Path
 
 from torture import costs, files, interrupted, results, words
 from torture.data import random_steps
-from torture.harness import JOBS, Arena, Tally, arena
+from torture.harness import ALONE, JOBS, PACKED, SELDOM, Arena, Tally, arena
 from torture.trial import shortcomings
-
-SHORT_KILLS = 20
 
 
 def bad_inputs(directory: Path, dataset: Path) -> tuple[int, list[str]]:
@@ -39,30 +36,31 @@ def bad_inputs(directory: Path, dataset: Path) -> tuple[int, list[str]]:
     return len(cases), broken
 
 
-def kills(ground: Arena, wanted: int, short: bool) -> Tally:
-    """Torments every job (`short`: two of them) until at least so many kills were survived."""
+def kills(ground: Arena, short: bool) -> Tally:
+    """One job is killed at every dangerous point in turn, and every job by chance; `short`: two jobs by chance."""
     total = Tally()
-    jobs = [JOBS[0], JOBS[-1]] if short else JOBS
-    each = -(-wanted // len(jobs))
-    turn = 0
-    while total.kills < wanted:
-        for number, job in enumerate(jobs):
-            seed = 1000 * turn + number
-            total += ground.torment(job, each - 2 * (each // 4), 0.2 if short else 0.5, seed)
-            total += ground.torment(job, each // 4, 0.05, seed, strike="power cut")
-            total += ground.harass(job, each // 4, 6.0, seed)
-            print(
-                f"{total.kills:4} kills, {total.seconds / max(total.starts, 1):.1f} s a start: {job}",
-                flush=True,
-            )
-        turn += 1
+
+    def add(tally: Tally, what: str) -> None:
+        nonlocal total
+        total += tally
+        each = tally.processor_seconds / max(tally.starts, 1)
+        print(f"{total.kills:4} kills, {each:.1f} CPU seconds a start: {what}", flush=True)
+
+    if short:
+        add(ground.torment(ALONE, 14, SELDOM), str(ALONE))
+        add(ground.torment(PACKED, 6, SELDOM), str(PACKED))
+        return total
+    add(ground.torment(ALONE, 1000, 1.0), f"every point of {ALONE}")
+    for seed, job in enumerate(JOBS):
+        add(ground.torment(job, 10, SELDOM, seed), str(job))
+        add(ground.torment(job, 5, SELDOM, seed, strike="power cut"), f"power cuts, {job}")
+        add(ground.harass(job, 5, 8.0, seed), f"at random times, {job}")
     return total
 
 
 def main() -> int:
     """The exit code: 1 if anything was lost or any promise broken."""
     parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
-    parser.add_argument("--kills", type=int, default=240)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("torture.json"))
     options = parser.parse_args()
@@ -73,7 +71,7 @@ def main() -> int:
         start = time.monotonic()
         cache = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", directory / "cache"))
         with arena(directory / "arena", dataset, cache) as ground:
-            tally = kills(ground, SHORT_KILLS if options.short else options.kills, options.short)
+            tally = kills(ground, options.short)
             damaged, damaged_lost = interrupted.judge(ground, short=options.short)
         given, broken = bad_inputs(directory, dataset)
         report = {
@@ -85,6 +83,7 @@ def main() -> int:
             "checkpoint_cost_share": costs.largest_share(directory),
             "dangerous_points": len(tally.points),
             "starts": tally.starts,
+            "processor_seconds_a_start": tally.processor_seconds / tally.starts,
             "seconds": round(time.monotonic() - start),
             "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}",
             "problems": [*tally.problems, *damaged_lost, *broken],

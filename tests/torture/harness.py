@@ -48,6 +48,8 @@ JOBS = [
     Job(("algorithm=td3_bc", "offline_ratio=r50", "checkpoint.interval_steps=7")),
     Job(("algorithm=td3_c", "replay_init=empty"), (0, 1)),
 ]
+ALONE, PACKED = JOBS[4], JOBS[-1]
+SELDOM = 0.01  # deadly is one change to the disk of a hundred, so that kills are spread over the whole run
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Tally:
     bytes_different: int = 0
     points: set[tuple[str, ...]] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    processor_seconds: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -70,7 +72,7 @@ class Tally:
             self.bytes_different + other.bytes_different,
             self.points | other.points,
             self.problems + other.problems,
-            self.seconds + other.seconds,
+            self.processor_seconds + other.processor_seconds,
         )
 
 
@@ -118,27 +120,34 @@ class Arena:
         """The end of what the victims said."""
         return self.log.read_text(errors="replace")[-3000:]
 
-    def torment(self, job: Job, kills: int, share: float, seed: int = 0, **order: Any) -> Tally:
-        """Kills the job at dangerous points, each of them once, until it is done; at most so many times.
+    def torment(self, job: Job, kills: int, share: float = 1.0, seed: int = 0, **order: Any) -> Tally:
+        """Kills the job at dangerous points until it is done, and again until there were so many kills.
 
-        At every point that has not killed yet, the victim dies with the probability `share`.
+        At every point that has not killed yet, the victim dies with the probability `share`; if that is 1, it dies at
+        each point once and is done then.
         """
         expected = self.undisturbed(job)
         self.clear()
         tally = Tally()
         while tally.starts < MOST_STARTS:
-            deadly = share if tally.kills < kills else 0.0
             ended = self.start(
-                job, share=deadly, spared=sorted(tally.points), chance_seed=seed + tally.starts, **order
+                job,
+                share=share if tally.kills < kills else 0.0,
+                spared=sorted(tally.points),
+                chance_seed=1000 * seed + tally.starts,
+                **order,
             )
             tally.starts += 1
-            tally.seconds += ended["seconds"]
-            if ended["code"] != -signal.SIGKILL:
-                break
-            tally.kills += 1
-            if ended["point"]:
+            tally.processor_seconds += ended["processor_seconds"]
+            if ended["code"] == -signal.SIGKILL:
+                tally.kills += 1
                 tally.points.add(tuple(ended["point"]))
-        return self._judged(tally, ended, expected, str(job))
+                continue
+            self._judge(tally, ended, expected, str(job))
+            if tally.problems or tally.kills >= kills or share == 1.0:
+                break
+            self.clear()
+        return tally
 
     def harass(
         self, job: Job, kills: int, longest: float, seed: int = 0, number: int = signal.SIGKILL
@@ -151,18 +160,19 @@ class Arena:
             when = [[chance.uniform(0, longest), number]] if tally.kills < kills else []
             ended = self.start(job, signals=when)
             tally.starts += 1
-            tally.seconds += ended["seconds"]
+            tally.processor_seconds += ended["processor_seconds"]
             if not when or ended["code"] not in (-number, 128 + number):
                 break
             tally.kills += 1
-        return self._judged(tally, ended, expected, str(job))
+        self._judge(tally, ended, expected, str(job))
+        return tally
 
-    def _judged(self, tally: Tally, ended: dict[str, Any], expected: dict[str, bytes], name: str) -> Tally:
+    def _judge(self, tally: Tally, ended: dict[str, Any], expected: dict[str, bytes], name: str) -> None:
         if ended["code"] != 0:
             tally.problems.append(
                 f"{name}: ended with {ended['code']} after {tally.starts} starts\n{self.said()}"
             )
-            return tally
+            return
         found = contents(self.runs)
         for file in sorted(expected.keys() | found.keys()):
             one, other = expected.get(file, b""), found.get(file, b"")
@@ -171,7 +181,6 @@ class Arena:
                 differing = sum(a != b for a, b in zip(one, other, strict=False)) + abs(len(one) - len(other))
                 tally.bytes_different += differing
                 tally.problems.append(f"{name}: {file} differs in {differing} of {len(one)} bytes")
-        return tally
 
 
 def contents(runs: Path) -> dict[str, bytes]:

@@ -118,10 +118,10 @@ def _newest_made(folder: Path) -> None:
 
 
 def interrupt(ground: Arena) -> Path:
-    """Kills the job when it has written its fourth online checkpoint; a copy of what it left."""
+    """Kills the job when it has written its third online checkpoint; a copy of what it left."""
     ground.undisturbed(JOB)
     ground.clear()
-    ended = ground.start(JOB, only=DEAD_AT, passes=3)
+    ended = ground.start(JOB, only=DEAD_AT, passes=2)
     assert ended["point"] == DEAD_AT, ground.said()
     kept = ground.directory / "interrupted"
     shutil.rmtree(kept, ignore_errors=True)

@@ -157,6 +157,9 @@ def _import_everything() -> None:
     import test_config  # noqa: F401  # composes
 
     from o2o import experiment  # noqa: F401
+    from o2o.envs import TASKS, task_sizes
+
+    task_sizes(TASKS["hopper"])  # what gymnasium imports when it first makes one
 
     jax.config.update("jax_disable_most_optimizations", True)
 
