@@ -9,13 +9,13 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from o2o.sweep import manifest, scheduler
 from o2o.sweep.failures import Failure
-from o2o.sweep.survey import Cell, Launched, Run, Seen
+from o2o.sweep.survey import STALLED_SECONDS, Cell, Launched, Run, Seen
 
 _UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 _UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
@@ -137,9 +137,11 @@ def _launcher(members: Sequence[Run]) -> str | None:
 
 def _hear(run: Run, last: dict[str, Any]) -> None:
     if run.state is Seen.PLANNED:
-        run.state = Seen.WAITING if last.get("event") == "started" else Seen.QUEUED
-        if last.get("node") == platform.node() and not Path(f"/proc/{last.get('pid')}").exists():
-            run.state, run.note = Seen.STALLED, "its job died before the run began"
+        run.state = Seen.QUEUED
+        if last.get("event") == "started":
+            run.state, run.note = (
+                (Seen.WAITING, "") if _may_live(last) else (Seen.STALLED, "its job died before the run began")
+            )
     if last.get("event") == "cancelled" and run.state in _UNBEGUN:
         run.state, run.note = Seen.CANCELLED, "its job was cancelled"
     if last.get("event") != "ended":
@@ -158,12 +160,21 @@ def _hear(run: Run, last: dict[str, Any]) -> None:
         run.state, run.note = Seen.CANCELLED, "its job was cancelled"
 
 
+def _may_live(started: dict[str, Any]) -> bool:
+    """Whether the process of a job may be there: seen where it is this machine's, else for as long as others are."""
+    if started.get("node") == platform.node():
+        return Path(f"/proc/{started.get('pid')}").exists()
+    return (datetime.now(UTC) - datetime.fromisoformat(started["at"])).total_seconds() < STALLED_SECONDS
+
+
 def _tell(run: Run, answer: scheduler.Answer) -> None:
     if answer.queued:
         if answer.state == "PENDING" and run.state is not Seen.RUNNING:
             run.state, run.note = Seen.QUEUED, answer.reason
-        elif answer.state == "RUNNING" and run.state in _UNBEGUN:
-            run.state = Seen.WAITING
+        elif answer.state == "RUNNING" and (
+            run.state in (*_UNBEGUN, Seen.INTERRUPTED) or run.alive_at is None
+        ):
+            run.state, run.note = Seen.WAITING, "its job runs, and it has not begun"
         return
     if answer.state in _ENDINGS and run.state in (*_UNBEGUN, *_UNDER_WAY):
         run.state, run.failure = _ENDINGS[answer.state]
