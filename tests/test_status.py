@@ -82,6 +82,13 @@ def test_scores_are_compared_at_the_largest_step_that_all_seeds_have(tmp_path, s
     assert score["mean"] == pytest.approx((2.0 + 12.0) / 2)
 
 
+def test_a_step_that_one_seed_skipped_is_not_compared_at(tmp_path, status):
+    write(tmp_path, "td3", 0, steps=[500, 1000])
+    write(tmp_path, "td3", 1, steps=[500, 750])
+    score = status()[1]["td3"]["score"]
+    assert (score["step"], score["seeds"]) == (UPDATES + 500, 2)
+
+
 def test_a_step_far_from_the_end_of_a_long_file_is_found(tmp_path, status):
     write(tmp_path, "td3", 0, steps=range(5, 5000, 5))
     write(tmp_path, "td3", 1, steps=[5, 10])
