@@ -1,0 +1,104 @@
+"""What is measured: the paper's settings, composed from `conf/`, on rows of noise as many as a dataset has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from hydra import compose, initialize_config_dir
+
+from o2o import config, training
+from o2o.config import Config
+from o2o.envs import TASKS, Environments, Task, make_environments
+from o2o.members import Bundle, Members
+from o2o.replay import Replay, Rows, row_width
+from o2o.training import Report
+from o2o.types import Algorithm
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+ROWS = 200_000
+
+
+def composed(*overrides: str) -> Config:
+    """The configuration of a command line, without its sweeps."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return config.build(config.plain(compose("config", list(overrides))))
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A job's pieces without its records: what its two phases are handed."""
+
+    config: Config
+    members: Members
+
+    @property
+    def task(self) -> Task:
+        """The task that is acted in."""
+        return TASKS[self.config.dataset.task]
+
+    @cached_property
+    def environments(self) -> Environments:
+        """One a member."""
+        return make_environments(self.task, range(self.members.count))
+
+    @cached_property
+    def replay(self) -> Replay:
+        """As a job makes it."""
+        return Replay(
+            self.config.batch_size,
+            self.config.replay_init.capacity,
+            self.config.replay_init.min_size,
+            self.environments.observation_size,
+            self.environments.action_size,
+        )
+
+    @cached_property
+    def offline(self) -> Rows:
+        """Noise, in which nothing terminates."""
+        width = row_width(self.environments.observation_size, self.environments.action_size)
+        rows = jax.random.normal(jax.random.key(0), (ROWS, width))
+        return rows.at[:, -self.environments.observation_size - 1].set(0.0)
+
+    @cached_property
+    def keys(self) -> Bundle:
+        """One a member."""
+        return self.members.bundle([jax.random.key(seed) for seed in range(self.members.count)])
+
+    def state(self, algorithm: Algorithm) -> Bundle:
+        """Fresh states."""
+        example = self.replay.example()
+        states = [algorithm.init(jax.random.key(seed), example) for seed in range(self.members.count)]
+        return self.members.bundle(states)
+
+    def collecting(self, steps: int) -> Workload:
+        """The same, but twice `steps` online steps are not enough to learn from."""
+        replay_init = replace(self.config.replay_init, preload=False, min_size=2 * steps + 1)
+        return Workload(replace(self.config, replay_init=replay_init), self.members)
+
+    def pretraining(self, stops: Sequence[int]) -> Iterator[Report]:
+        """The offline phase."""
+        algorithm = self.config.pretrain.algorithm
+        return training.pretrain(
+            algorithm, self.replay, self.members, self.state(algorithm), self.offline, self.keys, stops
+        )
+
+    def finetuning(
+        self, stops: Sequence[int], watched: Callable[[Any], Any] = lambda piece: piece
+    ) -> Iterator[Report]:
+        """The online phase; `watched` may replace the members and the environments by ones that clock their calls."""
+        algorithm = self.config.algorithm
+        return training.finetune(
+            algorithm,
+            self.replay,
+            watched(self.members),
+            watched(self.environments),
+            self.state(algorithm),
+            self.offline if self.config.replay_init.preload else self.offline[:0],
+            self.keys,
+            stops,
+        )
