@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-slurm check lint types bench torture golden lock clean
+.PHONY: help venv demo test test-slow test-slurm check lint types bench bench-peers bench-wheels bench-gpu torture golden lock \
+  clean
 
 PYTHON ?= python3
 RUNS ?= $(or $(O2O_RUNS),runs)
@@ -43,8 +44,34 @@ lint: venv  ## formatting and lint
 types: venv  ## static types
 	$(BIN)/pyright
 
-bench: venv  ## measure update rate, online rate, loading and planning
+bench: venv  ## measure rates, evaluation, start and loading; on a GPU too where there is one
 	$(BIN)/python -m benchmarks
+	@! nvidia-smi -L >/dev/null 2>&1 || $(BIN)/python -m benchmarks --device gpu
+
+bench-peers: .venv-peers/.installed  ## measure against d3rlpy and sbx, in an environment of their own
+	.venv-peers/bin/python -m benchmarks.peers
+
+.venv-peers/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet torch==2.13.0 sbx-rl==0.28.0 d3rlpy==2.8.1 -e .
+	@touch $@
+
+# For a machine with a GPU and JAX for it, but no package registry: its Python, and what it lacks beside JAX.
+WHEELS ?= wheels
+GPU_PYTHON ?= 3.12
+bench-wheels:  ## bring what bench-gpu needs into WHEELS, for a machine without a registry (docs/speed.md)
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) --implementation cp \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  --dest $(WHEELS) mujoco==3.4.0 gymnasium farama-notifications cloudpickle glfw 'hydra-core<1.4' 'omegaconf<2.4' rich tqdm
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) antlr4-python3-runtime==4.9.3
+
+bench-gpu: export JAX_COMPILATION_CACHE_DIR ?= .venv-gpu/compiled
+bench-gpu: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+bench-gpu:  ## measure on a GPU with PYTHON's JAX, installing only what lies in WHEELS
+	@if [ -d $(WHEELS) ]; then \
+	  $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .venv-gpu $(WHEELS)/*.whl; fi
+	PYTHONPATH=.venv-gpu $(PYTHON) -m benchmarks --device gpu --task hopper --members 1,10 --rounds 3 --updates 2000
+	PYTHONPATH=.venv-gpu $(PYTHON) -m benchmarks.paper --device gpu --rounds 1 --updates 1000
 
 torture: venv  ## kill runs at every dangerous point, feed bad input, count what was lost (TORTURE=--short: CI's form)
 	PYTHONPATH=.:tests $(BIN)/python -m torture $(TORTURE)
@@ -57,5 +84,5 @@ lock:  ## resolve requirements.lock again, for all supported Pythons (needs uv)
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file requirements.lock
 
 clean:  ## remove .venv and caches; data and runs stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-peers .venv-gpu .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -53,7 +53,7 @@ def measure(
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures, adds to the file, and prints the table of all that it holds."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--task", choices=TASKS, default="walker2d")
     parser.add_argument("--members", default="1,2,5,10", help="numbers of seeds side by side; the first is 1")
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     options = parser.parse_args(arguments)
     counts = sorted({1, *map(int, options.members.split(","))})
-    platform = {"gpu": "cuda"}.get(options.device, options.device)
+    platform = "cuda" if options.device == "gpu" else "cpu"
     # Before this process takes the device.
     started = startup.start_seconds(platform)
     jax.config.update("jax_platforms", platform)

@@ -16,8 +16,9 @@ PEAK_SIZE = 2048
 def update_flops(algorithm: TD3, batch_size: int, observation_size: int, action_size: int) -> float:
     """Floating-point operations of the matrix products in one update of TD3 or TD3-BC, averaged over its phases.
 
-    What is computed twice to the same values (the target policy, once for each critic) counts once. Where each critic
-    has its own target noise, as in the paper's conventions, the targets are evaluated at two sets of actions.
+    They are those that automatic differentiation asks for, but what is computed twice to the same values (the target
+    policy, once for each critic) counts once. Each critic has target noise of its own, so the target critics are
+    evaluated at two sets of actions.
     """
 
     def forward(inputs: int, outputs: int) -> tuple[float, float]:
@@ -30,8 +31,7 @@ def update_flops(algorithm: TD3, batch_size: int, observation_size: int, action_
     critic, critic_first = forward(observation_size + action_size, 1)
     # A backward pass costs a forward pass for the weights, and one without the first layer for the inputs.
     critic_step = policy + 4 * critic + 2 * (3 * critic - critic_first)
-    action_input = critic_first * action_size / (observation_size + action_size)
-    policy_step = 3 * policy - policy_first + 2 * critic - critic_first + action_input
+    policy_step = 3 * policy - policy_first + 2 * critic
     return critic_step + policy_step / algorithm.policy_delay
 
 

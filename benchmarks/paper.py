@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=1000, help="of a phase in a round, about")
     options = parser.parse_args(arguments)
-    jax.config.update("jax_platforms", {"gpu": "cuda"}.get(options.device, options.device))
+    jax.config.update("jax_platforms", "cuda" if options.device == "gpu" else "cpu")
     jax.config.update("jax_default_matmul_precision", "highest")  # as in a job
     total = work(planned())
     tasks = dict.fromkeys(task for _, task in total)

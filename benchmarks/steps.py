@@ -54,7 +54,7 @@ class ClockedMembers:
 
     def map(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """As in `Members`; timed by the function's name, until it returns, which is before it is computed."""
-        name = function.func.__name__ if hasattr(function, "func") else function.__name__
+        name = getattr(function, "func", function).__name__
         return self._clock.timed(name.strip("_"), self._members.map(function, **options))
 
     def __getattr__(self, name: str) -> Any:

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import jax
+import pytest
+
+from benchmarks import flops, paper, rates, report, steps
+from benchmarks.workload import Workload, composed
+from o2o.members import LoopedMembers, VmappedMembers
+from o2o.replay import unpack
+from o2o.training import CHUNK
+from o2o.types import update
+
+SMALL = ("batch_size=8", "network.hidden_sizes=[8,8]", "evaluation.episodes=2")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return composed("dataset=hopper-medium-v2", *SMALL)
+
+
+def products(jaxpr, known=None) -> Counter:
+    """The flops of every matrix product of a traced function, the same product of the same values counted once."""
+    known = {} if known is None else known
+    number = {}
+    found: Counter = Counter()
+
+    def name(variable):
+        if hasattr(variable, "val"):
+            return ("literal", str(variable.val))
+        return number.setdefault(variable, ("input", len(number)))
+
+    def walk(jaxpr, inputs):
+        for variable, value in zip(jaxpr.invars, inputs, strict=True):
+            number[variable] = value
+        for variable in jaxpr.constvars:
+            number[variable] = ("constant", id(variable))
+        for equation in jaxpr.eqns:
+            arguments = tuple(name(v) for v in equation.invars)
+            inner = next((p for k, p in equation.params.items() if k in ("jaxpr", "call_jaxpr")), None)
+            if inner is not None:
+                outputs = walk(getattr(inner, "jaxpr", inner), arguments)
+            else:
+                value = known.setdefault(
+                    (str(equation.primitive), str(equation.params), arguments), len(known)
+                )
+                outputs = [(value, i) for i in range(len(equation.outvars))]
+                if equation.primitive.name == "dot_general":
+                    (contracted, _), _ = equation.params["dimension_numbers"]
+                    shared = equation.invars[0].aval.shape[contracted[0]]
+                    found[value] = 2 * equation.outvars[0].aval.size * shared
+            number.update(zip(equation.outvars, outputs, strict=True))
+        return [name(v) for v in jaxpr.outvars]
+
+    walk(jaxpr.jaxpr, [("argument", i) for i in range(len(jaxpr.jaxpr.invars))])
+    return found
+
+
+def test_the_flops_of_an_update_are_those_of_its_matrix_products(small):
+    workload = Workload(small, LoopedMembers(1))
+    algorithm = small.pretrain.algorithm
+    (state,) = workload.state(algorithm)
+    batch = jax.eval_shape(
+        lambda rows: workload.replay.sample_offline(rows, jax.random.key(0)), workload.offline
+    )
+    totals = []
+    for phase in range(algorithm.period):
+        traced = jax.make_jaxpr(
+            lambda s, b, k, phase=phase: update(
+                algorithm, s, unpack(b, workload.replay.observation_size), k, phase
+            )[0]
+        )(state, batch, jax.random.key(0))
+        totals.append(sum(products(traced).values()))
+    sizes = workload.replay.observation_size, workload.replay.action_size
+    assert flops.update_flops(algorithm, small.batch_size, *sizes) == pytest.approx(
+        sum(totals) / len(totals), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", [LoopedMembers, VmappedMembers])
+def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members(small, kind, monkeypatch):
+    monkeypatch.setattr(flops, "PEAK_SIZE", 64)
+    (measured,) = rates.measure(small, small, kind, [1, 2], rounds=1, updates=CHUNK)
+    for found in (measured.pretrain, measured.finetune, measured.evaluation_seconds):
+        assert set(found) == {1, 2}
+        assert min(found.values()) > 0
+    summary = rates.summary(small, Workload(small, kind(1)), [measured])
+    assert summary["members_2_over_single"] == pytest.approx(measured.pretrain[2] / measured.pretrain[1])
+    assert 0 < summary["evaluation_share"] < 1
+
+
+def test_the_parts_of_a_step_add_up_to_it(small):
+    found = steps.split(Workload(small, LoopedMembers(1)), 20)
+    parts = [found[f"step_{name}_ms"] for name in ("wait", "env", "dispatch", "rest")]
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(found["step_ms"])
+
+
+def test_the_study_is_counted_from_its_plan(monkeypatch, tmp_path):
+    monkeypatch.setenv("O2O_RUNS", str(tmp_path))
+    total = paper.work(paper.planned("figure1"))
+    scratch = total["TD3 from scratch", "hopper"]
+    assert scratch == paper.Work(updates=10 * (200_000 - 999), env_steps=10 * 200_000, evaluations=10 * 66)
+    assert total["TD3, replay offline", "ant"].updates == 2 * 10 * 200_000
+    assert total["pretraining", "ant"] == paper.Work(
+        updates=2 * 10 * 500_000, evaluations=2 * 10 * (100 + 10)
+    )
+
+
+def test_hours_are_work_over_speed():
+    speed = paper.Speed(pretrain=100.0, finetune=50.0, evaluation_seconds=36.0)
+    assert speed.hours(paper.Work(updates=360_000, evaluations=100)) == (1.0, 1.0)
+    assert speed.hours(paper.Work(updates=1, env_steps=360_000)) == (2.0, 0.0)
+
+
+def test_what_a_gpu_measured_is_added_to_what_a_cpu_did(tmp_path):
+    path = tmp_path / "bench.json"
+    report.add(path, {"step_ms": 2.0, "over_sbx": 1.5})
+    report.add(path, {"gpu_step_ms": 1.0, "step_ms": 3.0})
+    assert json.loads(path.read_text()) == {"step_ms": 3.0, "over_sbx": 1.5, "gpu_step_ms": 1.0}
+
+
+def test_what_was_not_measured_is_said_to_be_so(capsys):
+    about = {"task": "hopper", "batch_size": 8, "hidden_sizes": [8], "machine": "m", "cores": 2, "rounds": 1}
+    report.show({**about, "pretrain_updates_per_second": 1234.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert any("pretraining, one seed" in line and "1 234" in line for line in lines)
+    assert all("not measured" in line for line in lines if "GPU:" in line)
