@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -204,32 +206,43 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _receive(process: subprocess.Popen[bytes]) -> Iterator[Rows]:
+def _receive(process: Any) -> Iterator[Rows]:
     pipe: Any = process.stdout
     while head := pipe.readline():
-        piece: Rows = {}
-        for key, shape, dtype in json.loads(head):
-            piece[key] = np.empty(shape, dtype)
-            if pipe.readinto(piece[key].reshape(-1).view(np.uint8)) != piece[key].nbytes:
-                raise RuntimeError("a process that computes rollouts ended in the middle of its rows")
+        try:
+            piece: Rows = {}
+            for key, shape, dtype, check in json.loads(head):
+                piece[key] = np.empty(shape, dtype)
+                if pipe.readinto(_bytes(piece[key])) != piece[key].nbytes or zlib.crc32(piece[key]) != check:
+                    raise ValueError(f"{key} is not what was sent")
+        except ValueError as error:
+            raise RuntimeError(
+                f"rows got lost on their way from the process that computes them: {error}"
+            ) from None
         yield piece
     if process.wait() != 0:
         raise RuntimeError(f"a process that computes rollouts ended with {process.returncode}; see above")
 
 
-def _send(pipe: IO[bytes], piece: Rows) -> None:
-    head = [(key, values.shape, values.dtype.str) for key, values in piece.items()]
+def _send(pipe: Any, piece: Rows) -> None:
+    arrays = {key: np.ascontiguousarray(values) for key, values in piece.items()}
+    head = [(key, values.shape, values.dtype.str, zlib.crc32(values)) for key, values in arrays.items()]
     pipe.write(json.dumps(head).encode() + b"\n")
-    for values in piece.values():
-        pipe.write(np.ascontiguousarray(values).data)
+    for values in arrays.values():
+        pipe.write(_bytes(values))
     pipe.flush()
+
+
+def _bytes(array: np.ndarray) -> Any:
+    """What is in a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8)
 
 
 def main() -> None:
     """One stream, from standard input to standard output."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads may end at any time
     asked = json.loads(sys.stdin.readline())
-    try:
+    with os.fdopen(os.dup(1), "wb") as pipe:
+        os.dup2(2, 1)  # what else is printed, by the simulator too, must not get between the rows
         for piece in pieces(Request(**asked)):
-            _send(sys.stdout.buffer, piece)
-    except BrokenPipeError:  # enough rows were read
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _send(pipe, piece)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import logging
 import multiprocessing
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +160,7 @@ def test_a_second_process_waits_for_the_first_says_so_and_does_not_generate(
     listener = Listener()
     regenerate.logger.addHandler(listener)
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         assert regenerate.obtain(WALKER, tmp_path).read_bytes() == b"made elsewhere"
     finally:
         regenerate.logger.removeHandler(listener)
@@ -171,7 +173,7 @@ def _generate_elsewhere(lock: Path, path: Path, ready: Any, waits: Any) -> None:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         ready.set()
-        waits.wait(30)
+        waits.wait(120)
         path.write_bytes(b"made elsewhere")
 
 
@@ -247,6 +249,17 @@ def test_a_process_that_dies_is_an_error_and_not_the_end_of_the_rows(tmp_path: P
         next(stream)
 
 
+def test_rows_that_are_garbled_on_their_way_are_an_error():
+    pipe = io.BytesIO()
+    rollouts._send(pipe, {"rewards": np.arange(5.0)})
+    garbled = bytearray(pipe.getvalue())
+    garbled[-3] ^= 1
+    for content in (bytes(garbled), pipe.getvalue()[:-1], pipe.getvalue() + b"\xff\n"):
+        process: Any = types.SimpleNamespace(stdout=io.BytesIO(content), wait=lambda: 0)
+        with pytest.raises(RuntimeError, match="got lost on their way"):
+            list(rollouts._receive(process))
+
+
 def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path):
     regenerate.generate(REPLAY, tmp_path / "a.hdf5")
     arrays = read_all(tmp_path / "a.hdf5")
@@ -276,7 +289,7 @@ def test_a_replay_is_collected_by_the_snapshots_in_their_order(tmp_path: Path, p
 @pytest.mark.parametrize(
     ("blocks", "count", "expected"),
     [
-        (6, None, [0, 0, 0, 1, 2, 2]),
+        (6, None, [0, 0, 0, 1, 1, 2]),
         (6, 1, [2] * 6),
         (6, 2, [0, 0, 0, 0, 2, 2]),
         (1, None, [0]),

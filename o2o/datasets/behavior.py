@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from o2o import checkpoint, tanh_gaussian
 from o2o.algorithms.sac import SAC
@@ -225,7 +225,7 @@ def _collect(environments: MujocoEnvironments, policy: Parameters, key: Key[Arra
 
 @jax.jit
 def _explore(
-    policy: Parameters, observation: Float[Array, "E O"], key: Key[Array, ""], time: int
+    policy: Parameters, observation: Float[Array, "E O"], key: Key[Array, ""], time: int | Int[Array, ""]
 ) -> tuple[Float[Array, "E A"], Float[Array, " E"]]:
     return RLKIT_SAC.sample(policy, observation, jax.random.fold_in(key, time))
 
@@ -247,7 +247,9 @@ def _add_block(online: Online, rows: Float[Array, "N W"]) -> Online:
     return Online(added, online.added + rows.shape[0])
 
 
-def _update(replay: Replay, state: State, online: Online, key: Key[Array, ""], start: int) -> State:
+def _update(
+    replay: Replay, state: State, online: Online, key: Key[Array, ""], start: int | Int[Array, ""]
+) -> State:
     nothing = online.rows[:0]
 
     def one(state: State, i: Array) -> tuple[State, None]:
