@@ -9,6 +9,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
+from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
 from o2o import datasets
 from o2o.config import ConfigError, build, plain
@@ -37,7 +38,9 @@ def planned(tmp_path, monkeypatch):
 
         make.composed = 0
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return plan.make(expand([*BASE, *arguments], list(grids), options, **choices), counted)
+            return plan.make(
+                expand([*BASE, *arguments], list(grids), options, **choices), Composer(counted, options)
+            )
 
     return make
 
@@ -133,8 +136,28 @@ def test_a_cell_is_composed_once_for_all_its_seeds(planned):
     assert planned.composed == 2
 
 
+def test_cells_that_differ_in_plain_values_are_composed_together(planned):
+    made = planned(
+        "algorithm=td3,td3_bc", "discount=0.9,0.95", "network.hidden_sizes=[8],[8,8]", "batch_size=8,16"
+    )
+    assert len(made.to_run) == 16
+    assert planned.composed == 2
+
+
+def test_a_key_that_others_refer_to_is_composed_with_them(planned):
+    made = planned("conventions.delay_target_critic=true,false")
+    assert [run.config.algorithm.delay_target_critic for run in made.to_run] == [True, False]
+
+
 def test_planned_configurations_are_those_that_the_launcher_composes(planned):
-    made = planned("algorithm=td3,td3_c", "seed=3,1", "discount=0.9,1", grids=[{"replay_init": "empty"}])
+    values = ["discount=0.9,1", "algorithm.action_gradient_clip=null,1e-5", "network.hidden_sizes=[8],[16,8]"]
+    made = planned(
+        "algorithm=td3,td3_c",
+        "seed=3,1",
+        *values,
+        "dataset.rows=${batch_size}",
+        grids=[{"replay_init": "empty"}],
+    )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         launched = [build(plain(compose("config", run.overrides))) for run in made.to_run]
     assert launched == [run.config for run in made.to_run]

@@ -35,11 +35,12 @@ class PlanningSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
+        from hydra_plugins.o2o.composition import Composer
         from o2o.sweep import plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
         choices = self.master.hydra.runtime.choices
-        compose = partial(self.loader.load_sweep_config, self.master)
+        compose = Composer(partial(self.loader.load_sweep_config, self.master), self.loader.get_group_options)
         planned = plan.make(products, compose, choices["hydra/launcher"] in CLUSTER)
         print(planned.text(), flush=True)
         if planned.dry_run or not planned.to_run:

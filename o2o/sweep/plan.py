@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from o2o import datasets, lease
-from o2o.config import Composed, ConfigError, build, plain
+from o2o.config import ConfigError, build
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.layout import State, read_state
 from o2o.sweep import cells, estimate, jobs, manifest, submit
@@ -121,13 +122,13 @@ class Plan:
 
 
 def make(
-    products: Sequence[Product], compose: Callable[[list[str]], Composed], on_cluster: bool = False
+    products: Sequence[Product], compose: Callable[[list[str]], dict[str, Any]], on_cluster: bool = False
 ) -> Plan:
     """The plan of a union of products.
 
     Args:
         products: what is to be run, as the command line and a preset's grids ask for it.
-        compose: makes the configuration of a list of overrides without sweeps, as the launcher does.
+        compose: makes the plain tree of a list of overrides without sweeps, as the launcher composes it.
         on_cluster: whether it is for SLURM, where seeds share a device and the queue must be known.
 
     Raises:
@@ -192,12 +193,11 @@ def bad_input(errors: Sequence[BaseException | None]) -> bool:
 
 
 def _runs(
-    cell: Cell, compose: Callable[[list[str]], Composed], problems: dict[str, list[str]]
+    cell: Cell, compose: Callable[[list[str]], dict[str, Any]], problems: dict[str, list[str]]
 ) -> Iterable[PlannedRun]:
     """The runs of one cell, composed once; `problems` gets the labels of bad cells."""
-    composed = compose(cell.overrides)
-    default, composed.seed = composed.seed, "???"  # an interpolation of the seed is an error from here on
-    tree = plain(composed)
+    tree = compose(cell.overrides)
+    default = tree["seed"]
     for word in cell.seeds:
         overrides, tree["seed"] = cell.overrides, default
         if word != DEFAULT_SEED:

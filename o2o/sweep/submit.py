@@ -58,7 +58,7 @@ class Report:
                 else "all of them finetune"
             )
             lines += [
-                f"submitted {len(sent)} jobs as {submission.job_name} ({kinds})",
+                f"submitted {len(sent)} job{'s' if len(sent) > 1 else ''} as {submission.job_name} ({kinds})",
                 f"  python -m o2o.sweep status {submission.sweep}",
                 f"  squeue --name {submission.job_name}",
             ]

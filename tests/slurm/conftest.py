@@ -59,6 +59,8 @@ def available(**choices):
 class Sweep:
     """The command line against a cluster, in a directory of runs of its own."""
 
+    settings = SETTINGS
+
     def __init__(self, cluster, directory, cache):
         self.cluster, self.runs, self.data = cluster, directory / "runs", directory / "steps.hdf5"
         self.environment = cluster.environment | {
@@ -75,9 +77,10 @@ class Sweep:
             file["terminals"] = np.zeros(120, bool)
             file["timeouts"] = np.arange(120) % 20 == 19
 
-    def start(self, *overrides, settings=SETTINGS, path=""):
+    def start(self, *overrides, settings=(), path=""):
         """A launch in the background; `path` is searched for commands first."""
-        command = [sys.executable, str(ROOT / "launch.py"), *TINY, f"dataset.path={self.data}", *settings]
+        words = [*TINY, f"dataset.path={self.data}", *(settings or self.settings)]
+        command = [sys.executable, str(ROOT / "launch.py"), *words]
         environment = self.environment | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen([*command, *overrides], env=environment, cwd=self.runs.parent, **pipes)

@@ -10,7 +10,12 @@ import pytest
 
 from o2o.layout import State, read_object, read_state
 
-LONG = ["finetune.env_steps=6000", "checkpoint.interval_seconds=1", "evaluation.interval=2000"]
+LONG = [
+    "finetune.env_steps=3000",
+    "checkpoint.interval_seconds=2",
+    "evaluation.interval=1500",
+    "records.interval=100",
+]
 """A run that is still at it when something is done to it."""
 
 
@@ -50,7 +55,7 @@ def test_what_is_queued_runs_the_code_of_its_launch(sweep):
 
 
 def test_a_job_goes_on_after_its_time_limit_until_it_is_done(sweep):
-    scratch = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20000"]
+    scratch = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=12000"]
     sweep.launch(*LONG, *scratch, "hydra.launcher.signal_delay_s=90")
     job = only(sweep.jobs())
     sweep.wait_for_step(job)
@@ -97,9 +102,9 @@ def test_a_cancelled_job_stays_cancelled_and_the_others_go_on(sweep):
     assert states[0] in (State.INTERRUPTED, State.RUNNING)
     assert states[1] is State.DONE
     assert sweep.accounted(cancelled).startswith("CANCELLED")
-    assert "submitted 1 jobs" in sweep.launch(*command)[1]
+    assert "submitted 1 job " in sweep.launch(*command)[1]
     sweep.wait_for_end()
-    sweep.assert_done_once(3)  # the cancelled job's run is named by two jobs
+    sweep.assert_done_once(2)
 
 
 def test_a_job_goes_on_elsewhere_when_its_node_is_lost(sweep):
@@ -162,6 +167,14 @@ def test_a_run_that_raises_is_failed_everywhere_and_not_tried_again(sweep):
     )
 
 
+def test_a_failed_job_of_hydras_own_launcher_is_failed_in_slurm_too(sweep):
+    settings = [word.replace("=slurm", "=submitit_slurm") for word in sweep.settings]
+    code, _, errors = sweep.launch("learning_rate.critic=1e30", "seed=0", settings=settings)
+    assert code == 1, errors
+    states = sweep.cluster.ask("sacct", "-X", "-n", "-o", "State%20", "--name", "launch").split()
+    assert states == ["FAILED"]
+
+
 def test_two_launches_at_once_submit_every_run_once(sweep):
     command = ["pretrain.updates=0", "replay_init=empty", "seed=range(3)", "launch.seeds_per_job=1"]
     both = [sweep.start(*command), sweep.start(*command)]
@@ -183,7 +196,7 @@ def test_a_quota_lets_part_of_a_sweep_in_and_the_rest_later(sweep):
     assert "The same command submits what is missing" in output
     first = len(sweep.jobs())
     assert 0 < first < 3
-    assert f"submitted {3 - first} jobs" in sweep.launch(*command)[1]
+    assert f"submitted {3 - first} job" in sweep.launch(*command)[1]
 
 
 def test_arrays_are_no_longer_than_the_cluster_allows(sweep):
