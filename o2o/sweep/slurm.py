@@ -131,5 +131,6 @@ def ask(*command: str) -> str:
         ) from None
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        said = re.sub(rf"(?m)^{command[0]}: (error: )?", "", said)
         raise SlurmError([f"{command[0]}: {said}"])
     return done.stdout
