@@ -58,7 +58,10 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
     try:
         if any(word.startswith("--experimental-rerun") for word in sys.argv[1:]):
-            print("--experimental-rerun reads a pickle, which can run anything: say what to run", file=sys.stderr)
+            print(
+                "--experimental-rerun reads a pickle, which can run anything: say what to run",
+                file=sys.stderr,
+            )
             return 2
         run()
     except (HydraException, OmegaConfBaseException) as error:
