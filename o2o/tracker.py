@@ -36,6 +36,8 @@ Mode = Literal["none", "offline", "wandb", "auto"]
 INIT_SECONDS = 20
 FINISH_SECONDS = 60
 FREE_SECONDS = 20
+SERVICE_SECONDS = 120
+"""For wandb's own process to start: more than its 30, for a node that is busy compiling or evaluating."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +144,8 @@ def open_tracker(
             x_transaction_log_flush_interval=1.0,
         )
 
-        online = mode in ("wandb", "auto") and _has_key(wandb.setup().settings)
+        service = wandb.setup(wandb.Settings(x_service_wait=SERVICE_SECONDS))
+        online = mode in ("wandb", "auto") and _has_key(service.settings)
         if mode == "wandb" and not online:
             logger.warning("tracker: no wandb API key is configured; tracking offline")
         Path(directory).mkdir(parents=True, exist_ok=True)
