@@ -70,7 +70,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
                     axes.set_title(title)
             grid[row, 0].set_ylabel(f"replay: {replay}", fontsize=7)
         for column, (_, _, logarithmic) in enumerate(drawn):
-            if logarithmic and _spans(grid[:, column]):
+            if logarithmic and _spans(list(grid[:, column])):
                 grid[0, column].set_yscale("log")
         title = dataset_title(cells[0]).replace("\n", " ")
         figure.supxlabel(f"{STEPS_LABEL}; dotted: the switch", fontsize=7)
