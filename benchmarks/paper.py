@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import rates, report
 from benchmarks.workload import CONF, composed
+from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
 from o2o.config import Config
 from o2o.members import Members, make_members
@@ -80,9 +81,8 @@ def planned(experiment: str = "paper") -> list[Config]:
         return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        asked = plan.make(
-            expand(["launch.redo=true"], grids, options), lambda overrides: compose("config", overrides)
-        ).asked
+        composer = Composer(lambda overrides: compose("config", overrides), options)
+        asked = plan.make(expand(["launch.redo=true"], grids, options), composer).asked
     pretrainings = {run.identity: run for run in (each.pretraining for each in asked) if run}
     return [run.config for run in (*pretrainings.values(), *asked)]
 
