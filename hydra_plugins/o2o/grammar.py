@@ -30,6 +30,8 @@ def expand(
         zipped: keys, or lists of keys, whose values go together, in all grids.
         exclude: of {override: values}; combinations to leave out of all grids.
     """
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        raise ConfigCompositionException(f"hydra.sweeper.grids={grids}: a list of {{override: values}}.")
     return [
         Product(
             axes=_axes([*_grid_words(grid), *arguments], options),
@@ -61,6 +63,10 @@ def _axes(words: list[str], options: Callable[[str], list[str]]) -> dict[str, li
 def _choices(override: Override, options: Callable[[str], list[str]]) -> list[str]:
     key = override.get_key_element()
     if not override.is_sweep_override():
+        if isinstance(override.value(), list) and options(override.key_or_group):
+            raise ConfigCompositionException(
+                f"{override.input_line}: a group takes one option; without brackets they are swept."
+            )
         return [override.input_line or ""]
     if not override.is_discrete_sweep():
         raise ConfigCompositionException(

@@ -67,4 +67,4 @@ class PlanningSweeper(Sweeper):
 
 
 def _plain(value: ListConfig) -> list[Any]:
-    return cast("Any", OmegaConf.to_container(value, resolve=True))
+    return cast("Any", OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)

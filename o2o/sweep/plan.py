@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from o2o import datasets, lease
 from o2o.config import ConfigError, build
+from o2o.datasets.regenerate import QUALITIES
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.layout import State, read_state
 from o2o.sweep import cells, estimate, jobs, manifest, submit
@@ -202,7 +203,7 @@ def _runs(
         overrides, tree["seed"] = cell.overrides, default
         if word != DEFAULT_SEED:
             overrides = [*overrides, word]
-            tree["seed"] = yaml.safe_load(word.partition("=")[2])
+            tree["seed"] = _seed(word)
         try:
             config = build(tree)
             places = run_directory(config), pretrain_directory(config)
@@ -214,6 +215,22 @@ def _runs(
                     labels.append(cell.label)
 
 
+def _seed(word: str) -> object:
+    """The value of `seed=…`, as the job will read it."""
+    text = word.partition("=")[2]
+    return int(text) if text.isdecimal() else OverridesParser.create().parse_override(word).value()
+
+
+def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
+    """What keeps files from being written to a directory, which need not be there yet."""
+    there = next(
+        path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path)
+    )
+    if there.is_dir() and os.access(there, os.W_OK):
+        return []
+    return [f"{key}={directory} cannot be written ({there}); set it, or {variable}"]
+
+
 def _check_places(runs: Iterable[PlannedRun]) -> None:
     """That runs can be written, and that tasks and the user's own files are what the runs need.
 
@@ -222,10 +239,11 @@ def _check_places(runs: Iterable[PlannedRun]) -> None:
     """
     problems: list[str] = []
     for directory in {run.config.execution.paths.runs for run in runs}:
-        there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            problems.append(f"paths.runs={directory} cannot be written ({there}); set it, or O2O_RUNS")
+        problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
     for dataset, config in {run.config.dataset: run.config for run in runs}.items():
+        data = config.execution.paths.data
+        if dataset.source in QUALITIES and config.pretrain.updates and not datasets.locate(dataset, data):
+            problems += _unwritable(data, "paths.data", "O2O_DATA")
         if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
             continue  # nothing that could be wrong, so nothing that need be imported
         from o2o.envs import find_task, task_sizes

@@ -95,7 +95,7 @@ def _sparse(size: int) -> Maker:
 # What is wrong with the file, how it is made, what the message names besides the file.
 FILES: list[tuple[str, Maker, str]] = [
     ("no file", lambda path: None, "No such file"),
-    ("a directory", lambda path: path.mkdir(), "Is a directory"),
+    ("a directory", lambda path: path.mkdir(), "is not a file"),
     ("empty", lambda path: path.touch(), "not an HDF5 file"),
     ("text", lambda path: path.write_text("observations,actions\n"), "not an HDF5 file"),
     ("a pickle", lambda path: path.write_bytes(pickle.dumps(Executes())), "not an HDF5 file"),
