@@ -164,7 +164,7 @@ def cases() -> list[Case]:
             "dataset.rows=21",
             lambda d: write(d / NAME, arrays()),
         ),
-        Case("D4RL's file is missing", looked_at, at.name, command="o2o.datasets"),
+        Case("D4RL's file is missing", looked_at, "not there yet", command="o2o.datasets"),
         Case("D4RL's file is cut", looked_at, "59448533", foreign(1000), "o2o.datasets"),
         Case(
             "D4RL's name on another file",
@@ -175,7 +175,7 @@ def cases() -> list[Case]:
             aside=(f"{at}.sha256.json",),  # what was computed is remembered
         ),
         Case("an unknown set", ("info", "hopper-medum-v2"), "hopper-medum-v2", command="o2o.datasets"),
-        Case("not made yet", ("info", "regen-hopper-medium"), "not generated yet", command="o2o.datasets"),
+        Case("not made yet", ("info", "regen-hopper-medium"), "not there yet", command="o2o.datasets"),
         Case("not ours to make", ("generate", "hopper-medium-v2"), "regen-", command="o2o.datasets"),
         Case(
             "nothing to make",
