@@ -24,17 +24,20 @@ from yaml import YAMLError
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def run(composed: DictConfig) -> None:
     """One job: runs that differ only in their seeds."""
+    if "submitit" in HydraConfig.get().launcher._target_:
+        _run_by_submitit(lambda: _run(composed))
+    else:
+        _run(composed)
+
+
+def _run(composed: DictConfig) -> None:
     from o2o import config, experiment
 
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         raise config.ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
     first = config.build(config.plain(composed))
     seeds = first.execution.launch.seeds or (first.seed,)
-    configs = [replace(first, seed=seed) for seed in seeds]
-    if "submitit" in HydraConfig.get().launcher._target_:
-        _run_by_submitit(lambda: experiment.run_members(configs))
-    else:
-        experiment.run_members(configs)
+    experiment.run_members([replace(first, seed=seed) for seed in seeds])
 
 
 def _run_by_submitit(job: Callable[[], None]) -> None:

@@ -247,3 +247,45 @@ def test_what_a_job_needs_and_does_not_find_is_told_by_the_run(planned, sbatch, 
     status = json.loads((tmp_path / "runs" / launch.jobs[1].runs[0] / "status.json").read_text())
     assert status["state"] == "FAILED"
     assert describe(planned(0)[0].config)["identity"] == planned(0)[0].identity
+
+
+@pytest.fixture
+def in_pool(planned, monkeypatch, tmp_path):
+    """Runs a pool whose jobs only say that they began, and end as `codes` of their numbers say."""
+
+    def call(runs, codes, processes=1):
+        told = tmp_path / "began"
+        job = tmp_path / "job"
+        cases = "\n".join(
+            f"{number}) set -- {' '.join(map(str, each))}; shift $(($n - 1)); exit $1;;"
+            for number, each in codes.items()
+        )
+        count = f'echo "$2 $PYTHONPATH" >> {told}; n=$(grep -c "^$2 " {told})'
+        job.write_text(f"#!/bin/sh\nshift 5\n{count}\ncase $2 in\n{cases}\nesac\n")
+        job.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(job))
+        monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
+        code = pool.run(runs, runs, "test", 1, {"processes": processes, "gpus": []})
+        return code, [int(line.split()[0]) for line in told.read_text().splitlines()]
+
+    return call
+
+
+def test_the_pool_runs_pretrainings_first_and_an_arm_when_its_own_has_ended(in_pool, planned):
+    runs = planned(0, 1)
+    assert in_pool(runs, {0: [0], 1: [0], 2: [0], 3: [0]}) == (0, [0, 1, 2, 3])
+    assert [run.phase for run in runs] == ["finetune", "finetune"]
+
+
+def test_the_pool_tries_a_killed_job_again_and_not_one_that_failed(in_pool, planned, capsys):
+    scratch = planned(0, 1, overrides=["pretrain.updates=0", "replay_init=empty"])
+    assert in_pool(scratch, {0: [137, 137, 0], 1: [1]}) == (1, [0, 0, 0, 1])
+    said = capsys.readouterr()
+    assert "2/2 ended with 1" in said.out
+    assert "python -m o2o.sweep why hopper/td3/" in said.err
+
+
+def test_jobs_of_the_pool_run_the_code_of_the_launch(in_pool, planned, tmp_path):
+    in_pool(planned(0, overrides=["pretrain.updates=0", "replay_init=empty"]), {0: [0]})
+    (code,) = (tmp_path / "runs").glob(".sweeps/test/code/*")
+    assert (tmp_path / "began").read_text().split()[1].partition(os.pathsep)[0] == str(code)

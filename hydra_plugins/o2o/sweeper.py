@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import Any, cast
@@ -37,6 +38,7 @@ class PlanningSweeper(Sweeper):
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from hydra_plugins.o2o.composition import Composer
         from o2o.sweep import plan
+        from o2o.sweep.snapshot import ROOT
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
         choices = self.master.hydra.runtime.choices
@@ -51,10 +53,15 @@ class PlanningSweeper(Sweeper):
             return []
         assert self.launcher is not None
         packed = planned.jobs
+        by_submitit = "submitit" in choices["hydra/launcher"]
+        if by_submitit:  # its jobs are started elsewhere, and must find this project there
+            os.environ["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+            )
         try:
             returns = self.launcher.launch([plan.overrides(job) for job in packed], initial_job_idx=0)
         except Exception as error:
-            if not any("submitit" in module.__module__ for module in type(self.launcher).__mro__):
+            if not by_submitit:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(1)

@@ -61,7 +61,7 @@ def classify(message: str) -> Failure:
 
 
 def of_job(exit_code: int, failed: Iterable[Failure], log: str, slurm: Mapping[str, str]) -> Failure | None:
-    """The class of a job's failure; None if it did not fail, or was cancelled.
+    """The class of a job's failure; None if it did not fail, or was cancelled or requeued by hand.
 
     Args:
         exit_code: of its process, as a shell has it.
@@ -69,12 +69,14 @@ def of_job(exit_code: int, failed: Iterable[Failure], log: str, slurm: Mapping[s
         log: the end of what the attempt wrote to stderr.
         slurm: what SLURM's controller says of the job; empty where there is none.
     """
-    if exit_code == 0 or slurm.get("JobState", "").startswith("CANCELLED"):
+    if exit_code == 0:
         return None
+    if slurm.get("JobState", "RUNNING") != "RUNNING":  # SLURM ended it, for this or for another reason
+        return Failure.TIME if slurm.get("Reason") == "TimeLimit" else None
     if exit_code in (INTERRUPTED, STOPPED, WARNED):
         if slurm.get("PreemptTime", "None") != "None":
             return Failure.PREEMPTION
-        if exit_code == WARNED or slurm.get("JobState") == "TIMEOUT":
+        if exit_code == WARNED:
             return Failure.TIME
         return Failure.PREEMPTION if slurm else None  # without SLURM somebody stopped it by hand
     if exit_code == BAD_INPUT:
