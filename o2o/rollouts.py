@@ -213,7 +213,10 @@ def _receive(process: Any) -> Iterator[Rows]:
             piece: Rows = {}
             for key, shape, dtype, check in json.loads(head):
                 piece[key] = np.empty(shape, dtype)
-                if pipe.readinto(_bytes(piece[key])) != piece[key].nbytes or zlib.crc32(piece[key]) != check:
+                if (
+                    pipe.readinto(_bytes(piece[key])) != piece[key].nbytes
+                    or zlib.crc32(_bytes(piece[key])) != check
+                ):
                     raise ValueError(f"{key} is not what was sent")
         except ValueError as error:
             raise RuntimeError(
@@ -226,7 +229,9 @@ def _receive(process: Any) -> Iterator[Rows]:
 
 def _send(pipe: Any, piece: Rows) -> None:
     arrays = {key: np.ascontiguousarray(values) for key, values in piece.items()}
-    head = [(key, values.shape, values.dtype.str, zlib.crc32(values)) for key, values in arrays.items()]
+    head = [
+        (key, values.shape, values.dtype.str, zlib.crc32(_bytes(values))) for key, values in arrays.items()
+    ]
     pipe.write(json.dumps(head).encode() + b"\n")
     for values in arrays.values():
         pipe.write(_bytes(values))
