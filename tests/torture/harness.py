@@ -223,12 +223,8 @@ def arena(directory: Path, dataset: Path, cache: Path, **environment: str) -> It
             cwd=directory,
             env={**os.environ, **settings, **environment},
         )
-    try:
+    with victims:  # which closes what it reads and writes, and waits
         yield Arena(directory, victims, dataset)
-    finally:
-        assert victims.stdin
-        victims.stdin.close()
-        victims.wait(timeout=60)
 
 
 SENTINEL = "0123456789abcdef0123456789abcdef01234567"
