@@ -52,11 +52,12 @@ class Members(Protocol):
         shared: Sequence[int] = (),
         donated: Sequence[int] = (),
         static: Sequence[int] = (),
+        beside: bool = False,
     ) -> Callable[..., tuple[Bundle, ...]]:
         """Compiles a function of one member, which returns a tuple, to one of bundles.
 
         The arguments at `shared` and `static` positions are the same for all members; those at `donated` positions are
-        used up by the call.
+        used up by the call. One that is to be computed `beside` the call before it uses nothing up where it is.
         """
         ...
 
@@ -89,12 +90,14 @@ class LoopedMembers:
         shared: Sequence[int] = (),
         donated: Sequence[int] = (),
         static: Sequence[int] = (),
+        beside: bool = False,
     ) -> Callable[..., tuple[list[Any], ...]]:
         """As in `Members`."""
-        compiled = jax.jit(function, donate_argnums=donated, static_argnums=static)
         same = {*shared, *static}
         threads = _threads()[: self.count - 1]
         lanes = 1 + len(threads)
+        apart = _threads()[:1] if beside and self.count == 1 else []
+        compiled = jax.jit(function, donate_argnums=() if apart else donated, static_argnums=static)
 
         def call(*arguments: Any) -> tuple[list[Any], ...]:
             def one(i: int) -> tuple[Any, ...]:
@@ -103,6 +106,8 @@ class LoopedMembers:
             def lane(first: int) -> list[tuple[Any, ...]]:
                 return [one(i) for i in range(first, self.count, lanes)]
 
+            if apart:
+                return tuple([result] for result in apart[0].submit(one, 0).result())
             first = one(0)  # alone, since it may have to be compiled
             others = [thread.submit(lane, k) for k, thread in enumerate(threads, start=1)]
             own = [first, *(one(i) for i in range(lanes, self.count, lanes))]
@@ -141,6 +146,7 @@ class VmappedMembers:
         shared: Sequence[int] = (),
         donated: Sequence[int] = (),
         static: Sequence[int] = (),
+        beside: bool = False,
     ) -> Callable[..., tuple[Any, ...]]:
         """As in `Members`."""
 

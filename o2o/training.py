@@ -160,10 +160,10 @@ def finetune(
     reports as well where `pause_at` wants it, which is asked at every step. A phase that was interrupted goes on
     from its state then and what `resumed` holds.
 
-    An update takes two compiled calls. The first adds the newest transition, samples a batch, makes the policy step
-    and picks the next action; the second makes the critic step on the same batch, and is computed while the
-    environment takes that action: the host waits for the first alone. The result is that of one update after the
-    other, since both halves read the old state.
+    A step takes three compiled calls. A small one adds the newest transition and samples a batch; then one makes the
+    policy step and picks the next action, and one makes the critic step on the same batch. Both read the old state, so
+    the critic step is computed beside the policy step where there is a core for it, and goes on while the environment
+    takes the action: the host waits for the policy step alone. The result is that of one update after the other.
     """
     step_functions = _step_functions(algorithm, replay, members)
     tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
@@ -215,13 +215,12 @@ def finetune(
         if replay.ready(offline.shape[0], step):
             phase = (updates_before + updates) % algorithm.period
             updates += 1
-            old_actor = actor
-            actor, online, batch, update_key, action, tally.policy = step_functions.policy_half(
-                actor, critics, online, offline, packet, keys, tally.policy, phase
+            online, batch, observed, step_keys = step_functions.sample(online, offline, packet, keys)
+            old = actor, critics
+            actor, action, tally.policy = step_functions.policy_half(
+                *old, batch, observed, step_keys, tally.policy, phase
             )
-            critics, tally.critic = step_functions.critic_half(
-                old_actor, critics, batch, update_key, tally.critic, phase
-            )
+            critics, tally.critic = step_functions.critic_half(*old, batch, step_keys, tally.critic, phase)
             tally.count(phase)
         else:
             online, action = step_functions.collect(actor, critics, online, packet, keys)
@@ -238,6 +237,7 @@ class _StepFunctions(NamedTuple):
 
     first_action: Callable[..., Any]
     collect: Callable[..., Any]
+    sample: Callable[..., Any]
     policy_half: Callable[..., Any]
     critic_half: Callable[..., Any]
 
@@ -249,14 +249,12 @@ def _step_functions(algorithm: Algorithm, replay: Replay, members: Members) -> _
     return _StepFunctions(
         first_action=members.map(functools.partial(_first_action, algorithm)),
         collect=members.map(functools.partial(_collect, algorithm, replay), donated=(2,)),
+        sample=members.map(functools.partial(_sample, replay), shared=(1,), donated=(0,)),
         policy_half=members.map(
-            functools.partial(_policy_half, algorithm, replay, names[0]),
-            shared=(3,),
-            donated=(2, 6),
-            static=(7,),
+            functools.partial(_policy_half, algorithm, names.policy), donated=(5,), static=(6,)
         ),
         critic_half=members.map(
-            functools.partial(_critic_half, algorithm, names[1]), donated=(1, 4), static=(5,)
+            functools.partial(_critic_half, algorithm, names.critic), donated=(1, 4), static=(5,), beside=True
         ),
     )
 
@@ -330,24 +328,28 @@ def _collect(
     return online, algorithm.explore(State(actor, critics), observation, keys[2])
 
 
+def _sample(
+    replay: Replay, online: Online, offline: Rows, packet: Float[Array, " W+O"], key: Key[Array, ""]
+) -> tuple[Online, Transition, Float[Array, " O"], Key[Array, " 3"]]:
+    """Adds the transition at the head of the packet and samples a batch."""
+    online, observation, keys = _add(replay, online, packet, key)
+    return online, replay.sample(offline, online, keys[0]), observation, keys
+
+
 def _policy_half(
     algorithm: Algorithm,
-    replay: Replay,
     names: Sequence[str],
     actor: Any,
     critics: Any,
-    online: Online,
-    offline: Rows,
-    packet: Float[Array, " W+O"],
-    key: Key[Array, ""],
+    batch: Transition,
+    observation: Float[Array, " O"],
+    keys: Key[Array, " 3"],
     sums: Float[Array, " K"],
     phase: int,
-) -> tuple[Any, Online, Transition, Key[Array, ""], Float[Array, " A"], Float[Array, " K"]]:
-    online, observation, (sample_key, update_key, explore_key) = _add(replay, online, packet, key)
-    batch = replay.sample(offline, online, sample_key)
-    new_actor, metrics = algorithm.update_policy(State(actor, critics), batch, update_key, phase)
-    action = algorithm.explore(State(new_actor, critics), observation, explore_key)
-    return new_actor, online, batch, update_key, action, summed(sums, metrics, names)
+) -> tuple[Any, Float[Array, " A"], Float[Array, " K"]]:
+    new_actor, metrics = algorithm.update_policy(State(actor, critics), batch, keys[1], phase)
+    action = algorithm.explore(State(new_actor, critics), observation, keys[2])
+    return new_actor, action, summed(sums, metrics, names)
 
 
 def _critic_half(
@@ -356,11 +358,11 @@ def _critic_half(
     actor: Any,
     critics: Any,
     batch: Transition,
-    key: Key[Array, ""],
+    keys: Key[Array, " 3"],
     sums: Float[Array, " K"],
     phase: int,
 ) -> tuple[Any, Float[Array, " K"]]:
-    critics, metrics = algorithm.update_critic(State(actor, critics), batch, key, phase)
+    critics, metrics = algorithm.update_critic(State(actor, critics), batch, keys[1], phase)
     return critics, summed(sums, metrics, names)
 
 
