@@ -12,6 +12,11 @@ from o2o.datasets import comparison, d4rl, diversity, hdf5
 from o2o.datasets.hdf5 import Rows
 
 
+@pytest.fixture(autouse=True)
+def short_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "FIT_UPDATES", 30)
+
+
 def rows_of(observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray | None = None) -> Rows:
     """Episodes of ten rows."""
     count = len(observations)
