@@ -232,7 +232,7 @@ def test_the_command_line_runs_from_another_directory(tmp_path):
     ("arguments", "said"),
     [
         (["pretrain.algorithm=td3"], "algorithm@pretrain.algorithm=td3"),
-        (["algorithm=null"], "Config group override"),
+        (["algorithm=null"], "a group takes the name of one of its options"),
         (["seed=range(0)"], "a sweep is empty"),
         (["seed=range(0,3,0)"], "range() arg 3 must not be zero"),
         (["seed=99999999999999999999"], "seed=99999999999999999999 is too large"),

@@ -11,9 +11,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-from o2o.config import plain
-from o2o.reading import MISSING
-
 REFERENCE = re.compile(r"\$\{(?!oc\.env:)([^}]*)")
 
 
@@ -42,6 +39,9 @@ class Composer:
         return patched
 
     def _compose(self, words: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+        from o2o.config import plain  # not above: Hydra imports its plugins' modules for --help too
+        from o2o.reading import MISSING
+
         if words not in self._composed:
             composed = self._load(list(words))
             own = [str(key) for key in composed if key != "hydra"]
