@@ -20,7 +20,13 @@ MODULES = sorted(
     for path in ROOT.glob(pattern)
 )
 # Whoever composes a configuration meets Hydra; the pieces of a run never do.
-COMPOSERS = ("launch.py", "hydra_plugins/", "o2o/datasets/__main__.py", "benchmarks/workload.py", "benchmarks/paper.py")
+COMPOSERS = (
+    "launch.py",
+    "hydra_plugins/",
+    "o2o/datasets/__main__.py",
+    "benchmarks/workload.py",
+    "benchmarks/paper.py",
+)
 
 # Package -> the files, or folders ending in "/", that may import it.
 DOORS = {
