@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -109,8 +110,10 @@ def _composition_problem(error: Exception) -> str:
     cause = error.__cause__
     text = f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
     word, options = "", []
-    if isinstance(error, MissingConfigException):
-        word, options = (error.missing_cfg_file or "").rpartition("/")[2], error.options or []
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, word = (error.missing_cfg_file or "").rpartition("/")
+        options = error.options
+        text = f"{group}={word} is not one of\n{textwrap.fill(', '.join(map(str, options)), 100)}"
     elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         word, options = str(cause.key), list(cause.parent_node)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))

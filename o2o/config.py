@@ -320,7 +320,7 @@ def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, An
         group = "algorithm" if key == "algorithm" else f"algorithm@{key}"
         return reader.note(f"{key}={tree} is not how an algorithm is chosen: say {group}={tree}")
     name = tree.get("name", MISSING) if isinstance(tree, Mapping) else tree
-    if not isinstance(tree, Mapping) or name not in ALGORITHMS:
+    if not isinstance(tree, Mapping) or not isinstance(name, str) or name not in ALGORITHMS:
         near = suggestion(name, ALGORITHMS)
         return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
     own = {field: value for field, value in tree.items() if field != "name"}

@@ -133,9 +133,13 @@ class Leases:
         watched: tuple[int, float] | None = None
         since = 0.0
         while True:
-            owner = read(directory)
+            # One listing decides: a number taken from a later one would pass by an owner that came in between.
+            numbers, last = _listing(directory)
+            owner = _read(directory, max(numbers)) if numbers else None
+            if numbers and owner is None:
+                continue  # it was given up just now
             if owner is None or owner.alive is False:
-                if self._create(directory, 1 + _last_number(directory)):
+                if self._create(directory, last + 1):
                     return
                 continue
             seen = owner.number, beat_at(directory, owner)
@@ -194,12 +198,12 @@ class Leases:
             return False
         finally:
             temporary.unlink(missing_ok=True)
-        if _last_number(directory) > number:  # we were slow, and others went on
+        others = [other for other in directory.glob("lease-*") if other != path]
+        if any(_number_of(other) >= number for other in others):  # we were slow, and others went on
             path.unlink(missing_ok=True)
             return False
-        for old in directory.glob("lease-*"):
-            if _number_of(old) < number:
-                old.unlink(missing_ok=True)
+        for old in others:
+            old.unlink(missing_ok=True)
         with self._lock:
             self._held[directory] = number
         return True
@@ -264,14 +268,15 @@ def _number_of(path: Path) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def _listing(directory: Path) -> tuple[list[int], int]:
+    """The numbers of the leases that were not released, and the highest number of all."""
+    paths = list(directory.glob("lease-*"))
+    numbers = [_number_of(path) for path in paths if path.suffix == ".json"]
+    return numbers, max(map(_number_of, paths), default=0)
+
+
 def _numbers(directory: Path) -> list[int]:
-    """The numbers of the leases that were not released."""
-    return [_number_of(path) for path in directory.glob("lease-*.json")]
-
-
-def _last_number(directory: Path) -> int:
-    """The highest number that was ever given, as far as can be seen."""
-    return max(map(_number_of, directory.glob("lease-*")), default=0)
+    return _listing(directory)[0]
 
 
 def _read(directory: Path, number: int) -> Owner | None:

@@ -44,6 +44,7 @@ def run_of(ground: Arena, phase: str) -> Path:
     return next(path for path in found if (path.parent.parent.name == "pretrain") == (phase == "pretrain"))
 
 
+@pytest.mark.slow  # `make torture TORTURE=--short`, which CI runs, kills as often
 def test_twenty_kills_change_nothing(ground: Arena):
     survived(ground.torment(ALONE, kills=14, share=SELDOM), 14)
     survived(ground.torment(PACKED, kills=6, share=SELDOM), 6)

@@ -178,6 +178,7 @@ def test_logs_are_followed(tmp_path):
         [sys.executable, "-u", "-m", "o2o.sweep", "logs", "-f", "--runs", str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     assert following.stdout is not None
     try:

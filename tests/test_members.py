@@ -65,7 +65,10 @@ def test_vmapped_members_learn_what_each_learns_alone(alone):
     assert_close(both_phases(VmappedMembers(3), SEEDS), alone, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["td3", "td3_bc", "td3_c"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("td3", marks=pytest.mark.slow), pytest.param("td3_bc", marks=pytest.mark.slow), "td3_c"],
+)
 def test_after_100_updates_vmapped_members_are_where_single_ones_are(name):
     def pretrained(members: Any, seeds: tuple[int, ...]) -> list[Any]:
         algorithm = make(name)

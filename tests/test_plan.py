@@ -222,9 +222,9 @@ def test_all_problems_of_all_cells_are_told_once_each_with_their_cells(planned):
     assert there.startswith("offline_ratio.value=0.5 needs offline rows")
 
 
-def test_missing_data_are_reported_and_stop_nothing(planned):
+def test_data_that_will_be_downloaded_are_told_and_stop_nothing(planned):
     text = planned().text()
-    assert "missing data, whose runs will fail: hopper-medium-v2 is not in" in text
+    assert "hopper-medium-v2 will be downloaded first, to " in text
 
 
 def test_training_from_scratch_misses_no_data(planned):

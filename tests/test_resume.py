@@ -67,7 +67,7 @@ def uninterrupted(configure, tmp_path_factory):
     ("number", "replay", "algorithm"),
     [
         *((number, "replay_init=empty", "td3_c") for number in (1, 2, 3, 5, 8)),
-        *((number, "replay_init=offline", "td3_bc") for number in (3, 6)),
+        (6, "replay_init=offline", "td3_bc"),
     ],
 )
 def test_killed_at_any_safe_point_it_ends_the_same(
@@ -146,7 +146,7 @@ def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
         assert [p.name for p in (directory / records.CHECKPOINTS).iterdir()] == ["final.npz"]
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 9, 20])
+@pytest.mark.parametrize("number", [2, 9])
 def test_killed_between_two_reports_it_ends_the_same(number, configure, uninterrupted, tmp_path, monkeypatch):
     overrides = ("algorithm=td3_c", "replay_init=empty")
     monkeypatch.setattr("o2o.training.CHUNK", 3)

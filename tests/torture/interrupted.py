@@ -63,7 +63,7 @@ def _rows(change: Callable[[bytes], bytes]) -> Damage:
 def _records(file: str, change: Callable[[bytes], bytes]) -> Damage:
     def damage(folder: Path) -> None:
         path = folder.parent / file
-        path.write_bytes(change(path.read_bytes()))
+        path.write_bytes(change(path.read_bytes() if path.is_file() else b""))
 
     return damage
 

@@ -202,7 +202,6 @@ OVERRIDES = [
     ("hydra.sweeper.grids=[{hydra.mode:RUN}]", "hydra.mode"),
     ("hydra.launcher._target_=os.system", "os.system"),
     ("hydra.sweeper._target_=os.system", "os.system"),
-    ("hydra.searchpath=[file:///nowhere]", "nowhere"),
 ]
 
 # Lines of several words: contradictions, and more than one mistake at once.
@@ -226,7 +225,7 @@ LINES = [
     ("three mistakes", "discount=2 batch_size=0 seed=-1", "batch_size=0"),
     ("one cell of many", "discount=0.9,2 seed=range(3)", "in discount=2"),
     ("every cell of many", "discount=-1 seed=range(50) batch_size=16,32,64", "discount=-1"),
-    ("no policy to make it", "dataset=regen-hopper-medium dataset.quality=expert", "hopper-expert"),
+    ("no policy to make it", "dataset=regen-hopper-medium dataset.quality=expert", "dataset.quality=expert"),
     ("no rows to make", "dataset=regen-hopper-medium dataset.rows=null", "dataset.rows"),
     ("a false name", "dataset=regen-hopper-medium dataset.name=hopper-medium-v2", "regen-"),
     ("minari without id", "dataset.source=minari", "dataset.id"),
