@@ -113,7 +113,8 @@ def _composition_problem(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, word = (error.missing_cfg_file or "").rpartition("/")
         options = error.options
-        text = f"{group}={word} is not one of\n{textwrap.fill(', '.join(map(str, options)), 100)}"
+        known = textwrap.fill(", ".join(map(str, options)), 100, break_on_hyphens=False)
+        text = f"{group}={word} is not one of\n{known}"
     elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         word, options = str(cause.key), list(cause.parent_node)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))

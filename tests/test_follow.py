@@ -168,6 +168,15 @@ def test_logs_say_where_to_look_if_no_job_has_the_run(tmp_path, say):
     assert "why" in said
 
 
+# A shell's background process is started deaf to Ctrl-C.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from o2o.sweep.__main__ import main
+sys.exit(main())
+"""
+
+
 def test_logs_are_followed(tmp_path):
     path = write(tmp_path, steps=[500])
     launch(tmp_path, {"77_0": [path]})
@@ -175,10 +184,9 @@ def test_logs_are_followed(tmp_path):
     log.unlink()
     log.write_text("before\n")
     following = subprocess.Popen(
-        [sys.executable, "-u", "-m", "o2o.sweep", "logs", "-f", "--runs", str(tmp_path)],
+        [sys.executable, "-u", "-c", LISTENING, "logs", "-f", "--runs", str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
     )
     assert following.stdout is not None
     try:
