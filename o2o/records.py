@@ -212,7 +212,10 @@ class RunDirectory:
 
     def _set_state(self, state: State, **details: Any) -> None:
         # The last known phase and step outlive the attempt: one wants to read "FAILED at step 512 000".
-        last = read_object(self.path / STATUS) or {}
+        try:
+            last = read_object(self.path / STATUS) or {}
+        except ValueError:  # damaged, and about to be replaced
+            last = {}
         known = {name: last[name] for name in ("phase", "step") if name in last}
         status = {"state": state, "attempt": self._attempt, "updated_at": _now(), **known, **details}
         self.write(STATUS, status)
