@@ -79,7 +79,8 @@ def test_the_flops_of_an_update_are_those_of_its_matrix_products(small):
     )
 
 
-@pytest.mark.parametrize("kind", [LoopedMembers, pytest.param(VmappedMembers, marks=pytest.mark.slow)])
+@pytest.mark.slow  # it compiles a whole round
+@pytest.mark.parametrize("kind", [LoopedMembers, VmappedMembers])
 def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members(small, kind, monkeypatch):
     monkeypatch.setattr(flops, "PEAK_SIZE", 64)
     (measured,) = rates.measure(small, small, kind, [1, 2], rounds=1, updates=CHUNK)

@@ -70,7 +70,7 @@ def test_a_member_that_was_begun_alone_goes_on_beside_one_that_was_not(
     assert [contents(config) for config in pair] == alone
 
 
-@pytest.mark.parametrize("number", [2, 9])
+@pytest.mark.parametrize("number", [pytest.param(2, marks=pytest.mark.slow), 9])
 def test_killed_between_the_checkpoints_of_two_members_both_end_the_same(
     number, alone, configure, tmp_path, monkeypatch
 ):

@@ -67,7 +67,7 @@ def uninterrupted(configure, tmp_path_factory):
     ("number", "replay", "algorithm"),
     [
         *((number, "replay_init=empty", "td3_c") for number in (1, 2, 3, 5, 8)),
-        (6, "replay_init=offline", "td3_bc"),
+        pytest.param(6, "replay_init=offline", "td3_bc", marks=pytest.mark.slow),
     ],
 )
 def test_killed_at_any_safe_point_it_ends_the_same(
@@ -83,6 +83,7 @@ def test_killed_at_any_safe_point_it_ends_the_same(
     assert contents(config) == uninterrupted(*overrides)
 
 
+@pytest.mark.slow  # it compiles another ring
 def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path, monkeypatch):
     overrides = ("algorithm=td3", "replay_init=empty", "replay_init.capacity=25")
     config = configure(tmp_path, ALWAYS, *overrides)
