@@ -9,6 +9,7 @@ import signal
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,8 @@ def _run_by_submitit(job: Callable[[], None]) -> None:
 def main() -> int:
     """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 comes from the signal."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
+    # Hydra would go on without a directory of presets that it was told of and cannot find.
+    warnings.filterwarnings("error", r"\s*provider=.*is not available", UserWarning)
     try:
         if any(word.startswith("--experimental-rerun") for word in sys.argv[1:]):
             print(
@@ -75,6 +78,9 @@ def main() -> int:
         if (problem := _setup_problem(error)) is None:
             raise
         print(problem, file=sys.stderr)
+        return 2
+    except UserWarning as error:
+        print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+
+from o2o.interruption import Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +28,10 @@ def exclusive(lock: Path, doing: str) -> Iterator[None]:
         OSError: if the lock file cannot be written.
         KeyboardInterrupt, SystemExit: if it was asked to stop.
     """
-    with _stopping_at_once(), lock.open("w") as file:
+    with Interruption(), lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.warning("%s is being %s by another process; waiting for it", lock.stem, doing)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _stopping_at_once() -> Iterator[None]:
-    """Makes signals to stop exceptions, also where they are noted otherwise. Only in the main thread."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-        before = {number: signal.signal(number, _stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

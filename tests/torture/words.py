@@ -176,6 +176,7 @@ OVERRIDES = [
     ("discount=${discount}", "discount"),
     ("discount=${learning_rate}", "discount"),
     ("batch_size=${oc.env:O2O_NOT_SET}", "O2O_NOT_SET"),
+    ("hydra.searchpath=[file:///nowhere]", "nowhere"),
     ("batch_size=${nowhere:1}", "nowhere"),
     ("batch_size=${oc.decode:'['}", "batch_size"),
     ("paths.runs=${paths.data}${paths.runs}", "paths.runs"),
