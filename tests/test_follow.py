@@ -14,7 +14,7 @@ import pytest
 from following import directory, launch, silence, write
 
 from o2o import records
-from o2o.sweep import manifest, scheduler
+from o2o.sweep import logs, manifest, scheduler
 from o2o.sweep import sync as syncing
 from o2o.sweep.__main__ import main
 
@@ -199,6 +199,31 @@ def test_logs_are_followed(tmp_path):
         following.send_signal(signal.SIGINT)
         assert following.wait(timeout=30) == 130
         following.stdout.close()
+
+
+def test_what_is_written_while_following_begins_is_not_lost(tmp_path, say, monkeypatch):
+    launch(tmp_path, {"77_0": [write(tmp_path, steps=[500])]})
+    log = tmp_path / ".jobs/77_0/stdout"
+    log.unlink()
+    log.write_text("before\n")
+    begin, naps = logs._follow, iter(["before\nmeanwhile\nlater\n", "anew\n"])
+
+    def late(*arguments):
+        log.write_text("before\nmeanwhile\n")
+        begin(*arguments)
+
+    def sleep(_seconds):
+        if (content := next(naps, None)) is None:
+            raise KeyboardInterrupt
+        log.write_text(content)
+
+    monkeypatch.setattr(logs, "_follow", late)
+    monkeypatch.setattr(logs.time, "sleep", sleep)
+    code, said = say("logs", "-f")
+    assert code == 130
+    assert [line for line in said.splitlines() if line and "==>" not in line][-4:] == [
+        "before", "meanwhile", "later", "anew",
+    ]  # fmt: skip
 
 
 def test_cancel_reaches_only_jobs_of_its_launches(tmp_path, say, slurm):

@@ -25,7 +25,7 @@ from regenerated import EPOCHS, WALKER, inline, random_policy, read_all, recipe_
 from o2o import datasets, rollouts, tanh_gaussian
 from o2o.config import ConfigError, Dataset
 from o2o.datasets import __main__ as command
-from o2o.datasets import behavior, hdf5, regenerate
+from o2o.datasets import behavior, hdf5, locking, regenerate
 
 HOPPER = replace(WALKER, name="regen-hopper-medium", task="hopper")
 ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=60)
@@ -158,12 +158,12 @@ def test_a_second_process_waits_for_the_first_says_so_and_does_not_generate(
             waits.set()
 
     listener = Listener()
-    regenerate.logger.addHandler(listener)
+    locking.logger.addHandler(listener)
     try:
         assert ready.wait(120)
         assert regenerate.obtain(WALKER, tmp_path).read_bytes() == b"made elsewhere"
     finally:
-        regenerate.logger.removeHandler(listener)
+        locking.logger.removeHandler(listener)
         waits.set()
         other.join()
     assert "another process" in messages[0]

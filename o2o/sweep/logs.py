@@ -30,14 +30,21 @@ def log_of(root: Path, run: Run) -> Path | None:
 
 def tail(path: Path, lines: int) -> list[str]:
     """The last lines of a file, all of them where `lines` is 0; of a line that was rewritten, its last state."""
+    return _tail(path, lines)[0]
+
+
+def _tail(path: Path, lines: int) -> tuple[list[str], int]:
+    """As `tail`, and the byte at which it stopped reading."""
     try:
         with path.open("rb") as stream:
             if lines:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))
             content = stream.read().decode(errors="replace")
+            end = stream.tell()
     except OSError:
-        return []
-    return [line.rstrip("\r").rpartition("\r")[2] for line in content.rstrip("\n").split("\n")][-lines:]
+        return [], 0
+    said = [line.rstrip("\r").rpartition("\r")[2] for line in content.rstrip("\n").split("\n")]
+    return said[-lines:], end
 
 
 def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> int:
@@ -51,8 +58,10 @@ def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> in
         else:
             without.append(run)
     files = [directory / stream for directory in jobs for stream in STREAMS if (directory / stream).is_file()]
+    shown: dict[Path, int] = {}
     for file in files:
-        print("\n".join([f"==> {file} <==", *tail(file, lines)]), flush=True)
+        said, shown[file] = _tail(file, lines)
+        print("\n".join([f"==> {file} <==", *said]), flush=True)
     absent = [
         directory for directory in jobs if not any((directory / stream).is_file() for stream in STREAMS)
     ]
@@ -65,18 +74,21 @@ def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> in
         )
     print("\n".join(notes), end="\n" if notes else "")
     if follow and jobs:
-        _follow(root, filters, list(jobs), files)
+        _follow(root, filters, list(jobs), shown)
     return int(not jobs)
 
 
-def _follow(root: Path, filters: Sequence[str], directories: Sequence[Path], shown: Sequence[Path]) -> None:
-    """Prints what is added to the logs, until all runs have ended or Ctrl-C."""
-    offsets = {file: file.stat().st_size for file in shown}
+def _follow(root: Path, filters: Sequence[str], directories: Sequence[Path], shown: dict[Path, int]) -> None:
+    """Prints what is added to the logs after the bytes `shown`, until all runs have ended or Ctrl-C."""
+    offsets = dict(shown)
     last, looked = None, time.monotonic()
     ended = False
     while True:
         for file in (directory / stream for directory in directories for stream in STREAMS):
-            if not file.is_file() or (size := file.stat().st_size) <= offsets.get(file, 0):
+            size = file.stat().st_size if file.is_file() else 0
+            if size < offsets.get(file, 0):
+                offsets[file] = 0  # written anew
+            if size <= offsets.get(file, 0):
                 continue
             with file.open("rb") as stream:
                 stream.seek(offsets.get(file, 0))
