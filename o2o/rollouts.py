@@ -248,6 +248,6 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads may end at any time
     asked = json.loads(sys.stdin.readline())
     with os.fdopen(os.dup(1), "wb") as pipe:
-        os.dup2(2, 1)  # what else is printed, by the simulator too, must not get between the rows
+        os.dup2(2, 1)  # MuJoCo prints its warnings to standard output: they must not get between the rows
         for piece in pieces(Request(**asked)):
             _send(pipe, piece)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from regenerated import WALKER
 
-from o2o.config import ConfigError, Paths
+from analysis.diversity import read_diversity
+from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import comparison, d4rl, diversity, hdf5
 from o2o.datasets.hdf5 import Rows
 
@@ -102,9 +103,52 @@ def test_the_units_of_a_task_do_not_depend_on_the_set(task: str):
     assert np.count_nonzero(diversity.scales(task, zeros)) == size - TASKS[task].padding
 
 
-def test_sets_of_different_tasks_are_not_compared(tmp_path: Path):
-    with pytest.raises(ConfigError, match="hopper and walker2d are not comparable"):
-        diversity.show_diversity([WALKER, replace(WALKER, task="hopper")], Paths(tmp_path, tmp_path), 100)
+@pytest.fixture
+def two_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Dataset]:
+    """Three sets of two tasks, of which the last, an ant's, has no complete episode."""
+    generator = np.random.default_rng(0)
+    made = {}
+    for name, size, actions, rows in (("one", 17, 6, 300), ("other", 17, 6, 200), ("ant", 111, 8, 200)):
+        states = generator.standard_normal((rows, size)), generator.uniform(-1, 1, (rows, actions))
+        made[name] = rows_of(*states, np.arange(rows))
+    made["ant"] = made["ant"]._replace(terminals=np.zeros(200, bool))
+    monkeypatch.setattr(diversity, "locate", lambda dataset, data: tmp_path)
+    monkeypatch.setattr(diversity, "load_rows", lambda dataset, data: made[dataset.name])
+    monkeypatch.setattr(diversity, "known_policies", lambda dataset: "1")
+    tasks = {"one": "walker2d", "other": "walker2d", "ant": "ant"}
+    return [replace(WALKER, name=name, task=task) for name, task in tasks.items()]
+
+
+def test_sets_are_compared_within_a_task_on_equally_many_rows(
+    two_tasks: list[Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    diversity.show_diversity(two_tasks, Paths(tmp_path, tmp_path), 1000, None)
+    out = capsys.readouterr().out
+    assert "walker2d: 200 rows of each set" in out
+    assert "ant: 200 rows of each set" in out
+    assert [line.split()[0] for line in out.splitlines() if line.endswith(" 1")] == ["one", "other", "ant"]
+
+
+def test_the_figures_of_a_file_are_those_that_the_analysis_reads(two_tasks: list[Dataset], tmp_path: Path):
+    file = tmp_path / "figures.json"
+    diversity.show_diversity(two_tasks, Paths(tmp_path, tmp_path), 1000, file)
+    found = read_diversity(file)
+    assert list(found) == ["one", "other", "ant"]
+    assert set(found["one"]) == {"entropy", "log_determinant", "residual_action_variance", "return_std"}
+    assert "return_std" not in found["ant"]  # nobody knows it
+    rows = diversity.load_rows(two_tasks[0], tmp_path)
+    same = diversity.measure(rows, 200, 200, diversity.scales("walker2d", rows))
+    assert found["one"]["entropy"] == same.entropy
+    assert found["one"]["return_std"] == same.return_std
+    with pytest.raises(ConfigError, match="cannot be written"):
+        diversity.write(tmp_path / "none" / "figures.json", {})
+
+
+def test_a_set_that_is_not_there_is_asked_for_before_anything_is_measured(tmp_path: Path):
+    with pytest.raises(ConfigError, match="regen-hopper-medium is not there"):
+        diversity.show_diversity(
+            [replace(WALKER, name="regen-hopper-medium")], Paths(tmp_path, tmp_path), 9, None
+        )
 
 
 def test_policies_are_counted_where_they_are_known():

@@ -12,7 +12,7 @@ import sys
 import time
 import types
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +247,36 @@ def test_a_process_that_dies_is_an_error_and_not_the_end_of_the_rows(tmp_path: P
     request = rollouts.Request("hopper", str(tmp_path / "none.npz"), 0, 0, 1, None)
     with rollouts.streamed([request]) as (stream,), pytest.raises(RuntimeError, match="ended with 1"):
         next(stream)
+
+
+def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path):
+    """MuJoCo warns of an unstable simulation on standard output, from C."""
+    noisy = (
+        "import os; from o2o import rollouts; made = rollouts.pieces\n"
+        "def pieces(request):\n"
+        "    for piece in made(request):\n"
+        "        os.write(1, b'WARNING: Nan, Inf or huge value in QVEL at DOF 0.\\n'); print('here')\n"
+        "        yield piece\n"
+        "rollouts.pieces = pieces; rollouts.main()"
+    )
+    request = rollouts.Request("hopper", str(policies / "hopper-snapshots.npz"), 0, 0, 2, [(0, [0, 1])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", noisy],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    with process.stdin, process.stderr, process.stdout as _:
+        process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
+        process.stdin.flush()
+        received = list(rollouts._receive(process))
+        assert process.stderr.read().count(b"WARNING") == 2
+    for one, other in zip(received, rollouts.pieces(request), strict=True):
+        for key, values in other.items():
+            np.testing.assert_array_equal(one[key], values)
 
 
 def test_rows_that_are_garbled_on_their_way_are_an_error():

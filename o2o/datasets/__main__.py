@@ -52,7 +52,14 @@ COMMANDS = {
     ),
     "diversity": Command(
         diversity.show_diversity,
-        {"--samples": {"type": int, "default": 10_000, "help": "rows of each set, at most"}},
+        {
+            "--samples": {"type": int, "default": 10_000, "help": "rows of each set, at most"},
+            "--json": {
+                "type": Path,
+                "dest": "json_file",
+                "help": "a file for python -m analysis --diversity",
+            },
+        },
     ),
     "compare": Command(
         comparison.compare_sets,

@@ -7,9 +7,11 @@ something. None of them is the paper's.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,6 +40,7 @@ SCALES = {
     "ant": [1.0] * 13 + [2.0] * 3 + [4.0] * 11,
 }  # fmt: skip
 ACTION_SCALE = 0.5
+FIGURES = ("entropy", "log_determinant", "residual_action_variance", "return_std")  # higher is more diverse
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,8 @@ class Diversity:
     """How many behaviour policies it comes from, where that is known."""
 
 
-def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int) -> None:
+def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int, json_file: Path | None) -> None:
     """Measures how diverse sets are: entropy, spread, how much of the actions the states explain, returns."""
-    tasks = {dataset.task for dataset in sets}
-    if len(tasks) > 1:
-        raise ConfigError(
-            [f"sets of {' and '.join(sorted(tasks))} are not comparable: name sets of one task at a time."]
-        )
     for dataset in sets:
         if locate(dataset, paths.data) is None:
             raise ConfigError(
@@ -71,18 +69,30 @@ def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int) -> None:
                     f"{dataset.name} is not there. Get it first: python -m o2o.datasets fetch (or generate) NAME"
                 ]
             )
+    found: dict[str, Diversity] = {}
+    for task in dict.fromkeys(dataset.task for dataset in sets):
+        found |= _compared([dataset for dataset in sets if dataset.task == task], paths, samples)
+    if json_file is not None:
+        write(json_file, found)
+
+
+def _compared(sets: Sequence[Dataset], paths: Paths, samples: int) -> dict[str, Diversity]:
+    """The diversity of sets of one task, by their names; printed as a table."""
     loaded = [load_rows(dataset, paths.data) for dataset in sets]
     scale = scales(sets[0].task, loaded[0])
     smallest = min(len(rows.rewards) for rows in loaded)
     samples, fit_rows = min(samples, smallest), min(FIT_ROWS, smallest)
-    print(f"{samples} rows of each ({fit_rows} for the residual); entropy and log-determinant in nats,")
-    print(f"in units that are fixed for {sets[0].task}")
+    print(
+        f"{sets[0].task}: {samples} rows of each set ({fit_rows} for the residual); entropy and log-determinant"
+    )
+    print("in nats, in units that are fixed for the task")
     print(
         f"{'set':44} {'rows':>8} {'entropy':>8} {'log det':>8} {'residual':>9} {'returns: std':>13} "
         f"{'10 %–90 %':>13}  policies"
     )
+    found = {}
     for dataset, rows in zip(sets, loaded, strict=True):
-        result = measure(rows, samples, fit_rows, scale, known_policies(dataset))
+        found[dataset.name] = result = measure(rows, samples, fit_rows, scale, known_policies(dataset))
         low, high = result.return_range
         print(
             f"{dataset.name:44} {len(rows.rewards):8} {result.entropy:8.2f} {result.log_determinant:8.2f} "
@@ -90,6 +100,22 @@ def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int) -> None:
             f"{result.policies}",
             flush=True,
         )
+    print()
+    return found
+
+
+def write(path: Path, found: Mapping[str, Diversity]) -> None:
+    """Writes figures for `python -m analysis --diversity`; one that is not finite is left out."""
+    figures = {
+        name: {key: getattr(one, key) for key in FIGURES if math.isfinite(getattr(one, key))}
+        for name, one in found.items()
+    }
+    try:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: cannot be written ({error.strerror}). Name another file with --json."]
+        ) from None
 
 
 def measure(
