@@ -14,7 +14,8 @@ import pytest
 from following import directory, launch, silence, write
 
 from o2o import records
-from o2o.sweep import logs, manifest, scheduler
+from o2o.sweep import launched, logs, manifest
+from o2o.sweep import slurm as real_slurm
 from o2o.sweep import sync as syncing
 from o2o.sweep.__main__ import main
 
@@ -36,7 +37,7 @@ def say(tmp_path, capsys):
 
 @pytest.fixture(autouse=True)
 def no_real_slurm(monkeypatch):
-    monkeypatch.setattr(scheduler, "present", lambda: False)
+    monkeypatch.setattr(real_slurm, "present", lambda: False)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def slurm(tmp_path, monkeypatch):
     binaries, log = tmp_path / "bin", tmp_path / "called"
     binaries.mkdir()
     monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
-    monkeypatch.setattr(scheduler, "present", lambda: True)
+    monkeypatch.setattr(real_slurm, "present", lambda: True)
 
     def answer(**answers):
-        scheduler._ask.cache_clear()
+        launched._answers.cache_clear()
         for name, text in {"scancel": "", **answers}.items():
             script = binaries / name
             end = "echo slurm is out of order >&2; exit 1" if text is None else f"cat <<'EOF'\n{text}\nEOF"
@@ -60,6 +61,13 @@ def slurm(tmp_path, monkeypatch):
         return lambda: log.read_text().splitlines() if log.exists() else []
 
     return answer
+
+
+def queued(name, **states):
+    """What squeue prints of the tasks of array 77, by their states as `_0="RUNNING"`."""
+    return "\n".join(
+        f"77|{task[1:]}|8{task[1:]}|{state}|Priority|batch-0|{name}|n1" for task, state in states.items()
+    )
 
 
 def states(root, say, *filters):
@@ -73,7 +81,7 @@ def test_slurm_says_what_is_queued_and_what_ended_without_a_word(tmp_path, say, 
     submission = launch(tmp_path, {f"77_{seed}": [path] for seed, path in enumerate(paths)})
     name = submission.job_name
     slurm(
-        squeue=f"77_0|{name}|PENDING|Priority\n77_2|{name}|RUNNING|None\n77_9|other|PENDING|Priority",
+        squeue=queued(name, _0="PENDING", _2="RUNNING"),
         sacct=f"77_1|{name}|CANCELLED by 0\n77_3|{name}|TIMEOUT\n77_4|{name}|OUT_OF_MEMORY\n77_5|{name}|SOMETHING_NEW",
     )
     assert states(tmp_path, say) == {
@@ -229,9 +237,8 @@ def test_what_is_written_while_following_begins_is_not_lost(tmp_path, say, monke
 def test_cancel_reaches_only_jobs_of_its_launches(tmp_path, say, slurm):
     paths = [write(tmp_path, seed=seed, steps=[500]) for seed in range(4)]
     name = launch(tmp_path, {"77_0": paths[:2], "77_1": paths[2:3], "77_2": paths[3:]}).job_name
-    called = slurm(
-        squeue=f"77_0|{name}|RUNNING|None\n77_1|{name}|PENDING|None\n77_2|other|RUNNING|None", sacct=""
-    )
+    squeue = f"{queued(name, _0='RUNNING', _1='PENDING')}\n{queued('other', _2='RUNNING')}"
+    called = slurm(squeue=squeue, sacct="")
     code, said = say("cancel", "--yes", "seed=0,3")
     assert [line for line in called() if line.startswith("scancel")] == ["scancel 77_0"]
     assert "stops also seed 1" in said
@@ -255,7 +262,7 @@ def test_a_job_that_was_cancelled_is_not_tried_again_however_it_ends(tmp_path, s
 
 def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):
     name = launch(tmp_path, {"77_0": [write(tmp_path, steps=[500])]}).job_name
-    called = slurm(squeue=f"77_0|{name}|RUNNING|None", sacct="")
+    called = slurm(squeue=queued(name, _0="RUNNING"), sacct="")
     code, said = say("cancel")
     assert code == 2
     assert "--yes" in said

@@ -11,7 +11,7 @@ import pytest
 from following import ENV_STEPS, UPDATES, launch, write
 
 from o2o import records
-from o2o.sweep import manifest, scheduler
+from o2o.sweep import manifest, slurm
 from o2o.sweep.__main__ import main
 
 OLD = timedelta(hours=2)
@@ -19,7 +19,7 @@ OLD = timedelta(hours=2)
 
 @pytest.fixture(autouse=True)
 def no_real_slurm(monkeypatch):
-    monkeypatch.setattr(scheduler, "present", lambda: False)
+    monkeypatch.setattr(slurm, "present", lambda: False)
 
 
 @pytest.fixture

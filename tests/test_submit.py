@@ -49,7 +49,7 @@ def sbatch(monkeypatch):
         def __init__(self):
             self.scripts, self.most, self.queue = [], 10**6, ""
 
-        def __call__(self, command, *words):
+        def __call__(self, command, *words, seconds=None):
             if command == "sbatch":
                 text = Path(words[0]).read_text(encoding="utf-8")
                 tasks = 1 + int(text.partition("--array=0-")[2].partition("%")[0])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from o2o import lease
 from o2o.errors import ConfigError
-from o2o.sweep import scheduler
+from o2o.sweep import slurm
 from o2o.sweep.status import look
 from o2o.sweep.summary import seeds
 from o2o.sweep.survey import Run, Seen
@@ -49,8 +49,8 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     )
     try:
         if jobs:
-            scheduler.cancel(jobs)
-    except scheduler.SilentError as error:
+            slurm.cancel(jobs)
+    except slurm.SlurmError as error:
         print(f"not cancelled: {error}", file=sys.stderr)
         return 1
     for pid in processes:
@@ -70,14 +70,10 @@ def _jobs(runs: Sequence[Run]) -> list[str]:
     if not wanted:
         return []
     try:
-        answers = scheduler.ask(wanted, {submission.user for submission in wanted.values()})
-    except scheduler.SilentError as error:
+        queued = {job.id: job for job in slurm.queue(launch.job_name for launch in wanted.values())}
+    except slurm.SlurmError as error:
         raise ConfigError([f"{error}; nothing was cancelled"]) from None
-    return [
-        job
-        for job, submission in wanted.items()
-        if job in answers and answers[job].queued and answers[job].name == submission.job_name
-    ]
+    return [job for job, launch in wanted.items() if job in queued and queued[job].name == launch.job_name]
 
 
 def _note(root: Path, jobs: Sequence[str]) -> None:

@@ -6,16 +6,21 @@ ended without a word. What they do not know changes nothing.
 
 from __future__ import annotations
 
+import functools
 import platform
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from o2o.sweep import manifest, scheduler
+from o2o.sweep import manifest, slurm
 from o2o.sweep.failures import Failure
+from o2o.sweep.slurm import Queued, SlurmError
 from o2o.sweep.survey import STALLED_SECONDS, Cell, Launched, Run, Seen
+
+ASK_AGAIN_SECONDS = 30.0
 
 _UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 _UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
@@ -104,21 +109,31 @@ def _hear_pools(runs: Sequence[Run]) -> None:
 def ask_slurm(runs: Iterable[Run]) -> list[str]:
     """What SLURM says of the jobs of unfinished runs, where any were given to it; returns a line if it is silent."""
     jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
-    if not jobs or not scheduler.present():
+    if not jobs or not slurm.present():
         return []
-    users = {run.launched.submission.user for members in jobs.values() for run in members if run.launched}
+    names = {run.launched.submission.job_name for members in jobs.values() for run in members if run.launched}
     try:
-        answers = scheduler.ask(list(jobs), users)
-    except scheduler.SilentError as error:
+        queued, ended = _answers(tuple(jobs), tuple(sorted(names)), int(time.monotonic() / ASK_AGAIN_SECONDS))
+    except SlurmError as error:
         return [f"{error}: what is queued or has ended since is not known"]
     for job, members in jobs.items():
-        answer = answers.get(job)
         for run in members:
-            if answer is not None and run.launched and answer.name == run.launched.submission.job_name:
-                _tell(run, answer)
-            elif answer is None and run.state is Seen.QUEUED:
+            if job in queued:
+                _tell_queued(run, queued[job])
+            elif job in ended and run.launched and ended[job][0] == run.launched.submission.job_name:
+                _tell_ended(run, ended[job][1])
+            elif job not in ended and run.state is Seen.QUEUED:
                 run.state, run.note = Seen.PLANNED, f"its job {job} is not in the queue"
     return []
+
+
+@functools.lru_cache(maxsize=1)
+def _answers(
+    jobs: tuple[str, ...], names: tuple[str, ...], period: int
+) -> tuple[dict[str, Queued], dict[str, tuple[str, str]]]:
+    """What the queue, and of those that left it the accounting, say; who asks again soon gets the same answer."""
+    queued = {job.id: job for job in slurm.queue(names, slurm.LOOK_SECONDS)}
+    return queued, slurm.ended(job for job in jobs if job not in queued)
 
 
 def _by_job(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -167,15 +182,14 @@ def _may_live(started: dict[str, Any]) -> bool:
     return (datetime.now(UTC) - datetime.fromisoformat(started["at"])).total_seconds() < STALLED_SECONDS
 
 
-def _tell(run: Run, answer: scheduler.Answer) -> None:
-    if answer.queued:
-        if answer.state == "PENDING" and run.state is not Seen.RUNNING:
-            run.state, run.note = Seen.QUEUED, answer.reason
-        elif answer.state == "RUNNING" and (
-            run.state in (*_UNBEGUN, Seen.INTERRUPTED) or run.alive_at is None
-        ):
-            run.state, run.note = Seen.WAITING, "its job runs, and it has not begun"
-        return
-    if answer.state in _ENDINGS and run.state in (*_UNBEGUN, *_UNDER_WAY):
-        run.state, run.failure = _ENDINGS[answer.state]
-        run.note = f"SLURM ended its job: {answer.state}"
+def _tell_queued(run: Run, job: Queued) -> None:
+    if job.state == "PENDING" and run.state is not Seen.RUNNING:
+        run.state, run.note = Seen.QUEUED, job.reason
+    elif job.state == "RUNNING" and (run.state in (*_UNBEGUN, Seen.INTERRUPTED) or run.alive_at is None):
+        run.state, run.note = Seen.WAITING, "its job runs, and it has not begun"
+
+
+def _tell_ended(run: Run, state: str) -> None:
+    if state in _ENDINGS and run.state in (*_UNBEGUN, *_UNDER_WAY):
+        run.state, run.failure = _ENDINGS[state]
+        run.note = f"SLURM ended its job: {state}"

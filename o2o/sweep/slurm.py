@@ -1,4 +1,4 @@
-"""SLURM's commands: what is in the queue, what the controller says of a job, a job to requeue."""
+"""SLURM's commands: what is in the queue and what has left it, a job to requeue, jobs to cancel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from o2o.errors import ConfigError
 
 ANSWER_SECONDS = 60.0
 """How long a command may take to answer; a busy controller needs some."""
+LOOK_SECONDS = 10.0
+"""The same for whoever only looks, and can say that it is not known."""
 DEFAULT_ARRAY_SIZE = 1001  # SLURM's own
+A_CALL = 500
+"""So many names or ids fit into one command line."""
 FORMAT = "%F|%K|%i|%T|%r|%k|%j|%N"
 
 
@@ -60,28 +64,54 @@ def require() -> None:
         )
 
 
-def queue(names: Iterable[str]) -> list[Queued]:
+def present() -> bool:
+    """Whether this machine can ask a SLURM."""
+    return shutil.which("squeue") is not None
+
+
+def queue(names: Iterable[str], seconds: float | None = None) -> list[Queued]:
     """The jobs of these names that wait, run or are about to end, each task of an array by itself.
 
     Raises:
-        SlurmError: squeue does not answer.
+        SlurmError: squeue does not answer within so many seconds.
     """
-    names = sorted(names)
     found = []
-    for start in range(0, len(names), 100):
-        lines = ask(
-            "squeue",
-            "--noheader",
-            "--array",
-            "--format",
-            FORMAT,
-            "--name",
-            ",".join(names[start : start + 100]),
-        )
-        for line in lines.splitlines():
-            array, task, own, *rest = (word.strip() for word in line.split("|"))
+    for listed in _lists(names):
+        command = ("squeue", "--noheader", "--array", f"--format={FORMAT}", f"--name={listed}")
+        for array, task, own, *rest in _rows(ask(*command, seconds=seconds), 8):
             found.append(Queued(own if task == "N/A" else f"{array}_{task}", *rest))
     return found
+
+
+def ended(jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Names and states of the jobs with these ids, as accounting has them; empty where there is none."""
+    found = {}
+    for listed in _lists(jobs):
+        command = (
+            "sacct",
+            "-X",
+            "--noheader",
+            "--parsable2",
+            "--format=JobID,JobName,State",
+            f"--jobs={listed}",
+        )
+        try:
+            rows = _rows(ask(*command, seconds=LOOK_SECONDS), 3)
+        except SlurmError:
+            break
+        for job, name, state in rows:
+            found[job] = name, state.partition(" ")[0]  # "CANCELLED by 1000" is meant by the first word
+    return found
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    """Cancels jobs.
+
+    Raises:
+        SlurmError: scancel refuses.
+    """
+    for listed in _lists(jobs):
+        ask("scancel", *listed.split(","))
 
 
 def array_size() -> int:
@@ -108,29 +138,40 @@ def requeue(job_id: str) -> None:
     ask("scontrol", "requeue", job_id)
 
 
-def ask(*command: str) -> str:
+def ask(*command: str, seconds: float | None = None) -> str:
     """What one of SLURM's commands prints.
 
     Raises:
-        SlurmError: it failed, or gave no answer.
+        SlurmError: it failed, or gave no answer within so many seconds.
     """
-    # Inside a job, its own settings would become those of the jobs it submits.
-    ours = ("SLURM_", "SBATCH_", "SRUN_")
+    seconds = ANSWER_SECONDS if seconds is None else seconds
+    # Inside a job, its own settings would become those of the jobs it submits; a user's for squeue would hide some.
+    ours = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "SACCT_")
     environment = {
         key: value for key, value in os.environ.items() if key == "SLURM_CONF" or not key.startswith(ours)
     }
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+            command, env=environment, capture_output=True, text=True, timeout=seconds, check=False
         )
     except FileNotFoundError:
         raise SlurmError([f"{command[0]} not found: this is no machine of a SLURM cluster"]) from None
     except subprocess.TimeoutExpired:
         raise NoAnswerError(
-            [f"{command[0]} gave no answer for {ANSWER_SECONDS:g} s; is the controller up?"]
+            [f"{command[0]} gave no answer for {seconds:g} s; is the controller up?"]
         ) from None
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         said = re.sub(rf"(?m)^{command[0]}: (error: )?", "", said)
         raise SlurmError([f"{command[0]}: {said}"])
     return done.stdout
+
+
+def _lists(words: Iterable[str]) -> list[str]:
+    words = sorted(set(words))
+    return [",".join(words[start : start + A_CALL]) for start in range(0, len(words), A_CALL)]
+
+
+def _rows(text: str, columns: int) -> list[list[str]]:
+    rows = ([word.strip() for word in line.split("|")] for line in text.splitlines())
+    return [row for row in rows if len(row) == columns]
