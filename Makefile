@@ -33,7 +33,8 @@ test-slow: venv  ## the slow tests
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/slurm
 
 test-slurm: venv  ## a real SLURM on this machine, installed where it is missing (Debian, root), and what it does to jobs
-	O2O_INSTALL_SLURM=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup tests/slurm
+	$(BIN)/python tests/slurm/cluster.py --install
+	$(BIN)/python -m pytest -q -rs -n 3 tests/slurm
 
 check: lint types test  ## everything a change must pass
 

@@ -1,8 +1,9 @@
 """A real SLURM on one machine, for tests: slurmctld, four slurmd, accounting, pretended GPUs, a preemptible partition.
 
 For Debian and Ubuntu, as root. `python tests/slurm/cluster.py` keeps a cluster up until Ctrl-C, and prints what to
-export to use it. All of its state is in one temporary directory; nothing listens but on 127.0.0.1, for which the
-daemons run under a host name of their own.
+export to use it; with `--install` it only installs what is missing, or says why there can be none here. All of a
+cluster's state is in one temporary directory; nothing listens but on 127.0.0.1, for which the daemons run under a host
+name of their own.
 """
 
 from __future__ import annotations
@@ -32,21 +33,50 @@ class UnavailableError(Exception):
 
 
 def require() -> None:
+    """That there can be a cluster here.
+
+    Raises:
+        UnavailableError: there cannot, and why.
+    """
+    _permitted()
+    if missing := _missing():
+        raise UnavailableError(f"not installed: {', '.join(missing)} (make test-slurm installs them)")
+
+
+def install() -> None:
     """Installs what is missing.
 
     Raises:
-        UnavailableError: it cannot be, and why.
+        UnavailableError: it cannot be, or would be of no use, and why.
     """
+    _permitted()
+    if not (missing := _missing()):
+        return
+    if not shutil.which("apt-get"):
+        raise UnavailableError(f"not installed: {', '.join(missing)}, and there is no apt-get")
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:  # or the packages would start daemons of their own
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        said = _apt_get(missing)
+    finally:
+        if ours:
+            policy.unlink()
+    if missing := _missing():
+        raise UnavailableError(f"apt-get could not install {', '.join(missing)}: {said[-500:]}")
+
+
+def _permitted() -> None:
     if os.geteuid() != 0:
         raise UnavailableError("a cluster of one's own needs root")
     if subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode:
         raise UnavailableError("unshare --uts is not permitted here")
-    missing = [name for name in (*PACKAGES, *ACCOUNTING_PACKAGES) if not _installed(name)]
-    if not missing:
-        return
-    if not shutil.which("apt-get") or os.environ.get("O2O_INSTALL_SLURM") != "1":
-        raise UnavailableError(f"not installed: {', '.join(missing)} (make test-slurm installs them)")
-    _install(missing)
+
+
+def _missing() -> list[str]:
+    return [name for name in (*PACKAGES, *ACCOUNTING_PACKAGES) if not _installed(name)]
 
 
 def _installed(package: str) -> bool:
@@ -56,24 +86,31 @@ def _installed(package: str) -> bool:
     return False
 
 
-def _install(packages: list[str]) -> None:
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:  # or the packages would start daemons of their own
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120"]
-    install = [*apt, "install", "--no-install-recommends", *packages]
+def _apt_get(packages: list[str]) -> str:
+    """What was said by the last command; lists are fetched only where those that are there do not do."""
+    patience = [
+        "-o",
+        "DPkg::Lock::Timeout=120",
+        "-o",
+        "Acquire::http::Timeout=20",
+        "-o",
+        "Acquire::Retries=1",
+    ]
+    fetch = ["apt-get", "-q", "-y", *patience, "update"]
+    install = ["apt-get", "-q", "-y", *patience, "install", "--no-install-recommends", *packages]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        for command in (install, [*apt, "update"], install):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if command is install and done.returncode == 0:
-                return
-    finally:
-        if ours:
-            policy.unlink()
-    raise UnavailableError(f"apt-get could not install {', '.join(packages)}: {done.stderr[-500:]}")
+    said = ""
+    for command in (install, fetch, install):
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=240, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"{' '.join(command)} took longer than four minutes"
+        said = done.stderr
+        if command is install and done.returncode == 0:
+            break
+    return said
 
 
 class Cluster:
@@ -345,6 +382,13 @@ def _until_interrupted() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    if "--install" in sys.argv:
+        try:
+            install()
+        except UnavailableError as error:
+            print(f"no SLURM: {error}", flush=True)
+            sys.exit(os.environ.get("O2O_REQUIRE_SLURM") == "1")
+        sys.exit()
     require()
     with Cluster(accounting="--no-accounting" not in sys.argv) as cluster, _until_interrupted():
         print(f"export SLURM_CONF={cluster.config}", flush=True)

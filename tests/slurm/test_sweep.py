@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
 import pytest
+from sweeping import LONG, only
 
 from o2o.layout import State, read_object, read_state
-
-LONG = [
-    "finetune.env_steps=3000",
-    "checkpoint.interval_seconds=2",
-    "evaluation.interval=1500",
-    "records.interval=100",
-]
-"""A run that is still at it when something is done to it."""
-
-
-def only(jobs):
-    (job,) = jobs
-    return job
 
 
 def test_a_grid_shares_its_pretrainings_and_is_run_once_whatever_is_asked_for_again(sweep):
@@ -85,7 +72,7 @@ def test_a_killed_step_goes_on(sweep):
     sweep.launch(*LONG, "pretrain.updates=0", "replay_init=empty")
     job = only(sweep.jobs())
     sweep.wait_for_step(job)
-    os.kill(sweep.history(job)[0]["pid"], signal.SIGKILL)
+    sweep.kill_step(job)
     sweep.wait_for_end()
     sweep.assert_done_once(1)
     assert sweep.endings(job) == [("infrastructure", "requeued"), (None, "done")]
