@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from analysis.collect import FROZEN
 from analysis.measures import Arm, pairs
+from analysis.runs import FROZEN
 from analysis.statistics import CONFIDENCE, DRAWS
 from analysis.table import NOTHING, Entry, Table, words
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from analysis import contrasts, published, statistics
-from analysis.collect import Cell
+from analysis.cells import Cell
 from analysis.contrasts import Evidence, Parts, bodies_of_evidence
 from analysis.measures import Arm
 from analysis.statistics import Estimate

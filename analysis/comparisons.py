@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from analysis import published, statistics
-from analysis.collect import FROZEN
 from analysis.measures import Arm, Measured, pairs
+from analysis.runs import FROZEN
 from analysis.table import NOTHING, Entry, Table, interval, p_value, words
 
 Pairs = Sequence[tuple[Measured, Measured]]

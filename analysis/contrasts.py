@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from analysis import published, statistics
-from analysis.collect import Cell, display_name
+from analysis.cells import Cell, display_name
 from analysis.measures import Arm, Measured, pairs
 from analysis.statistics import Estimate
 

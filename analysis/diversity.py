@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.collect import FROZEN
 from analysis.measures import Arm
+from analysis.runs import FROZEN
 from analysis.table import Table, mean, number, words
 
 Diversity = Mapping[str, Mapping[str, float]]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.claims import Finding, Verdict
-from analysis.collect import FROZEN
 from analysis.measures import Arm
+from analysis.runs import FROZEN
 from analysis.table import Entry, Table, words
 
 BUDGETS = (10_000, 50_000, 200_000)

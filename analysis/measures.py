@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-from analysis.collect import FROZEN, Cell, Finetuning
+from analysis.cells import Cell
+from analysis.runs import FROZEN, Finetuning
 from o2o import collapse
 from o2o.collapse import Curve
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from analysis import published
-from analysis.collect import FROZEN, Cell, by_dataset, display_name
+from analysis.cells import Cell, by_dataset, display_name
 from analysis.published import Published, Score
+from analysis.runs import FROZEN
 from analysis.table import NOTHING, Entry, Table, mean, number, words
 
 

@@ -18,10 +18,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from analysis.collect import Cell, Collection, Finetuning
+from analysis.cells import Cell
+from analysis.collect import Collection
 from analysis.figures import Drawn
 from analysis.figures.style import COLORS, SPARE_COLORS, caveat, over_seeds
 from analysis.measures import Arm, Measured
+from analysis.runs import Finetuning
 from analysis.table import NOTHING, Entry, Table, mean, number, words
 from analysis.tables import collapse_table
 from o2o import collapse

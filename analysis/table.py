@@ -13,7 +13,7 @@ from jaxtyping import Num
 from rich import box
 from rich.table import Table as RichTable
 
-from analysis.collect import Finetuning
+from analysis.runs import Finetuning
 
 NOTHING = "–"
 

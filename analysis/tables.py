@@ -9,8 +9,8 @@ from rich.table import Table as RichTable
 
 from analysis import statistics
 from analysis.budget import budget_table, crossover_table
+from analysis.cells import Cell, by_dataset
 from analysis.claims import claims_by_dataset, claims_table, findings
-from analysis.collect import Cell, by_dataset
 from analysis.comparisons import comparisons_table
 from analysis.diversity import Diversity, diversity_table
 from analysis.guidelines import choices_table, guidelines_table

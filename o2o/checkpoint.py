@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -114,7 +115,7 @@ class Checkpoints:
         """Adds a checkpoint, and drops old ones."""
         save(self._path(step), state)
         for old in self.steps()[KEPT:]:
-            self._path(old).unlink(missing_ok=True)
+            _remove(self._path(old))
 
     def load(self, step: int, like: Any) -> Any:
         """As the module's `load`, of that step."""
@@ -167,12 +168,20 @@ class Checkpoints:
         """Drops the checkpoints of later steps than `after`; all that only an unfinished run needs by default."""
         for step in self.steps():
             if step > after:
-                self._path(step).unlink(missing_ok=True)
+                _remove(self._path(step))
         if after < 0:
             (self.directory / ROWS).unlink(missing_ok=True)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{step}.npz"
+
+
+def _remove(path: Path) -> None:
+    """Whatever it is: under a checkpoint's name nothing else may be in the way of a later one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _name(place: tuple[Any, ...]) -> str:

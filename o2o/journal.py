@@ -47,7 +47,9 @@ def refuse_other_run(config: Config) -> None:
         return
     ours = container(config)
     if known.get("identity") != identity(config):
-        differing = _differences(known.get("science"), science(config))
+        differing = _differences(known.get("science"), science(config)) or [
+            f"{records.IDENTITY} names another"
+        ]
     else:
         differing = _differences({"records": before.get("records")}, {"records": ours["records"]})
     if differing:

@@ -241,13 +241,18 @@ def _initial_state(config: Config, replay: Replay) -> State:
 def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bundle) -> list[Evaluation]:
     """The evaluation between the phases: made by the first arm of a pretraining, read by the others."""
     shared = [_switch_file(c) for c in configs]
+    # Named after the arm, since what a kill left of it is ours, unlike the rest of the pretraining's directory.
+    temporary = [f".{SWITCH}.{run_directory(c).parent.name}.tmp" for c in configs]
+    for path, name in zip(shared, temporary, strict=True):
+        if path is not None:
+            path.with_name(name).unlink(missing_ok=True)
     found = [_read_switch(path, len(switch_seeds(c))) for path, c in zip(shared, configs, strict=True)]
     if all(evaluation is not None for evaluation in found):
         return [evaluation for evaluation in found if evaluation is not None]
     evaluations = evaluator.evaluate(state, [switch_seeds(c) for c in configs])
-    for path, evaluation in zip(shared, evaluations, strict=True):
+    for path, name, evaluation in zip(shared, temporary, evaluations, strict=True):
         if path is not None:
-            records.RunDirectory(path.parent).write(path.name, vars(evaluation))
+            records.RunDirectory(path.parent).write(path.name, vars(evaluation), name)
     return evaluations
 
 

@@ -132,23 +132,26 @@ class RunDirectory:
         """Appends a dated line to `events.jsonl`, the history of the run in words (never rewound)."""
         self.append(EVENTS, {"at": _now(), "attempt": self._attempt, "event": name, **details})
 
-    def write(self, file: str, content: Mapping[str, Any]) -> None:
-        """Writes a whole `.json` or `.yaml` file atomically: temporary file beside it, fsync, rename."""
+    def write(self, file: str, content: Mapping[str, Any], temporary: str | None = None) -> None:
+        """Writes a whole `.json` or `.yaml` file atomically: a temporary file beside it, fsync, rename.
+
+        Who does not own the directory names the `temporary` file, so as to know it again when a kill has left it.
+        """
         target = self.path / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".yaml":
             text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True)
         else:
             text = _to_json(content, indent=2) + "\n"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        partial = target.with_name(temporary or f".{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("w", encoding="utf-8") as stream:
+            with partial.open("w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(target)
+            partial.replace(target)
         finally:
-            temporary.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
     def progress(self, phase: str, step: int, **details: Any) -> None:
         """Notes in `status.json` how far the run is, for whoever watches it; `details` are plain values."""

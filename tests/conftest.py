@@ -17,6 +17,12 @@ def pytest_configure(config):
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the tests' time
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 def pytest_addoption(parser):
     parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden instead of comparing")
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write_pretraining, write_run
 
-from analysis.collect import collect, into_cells
+from analysis.cells import into_cells
+from analysis.collect import collect
 from o2o.layout import State
 
 DATASET = "hopper-medium-v2"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.collect import Cell, by_dataset
+from analysis.cells import Cell, by_dataset
 from analysis.figures.budgets import budgets
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis.collect import Cell, by_dataset, display_name
+from analysis.cells import Cell, by_dataset, display_name
 from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, STYLE, NothingToDrawError, new_figure
 
 BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000])

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.collect import Cell, by_dataset, display_name
+from analysis.cells import Cell, by_dataset, display_name
 from analysis.figures.style import (
     COLORS,
     COLUMN_WIDTH,

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.collect import Cell, by_dataset
+from analysis.cells import Cell, by_dataset
 from analysis.figures.style import (
     COLORS,
     COLUMN_WIDTH,

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.collect import Cell, Finetuning
+from analysis.cells import Cell
+from analysis.runs import Finetuning
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,

@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.collect import Cell, Finetuning
+from analysis.cells import Cell
 from analysis.figures.style import (
     COLORS,
     PAGE_WIDTH,
@@ -26,6 +26,7 @@ from analysis.figures.style import (
     over_seeds,
     step_axis,
 )
+from analysis.runs import Finetuning
 from o2o.collapse import HORIZON
 
 # A column of panels: its title, the metrics in it, whether its axis may be logarithmic.

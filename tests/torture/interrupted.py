@@ -106,7 +106,9 @@ DAMAGES: dict[str, tuple[Damage, str | None]] = {
     "identity.json is damaged": (_records("identity.json", lambda c: b"[]"), "identity.json"),
     "config.yaml is damaged": (_records("config.yaml", lambda c: b"["), "config.yaml"),
     "identity.json is another run's": (
-        _records("identity.json", lambda c: c.replace(b"a", b"b")),
+        _records(
+            "identity.json", lambda c: c.replace(b'identity": "', b'identity": "0').replace(b"0.99", b"0.5")
+        ),
         "another run",
     ),
     "events.jsonl is damaged": (_records("events.jsonl", lambda c: bytes(range(256))), None),
