@@ -72,6 +72,9 @@ def main() -> int:
             return 2
         run()
     except (HydraException, OmegaConfBaseException) as error:
+        if str(error).startswith("Ambiguous value") and "--multirun" not in sys.argv:
+            sys.argv.insert(1, "--multirun")  # where Hydra cannot compose, it does not see that this is a sweep,
+            return main()  # and hides what is wrong behind that
         print(_composition_problem(error), file=sys.stderr)
         return 2
     except (ValueError, RuntimeError, OSError, YAMLError) as error:

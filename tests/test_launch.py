@@ -232,6 +232,8 @@ def test_the_command_line_runs_from_another_directory(tmp_path):
     ("arguments", "said"),
     [
         (["pretrain.algorithm=td3"], "algorithm@pretrain.algorithm=td3"),
+        (["seed=0,1", "discont=0.9"], "Did you mean discount?"),
+        (["seed=0,1", "hydra/launcher=local", "hydra.launcher.timeout_min=9"], "timeout_min"),
         (["algorithm=null"], "a group takes the name of one of its options"),
         (["seed=range(0)"], "a sweep is empty"),
         (["seed=range(0,3,0)"], "range() arg 3 must not be zero"),

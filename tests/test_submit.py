@@ -163,6 +163,35 @@ def test_a_full_disk_or_a_directory_that_cannot_be_written_is_one_line(planned, 
         send(planned(0))
 
 
+def test_a_disk_that_fills_while_jobs_are_submitted_leaves_none_of_them_untold(planned, sbatch, monkeypatch):
+    write = manifest.write_batch
+
+    def full(root, submission, batch):
+        if batch.index == 1 and batch.id is not None:
+            raise OSError(28, "No space left on device", "batch-1.json")
+        write(root, submission, batch)
+
+    monkeypatch.setattr(manifest, "write_batch", full)
+    report = send(planned(0, algorithms=("td3", "td3_c")), seeds=1)
+    assert [job.id for job in report.submission.jobs] == ["101_0", "102_0", "102_1"]
+    assert "submitted 3 jobs" in report.text()
+    assert "batch-1.json cannot be written: No space left on device" in report.text()
+
+
+def test_a_copy_of_the_code_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):
+    (tmp_path / "project" / "o2o").mkdir(parents=True)
+    (tmp_path / "project" / "o2o" / "a.py").write_text("1")
+
+    def full(source, target):
+        raise OSError(28, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr(snapshot.shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        snapshot.take(tmp_path / "code", tmp_path / "project")
+    assert "code" in submit.unwritten(raised.value, tmp_path)
+    assert list((tmp_path / "code").iterdir()) == []
+
+
 def test_a_machine_without_slurm_is_told_of_the_local_pool(planned, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="sbatch, squeue, scontrol, srun not found"):

@@ -55,7 +55,7 @@ def run(
             manifest.add_runs(root, name, [submit.entry(root, run) for run in asked])
             submission = submit.prepare(root, due, name, seeds, "local", settings, {})
     except OSError as error:
-        raise ConfigError([f"{error.filename or root} cannot be written: {error.strerror}"]) from None
+        raise ConfigError([submit.unwritten(error, root)]) from None
     return _Pool(root, submission, places).run()
 
 

@@ -29,14 +29,14 @@ def take(directory: Path, root: Path = ROOT) -> Path:
     if target.is_dir():
         return target
     partial = directory / f".{target.name}.{os.getpid()}"
-    for file in files:
-        (partial / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / file, partial / file)
     try:
+        for file in files:
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / file, partial / file)
         partial.rename(target)
-    except OSError:  # somebody else was faster, with the same content
-        shutil.rmtree(partial)
-        if not target.is_dir():
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not target.is_dir():  # somebody else was not faster, with the same content
             raise
     return target
 

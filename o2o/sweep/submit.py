@@ -95,12 +95,9 @@ def to_slurm(
             submission = prepare(root, mine, name, seeds, "slurm", settings, known)
             manifest.add_runs(root, name, [entry(root, run) for run in asked])
             ids, problem = _send(root, submission, known)
-            jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
-            for job in jobs:
-                if job.id is not None:
-                    manifest.write_job(root, submission, job)
     except OSError as error:
-        raise ConfigError([f"{error.filename or root} cannot be written: {error.strerror}"]) from None
+        raise ConfigError([unwritten(error, root)]) from None
+    jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
     return Report(replace(submission, jobs=jobs), len(due) - len(mine), problem)
 
 
@@ -187,6 +184,11 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
+def unwritten(error: OSError, root: Path) -> str:
+    """What is said of a file that could not be written."""
+    return f"{error.filename2 or error.filename or root} cannot be written: {error.strerror}"
+
+
 def relative(root: Path, path: Path) -> str:
     """A path as the sweep's files have it."""
     return path.absolute().relative_to(root).as_posix()
@@ -221,18 +223,23 @@ def _send(
             for after, numbers in waiting.items():
                 while numbers:
                     batch = _send_batch(root, submission, Batch(index, numbers[:largest], list(after)))
-                    ids |= {number: job_id for number, job_id in batch.ids().items() if job_id}
+                    sent = {number: job_id for number, job_id in batch.ids().items() if job_id}
+                    ids |= sent
+                    manifest.write_batch(root, submission, batch)
+                    for number, job_id in sent.items():
+                        manifest.write_job(root, submission, replace(submission.jobs[number], id=job_id))
                     numbers, index = numbers[len(batch.numbers) :], index + 1
-    except slurm.SlurmError as error:
+    except (slurm.SlurmError, OSError) as error:
+        problem = unwritten(error, root) if isinstance(error, OSError) else str(error)
         if ids or isinstance(error, slurm.NoAnswerError):
-            return ids, str(error)
+            return ids, problem
         shutil.rmtree(manifest.submission_directory(root, submission.sweep, submission.token))
         raise
     return ids, None
 
 
 def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
-    """Submits an array, or as much of it as SLURM takes for now."""
+    """Submits an array, or as much of it as SLURM takes for now; its id is still to be written down."""
     from o2o.sweep.array import Array  # not above: submitit sets up logging when it is imported
 
     directory = manifest.submission_directory(root, submission.sweep, submission.token)
@@ -267,9 +274,7 @@ def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
         except slurm.SlurmError as error:
             manifest.write_batch(root, submission, replace(batch, error=str(error)))
             raise
-        batch = replace(batch, id=array_id)
-        manifest.write_batch(root, submission, batch)
-        return batch
+        return replace(batch, id=array_id)
 
 
 def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> Job:

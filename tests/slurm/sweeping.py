@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -27,9 +28,9 @@ SETTINGS = [
 PATIENCE = 400
 """Seconds for what takes a few on an idle machine."""
 LONG = [
-    "finetune.env_steps=3000",
+    "finetune.env_steps=2000",
     "checkpoint.interval_seconds=2",
-    "evaluation.interval=1500",
+    "evaluation.interval=1000",
     "records.interval=100",
 ]
 """A run that is still at it when something is done to it."""
@@ -38,6 +39,13 @@ LONG = [
 def only(jobs):
     (job,) = jobs
     return job
+
+
+def is_pending(process, number):
+    """Whether a process that is stopped has been sent a signal."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 class Sweep:
@@ -137,8 +145,21 @@ class Sweep:
 
     def kill_step(self, job):
         """Kills the process of a job's last attempt, as the machine would."""
-        started = [row for row in self.history(job) if row["event"] == "started"]
-        os.kill(started[-1]["pid"], signal.SIGKILL)
+        os.kill(self.process(job), signal.SIGKILL)
+
+    def process(self, job):
+        return [row["pid"] for row in self.history(job) if row["event"] == "started"][-1]
+
+    @contextlib.contextmanager
+    def held_until_warned(self, job):
+        """The job gets no further before SLURM has sent its warning, which may take a minute."""
+        process = self.process(job)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+            self.cluster.wait(f"the warning of {job}", lambda: is_pending(process, signal.SIGUSR2), 120)
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def wait_for_end(self, *jobs):
         """Waits until SLURM has none of the jobs in its queue."""

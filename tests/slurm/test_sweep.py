@@ -42,12 +42,12 @@ def test_what_is_queued_runs_the_code_of_its_launch(sweep):
 
 
 def test_a_job_goes_on_after_its_time_limit_until_it_is_done(sweep):
-    scratch = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=12000"]
-    sweep.launch(*LONG, *scratch, "hydra.launcher.signal_delay_s=90")
+    sweep.launch(*LONG, "pretrain.updates=0", "replay_init=empty", "hydra.launcher.signal_delay_s=90")
     job = only(sweep.jobs())
     sweep.wait_for_step(job)
     minutes = 2 + int(sweep.cluster.ask("squeue", "-h", "-o", "%M", "-j", job).strip().rpartition(":")[0])
-    sweep.cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    with sweep.held_until_warned(job):
+        sweep.cluster.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
     sweep.cluster.wait("the requeue", lambda: len(sweep.endings(job)) == 1, 120)
     sweep.cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=30")
     sweep.wait_for_end()
