@@ -1,0 +1,117 @@
+"""`sync` with wandb's own command, against a server on this machine that answers as wandb's does."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from following import write
+
+import wandb
+from o2o.tracker import open_tracker
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Takes what is uploaded; `rows` has the rows of every run's history, as they came."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Requests)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.rows = {}
+
+    def handle_error(self, request, client_address):
+        """Nothing: wandb closes connections without a word."""
+
+
+class Requests(http.server.BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format, *args):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        answer = {}
+        if self.path == "/graphql":
+            answer = {"data": self.answer(json.loads(body))}
+        elif self.path.endswith("/file_stream"):
+            lines = json.loads(body).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            self.server.rows.setdefault(self.path.split("/")[-2], []).extend(map(json.loads, lines))
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_PUT = do_POST  # noqa: N815
+
+    def answer(self, asked):
+        given = asked["variables"]
+        if "upsertBucket" in asked["query"]:
+            project = {"id": "p", "name": "project", "entity": {"id": "e", "name": "somebody"}}
+            bucket = {"id": "b", "name": given["name"], "historyLineCount": 0, "project": project}
+            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if "createRunFiles" in asked["query"]:
+            places = [{"name": name, "uploadUrl": f"{self.server.address}/{name}"} for name in given["files"]]
+            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": places}}
+        return {}
+
+
+@pytest.fixture
+def server():
+    with Server() as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield serving
+        serving.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_what_was_tracked_offline_arrives_at_the_server_once_and_what_is_under_way_waits(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    runs = {
+        "ended": write(tmp_path, seed=0, end="DONE"),
+        "alive": write(tmp_path, seed=1, steps=[500]),
+    }
+    for name, path in runs.items():
+        tracker = open_tracker("offline", "project", name, "group", [], {"seed": 0}, path / "wandb")
+        for step in (0, 500, 1000):
+            tracker.log({"phase": "finetune", "step": step, "score": step / 10})
+        tracker.finish()
+    wandb.teardown()  # as the end of the process does
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "WANDB_BASE_URL": server.address,
+        "WANDB_API_KEY": "0" * 40,
+    }
+
+    def sync():
+        command = [sys.executable, "-m", "o2o.sweep", "sync", "--runs", str(tmp_path), "--timeout", "200"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = sync()
+    assert (code, "uploaded 1 of 1 parts" in said) == (0, True), said
+    assert "1 runs are under way" in said
+    assert [(row["step"], row["finetune/score"]) for row in server.rows.pop("ended")] == [
+        (0, 0.0), (500, 50.0), (1000, 100.0),
+    ]  # fmt: skip
+    assert server.rows == {}
+    code, said = sync()
+    assert (code, "nothing to upload" in said) == (0, True), said
+    assert server.rows == {}
