@@ -115,6 +115,7 @@ def two_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Dataset]:
     monkeypatch.setattr(diversity, "locate", lambda dataset, data: tmp_path)
     monkeypatch.setattr(diversity, "load_rows", lambda dataset, data: made[dataset.name])
     monkeypatch.setattr(diversity, "known_policies", lambda dataset: "1")
+    monkeypatch.setattr(diversity, "residual_variance", lambda states, actions: 0.25)
     tasks = {"one": "walker2d", "other": "walker2d", "ant": "ant"}
     return [replace(WALKER, name=name, task=task) for name, task in tasks.items()]
 
