@@ -13,6 +13,7 @@ import pytest
 
 from o2o import datasets
 from o2o.config import ConfigError, Dataset
+from o2o.datasets import __main__ as command
 from o2o.datasets import hdf5
 
 OWN = Dataset(
@@ -407,3 +408,17 @@ def test_terminals_survive_the_conversion_and_no_row_with_a_timeout_does():
     assert batch.terminated.sum() == rows.terminals.sum()
     kept = np.asarray(batch.reward, int)  # the reward is the row's number
     assert not rows.timeouts[kept].any()
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("hopper", "'observations' has 3 columns instead of 11"), ("Hoper-v5", "task=Hoper-v5")],
+)
+def test_the_commands_read_ones_own_file_as_the_set_of_its_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, said: str
+):
+    path = write(tmp_path / "own.hdf5", contents())
+    returns = ("dataset.reference_min=0", "dataset.reference_max=1")
+    for name in ("info", "diversity"):
+        assert command.main([name, "file", f"dataset.path={path}", f"dataset.task={task}", *returns]) == 2
+        assert said in capsys.readouterr().err

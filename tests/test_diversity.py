@@ -113,7 +113,7 @@ def two_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Dataset]:
         made[name] = rows_of(*states, np.arange(rows))
     made["ant"] = made["ant"]._replace(terminals=np.zeros(200, bool))
     monkeypatch.setattr(diversity, "locate", lambda dataset, data: tmp_path)
-    monkeypatch.setattr(diversity, "load_rows", lambda dataset, data: made[dataset.name])
+    monkeypatch.setattr(diversity, "load_for_task", lambda dataset, data: made[dataset.name])
     monkeypatch.setattr(diversity, "known_policies", lambda dataset: "1")
     monkeypatch.setattr(diversity, "residual_variance", lambda states, actions: 0.25)
     tasks = {"one": "walker2d", "other": "walker2d", "ant": "ant"}
@@ -137,7 +137,7 @@ def test_the_figures_of_a_file_are_those_that_the_analysis_reads(two_tasks: list
     assert list(found) == ["one", "other", "ant"]
     assert set(found["one"]) == {"entropy", "log_determinant", "residual_action_variance", "return_std"}
     assert "return_std" not in found["ant"]  # nobody knows it
-    rows = diversity.load_rows(two_tasks[0], tmp_path)
+    rows = diversity.load_for_task(two_tasks[0], tmp_path)
     same = diversity.measure(rows, 200, 200, diversity.scales("walker2d", rows))
     assert found["one"]["entropy"] == same.entropy
     assert found["one"]["return_std"] == same.return_std

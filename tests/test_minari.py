@@ -27,11 +27,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def episode(steps: int, terminated: bool = False, seed: int = 0) -> Episode:
+def episode(steps: int, terminated: bool = False, seed: int = 0, sizes: tuple[int, int] = (3, 2)) -> Episode:
     generator = np.random.default_rng(seed)
     return {
-        "observations": generator.normal(size=(steps + 1, 3)),  # one more than steps: the last is a successor
-        "actions": generator.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        "observations": generator.normal(
+            size=(steps + 1, sizes[0])
+        ),  # one more than steps: the last is a successor
+        "actions": generator.uniform(-1, 1, (steps, sizes[1])).astype(np.float32),
         "rewards": generator.normal(size=steps),
         "terminations": np.arange(steps) == (steps - 1 if terminated else -1),
         "truncations": np.arange(steps) == (-1 if terminated else steps - 1),
@@ -113,7 +115,8 @@ def test_a_set_that_is_not_there_says_how_to_get_it_and_that_there_is_no_medium_
 
 
 def test_info_describes_a_set(capsys: pytest.CaptureFixture[str]):
-    store([episode(3), episode(5, True)])
+    episodes = [episode(3, sizes=(11, 3)), episode(5, True, sizes=(11, 3))]
+    store(episodes, observation_space=box(11, -np.inf, np.inf), action_space=box(3))
     assert command.main(["info", "minari", f"dataset.id={ID}", "dataset.task=hopper"]) == 0
     lines = {line[2:18].strip(): line.split()[-1] for line in capsys.readouterr().out.splitlines()}
     assert (lines["rows"], lines["episodes"], lines["terminal share"]) == ("8", "2", "0.125")

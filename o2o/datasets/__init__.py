@@ -68,6 +68,23 @@ def load_rows(
     return rows
 
 
+def load_for_task(dataset: Dataset, data_directory: Path) -> Rows:
+    """The rows of a set, as `load_rows`, if their sizes are the task's, which are looked up where they may differ.
+
+    Raises:
+        ConfigError: also if there is no such task.
+    """
+    sizes = None, None
+    if dataset.source in ("file", "minari"):
+        from o2o.envs import find_task, task_sizes  # loads the simulator
+
+        try:
+            sizes = task_sizes(find_task(dataset.task))
+        except LookupError as error:
+            raise ConfigError([f"dataset.{error}"]) from None
+    return load_rows(dataset, data_directory, *sizes)
+
+
 def locate(dataset: Dataset, data_directory: Path) -> Path | None:
     """The set's file if it is there, else None; of a mixture, that of its first part, if all are there.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from o2o.config import ConfigError, Dataset, Paths
-from o2o.datasets import d4rl, hdf5, load_rows, locate
+from o2o.datasets import d4rl, hdf5, load_for_task, locate
 from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
 
 RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
@@ -43,7 +43,7 @@ def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
         raise ConfigError(_way(dataset) for dataset in missing)
     for dataset in sets:
         path = locate(dataset, paths.data)
-        _print_table(dataset, hdf5.statistics(load_rows(dataset, paths.data)), path)
+        _print_table(dataset, hdf5.statistics(load_for_task(dataset, paths.data)), path)
 
 
 def _d4rl_state(name: str, paths: Paths) -> str:

@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Float
 
 from o2o.config import ConfigError, Dataset, Paths
-from o2o.datasets import load_rows, locate, regenerate
+from o2o.datasets import load_for_task, locate, regenerate
 from o2o.datasets.hdf5 import Rows
 from o2o.networks import init_policy, policy_action
 from o2o.types import Network, Parameters
@@ -78,7 +78,7 @@ def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int, json_fil
 
 def _compared(sets: Sequence[Dataset], paths: Paths, samples: int) -> dict[str, Diversity]:
     """The diversity of sets of one task, by their names; printed as a table."""
-    loaded = [load_rows(dataset, paths.data) for dataset in sets]
+    loaded = [load_for_task(dataset, paths.data) for dataset in sets]
     scale = scales(sets[0].task, loaded[0])
     smallest = min(len(rows.rewards) for rows in loaded)
     samples, fit_rows = min(samples, smallest), min(FIT_ROWS, smallest)
