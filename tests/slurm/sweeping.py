@@ -41,11 +41,15 @@ def only(jobs):
     return job
 
 
-def is_pending(process, number):
-    """Whether a process that is stopped has been sent a signal."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
+def is_held(process, number):
+    """Whether a process is still stopped, and has not been sent the signal; SLURM continues whom it signals."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return False
+    status = dict(line.split(":", 1) for line in lines)
+    pending = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+    return status["State"].split()[0] == "T" and not pending >> (number - 1) & 1
 
 
 class Sweep:
@@ -157,9 +161,10 @@ class Sweep:
         os.kill(process, signal.SIGSTOP)
         try:
             yield
-            self.cluster.wait(f"the warning of {job}", lambda: is_pending(process, signal.SIGUSR2), 120)
+            self.cluster.wait(f"the warning of {job}", lambda: not is_held(process, signal.SIGUSR2), 120)
         finally:
-            os.kill(process, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
 
     def wait_for_end(self, *jobs):
         """Waits until SLURM has none of the jobs in its queue."""
