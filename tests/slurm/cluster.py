@@ -25,6 +25,7 @@ ACCOUNTING_PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server-cor
 NODES = ("n1", "n2", "n3", "n4")
 GPU_NODES = ("n1", "n2")
 GPUS = 2
+CHOSEN_PORTS = range(20_000, 32_000)  # Linux gives higher ones to connections, also while a daemon restarts
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -331,7 +332,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf
 PriorityType=priority/basic
 ReturnToService=1
 KillWait=5
-SlurmdTimeout=20
+SlurmdTimeout=180
 MessageTimeout=10
 TCPTimeout=2
 CompleteWait=0
@@ -366,11 +367,16 @@ StorageLoc=slurm
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody has, and that clusters of processes that start at the same time do not look at either."""
+    found: list[int] = []
+    start = CHOSEN_PORTS.start + os.getpid() * 2 * count % len(CHOSEN_PORTS)
+    for port in (*range(start, CHOSEN_PORTS.stop), *range(CHOSEN_PORTS.start, start)):
+        with contextlib.suppress(OSError), socket.socket() as each:
+            each.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise UnavailableError(f"fewer than {count} free ports")
 
 
 @contextlib.contextmanager

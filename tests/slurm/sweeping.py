@@ -182,7 +182,7 @@ class Sweep:
 
     def accounted(self, job):
         """What SLURM says of a job that ended, as soon as its accounting has heard of it."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             state = self.cluster.ask("sacct", "-X", "-n", "-o", "State%30", "-j", job).strip()
             if state not in ("", "PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
