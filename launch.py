@@ -73,8 +73,9 @@ def main() -> int:
         run()
     except (HydraException, OmegaConfBaseException) as error:
         if str(error).startswith("Ambiguous value") and "--multirun" not in sys.argv:
-            sys.argv.insert(1, "--multirun")  # where Hydra cannot compose, it does not see that this is a sweep,
-            return main()  # and hides what is wrong behind that
+            # Where Hydra cannot compose, it does not see that this is a sweep, and hides what is wrong behind that.
+            sys.argv.insert(1, "--multirun")
+            return main()
         print(_composition_problem(error), file=sys.stderr)
         return 2
     except (ValueError, RuntimeError, OSError, YAMLError) as error:

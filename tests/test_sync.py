@@ -11,9 +11,9 @@ import sys
 import threading
 
 import pytest
+import wandb
 from following import write
 
-import wandb
 from o2o.tracker import open_tracker
 
 
