@@ -260,16 +260,15 @@ def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path)
         "rollouts.pieces = pieces; rollouts.main()"
     )
     request = rollouts.Request("hopper", str(policies / "hopper-snapshots.npz"), 0, 0, 2, [(0, [0, 1])])
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", noisy],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert process.stdin is not None
-    assert process.stderr is not None
-    with process.stdin, process.stderr, process.stdout as _:
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
         process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
         process.stdin.flush()
         received = list(rollouts._receive(process))
