@@ -331,7 +331,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,bf_continue
 PriorityType=priority/basic
 ReturnToService=1
-KillWait=5
+KillWait=30
 SlurmdTimeout=180
 MessageTimeout=10
 TCPTimeout=2
