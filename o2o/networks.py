@@ -9,6 +9,7 @@ used to make data (rlkit's, as D4RL's behaviour policies).
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import flax.linen as nn
@@ -123,6 +124,8 @@ def relu_critic_value(
     return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs).squeeze(-1)
 
 
+# Traced once for all programs that it is a part of: flax checks every parameter anew each time.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _apply(module: nn.Module, parameters: Parameters, inputs: Array) -> Array:
     return cast(Array, module.apply({"params": parameters}, inputs))
 
