@@ -202,7 +202,7 @@ def small_disk(ground: Arena):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["60k", "120k", "200k", "300k"])
+@pytest.mark.parametrize("size", ["60k", "120k", "160k", "200k"])
 def test_a_full_disk_stops_a_run_with_its_last_checkpoint_intact(ground: Arena, small_disk, size: str):
     expected = ground.undisturbed(ALONE)
     small_disk(size)

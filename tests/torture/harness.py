@@ -87,7 +87,7 @@ class Arena:
 
     def start(self, job: Job, **order: Any) -> dict[str, Any]:
         """Starts the job once, does to it what the order says, and waits: exit code, deadly point, seconds."""
-        from conftest import TINY
+        from tiny import TINY
 
         words = [*TINY, f"dataset.path={self._dataset}", f"paths.runs={self.runs}", *SMALL, *job.overrides]
         whole = {

@@ -27,7 +27,7 @@ Damage = Callable[[Path], Any]
 def finished(directory: Path, dataset: Path) -> None:
     """What `evaluate` needs of a finished run, untrained."""
     import jax
-    from conftest import TINY
+    from tiny import TINY
     from test_config import composed
 
     from o2o import checkpoint
