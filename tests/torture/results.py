@@ -27,8 +27,8 @@ Damage = Callable[[Path], Any]
 def finished(directory: Path, dataset: Path) -> None:
     """What `evaluate` needs of a finished run, untrained."""
     import jax
-    from tiny import TINY
     from test_config import composed
+    from tiny import TINY
 
     from o2o import checkpoint
     from o2o.config import build, container
