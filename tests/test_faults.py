@@ -98,7 +98,7 @@ def test_modes_follow_the_umask_and_no_secret_is_written(ground: Arena):
 
 # Where a signal comes: when nothing is written yet, in the pretraining, in each kind of evaluation, between env steps.
 PLACES = {
-    "at the start": ["open", "pretrain/seed-0/config.yaml", "before"],
+    "at the start": ["replace", "pretrain/seed-0/config.yaml", "before"],
     "while pretraining": ["write", "pretrain/seed-0/train.jsonl", "after"],
     "evaluating the pretraining": ["evaluate", "pretrain", "half"],
     "at the switch": ["replace", "pretrain/seed-0/switch.json", "before"],
