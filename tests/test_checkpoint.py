@@ -152,3 +152,12 @@ def test_online_rows_are_read_back_by_their_checksum(tmp_path):
     with pytest.raises(CheckpointError, match="checksum"):
         store.rows(4, 3, both)
     np.testing.assert_array_equal(store.rows(2, 3, first), rows[:2])
+
+
+def test_a_directory_under_a_checkpoints_name_is_dropped_like_a_checkpoint(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path)
+    store.save(10, TREE)
+    (tmp_path / "99.npz").mkdir()
+    (tmp_path / "99.npz" / "file").touch()
+    store.forget(after=10)
+    assert store.steps() == [10]

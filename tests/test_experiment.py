@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from o2o import experiment, phases, records
-from o2o.config import Config, ConfigError
+from o2o.config import Config, ConfigError, container
+from o2o.journal import refuse_other_run
 from o2o.records import read_run
-from o2o.sweep.identity import identity, pretrain_directory, run_directory
+from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
 from o2o.types import State
 
 
@@ -206,3 +207,26 @@ def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, t
     result = json.loads((run_directory(config) / records.RESULT).read_text())
     assert (result["offline_score"], result["delta"], result["collapse"]) == (None, None, None)
     assert result["online_score"] == rows[-1]["score"]
+
+
+def test_an_identity_that_names_another_run_is_refused_though_no_key_differs(configure, tmp_path):
+    config = configure(tmp_path)
+    begun = records.RunDirectory(run_directory(config))
+    begun.write(records.CONFIG, container(config))
+    begun.write(records.IDENTITY, describe(config))
+    refuse_other_run(config)
+    begun.write(records.IDENTITY, describe(config) | {"identity": "0" * 64})
+    with pytest.raises(ConfigError, match=r"identity\.json names another"):
+        refuse_other_run(config)
+
+
+def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure, tmp_path):
+    config = configure(tmp_path)
+    left = pretrain_directory(config) / f".{phases.SWITCH}.{run_directory(config).parent.name}.tmp"
+    stays = left.with_name(f".{phases.SWITCH}.of-another-arm.tmp")
+    experiment.run(configure(tmp_path, "finetune.env_steps=0"))
+    left.touch()
+    stays.touch()
+    experiment.run(config)
+    assert not left.exists()
+    assert stays.exists()
