@@ -8,8 +8,6 @@ it, which shows by the age of the heartbeats.
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import re
 import signal
@@ -24,17 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from o2o import lease
 from o2o.errors import ConfigError
-from o2o.layout import CONFIG, EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+from o2o.layout import EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+from o2o.sweep import facts
 from o2o.sweep.failures import classify
+from o2o.sweep.rows import Rows
 
 if TYPE_CHECKING:
     from o2o.sweep.manifest import Job, Submission
-
-NOT_SCIENCE = frozenset(
-    ("seed", "conventions", "paths", "tracker", "launch", "records", "checkpoint", "device")
-)
-ONLINE_SCIENCE = frozenset(("algorithm", "finetune", "replay_init", "offline_ratio", "evaluation"))
-"""What a pretraining's configuration also holds, of whichever run asked for it first."""
 
 EVAL_TAIL_BYTES, TIMING_TAIL_BYTES = 4096, 1024
 """Some eight evaluations of ten episodes, and some eight rows of the clock."""
@@ -45,7 +39,6 @@ CLOCKS_AGREE_SECONDS = 120.0
 """By so much a file's modification time may differ from the time in it, for clocks of two machines do."""
 
 _SEED = re.compile(r"seed-(\d+)")
-_BLOCK = re.compile(r"^(?=\w+:)", re.MULTILINE)
 
 
 class Seen(StrEnum):
@@ -124,66 +117,13 @@ class Cell:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """The science of its configuration, without the seed, by dotted keys; what its path says if that is lost."""
-        read = (_facts(run.path, self.phase) or _facts_at_launch(run, self.phase) for run in self.runs)
-        return next(filter(None, read), None) or _facts_of_path(self.path)
+        return next(filter(None, map(_facts, self.runs)), None) or facts.of_path(self.path)
 
     @property
     def total(self) -> int | None:
         """The step at which its runs are done."""
         updates, env_steps = self.facts.get("pretrain.updates"), self.facts.get("finetune.env_steps", 0)
         return None if updates is None else updates + env_steps
-
-
-class Rows:
-    """The end of an appended file, read once; the rest only if it is asked for."""
-
-    def __init__(self, path: str, tail_bytes: int) -> None:
-        """Reads the last `tail_bytes` of the file at `path`."""
-        self._path = path
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            self._size = os.fstat(descriptor).st_size
-            self._tail = os.pread(descriptor, tail_bytes, max(0, self._size - tail_bytes))
-        finally:
-            os.close(descriptor)
-        self.last = next(iter(self._newest_first(self._tail)), None)
-
-    @property
-    def last_step(self) -> int:
-        """The last row's step; -1 where there is none."""
-        step = self.last.get("step") if self.last else None
-        return step if isinstance(step, int) else -1
-
-    def tail(self) -> list[dict[str, Any]]:
-        """The last rows, newest first."""
-        return list(self._newest_first(self._tail))
-
-    def at_step(self, step: int) -> dict[str, Any] | None:
-        """The newest row of that step; only its own line is parsed."""
-        for content in (self._tail, self._whole()):
-            for found in reversed(list(re.finditer(rb'"step": ?%d[,}]' % step, content))):
-                start = content.rfind(b"\n", 0, found.start()) + 1
-                row = next(self._newest_first(content[start:].partition(b"\n")[0]), None)
-                if row is not None:
-                    return row
-        return None
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All rows, newest first."""
-        yield from self._newest_first(self._whole())
-
-    def _whole(self) -> bytes:
-        return Path(self._path).read_bytes() if self._size > len(self._tail) else self._tail
-
-    @staticmethod
-    def _newest_first(content: bytes) -> Iterator[dict[str, Any]]:
-        for line in reversed(content.split(b"\n")):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # torn by a kill, or cut by where the reading began
-            if isinstance(row, dict):
-                yield row
 
 
 def survey(root: Path) -> list[Cell]:
@@ -306,76 +246,10 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
     return (clock[0][0] - clock[-1][0]) / (clock[0][1] - clock[-1][1])
 
 
-def facts_of_tree(tree: dict[str, Any], phase: str) -> dict[str, Any]:
-    """The science of a configuration without the seed, by dotted keys; lists are text."""
-    facts: dict[str, Any] = {}
-    for key, value in tree.items():
-        if key not in NOT_SCIENCE and not (phase == PRETRAIN and key in ONLINE_SCIENCE):
-            _flatten(key, value, facts)
-    if (
-        facts.get("pretrain.updates") == 0
-    ):  # from scratch only the task of a dataset counts, and it names the place
-        facts = {key: value for key, value in facts.items() if not key.startswith(("dataset.", "pretrain.a"))}
-        task = tree["dataset"]["task"]
-        facts |= {"dataset.name": task, "dataset.task": task}
-    return facts
-
-
-def _facts(path: Path, phase: str) -> dict[str, Any] | None:
-    """What the run's configuration says of its science; None where it cannot be read."""
-    try:
-        text = (path / CONFIG).read_text(encoding="utf-8")
-        return facts_of_tree(
-            {key: value for block in _BLOCK.split(text) for key, value in _parsed(block)}, phase
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _facts_at_launch(run: Run, phase: str) -> dict[str, Any] | None:
-    """The same from the configuration that was frozen when the run was launched."""
-    if run.launched is None:
-        return None
-    from o2o.sweep import manifest  # only where there are sweeps: it needs NumPy
-
+def _facts(run: Run) -> dict[str, Any] | None:
+    """What the run's configuration says, or what was frozen when it was launched."""
+    found = facts.of_run(run.path, run.phase)
+    if found or run.launched is None:
+        return found
     runs = Path(str(run.path).removesuffix(run.launched.directory))
-    try:
-        return facts_of_tree(
-            manifest.read_spec(runs, run.launched.submission, run.launched.job.number)["config"], phase
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _flatten(key: str, value: Any, facts: dict[str, Any]) -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            _flatten(f"{key}.{name}", item, facts)
-    else:
-        facts[key] = json.dumps(value, separators=(",", ":")) if isinstance(value, list) else value
-
-
-@functools.cache
-def _parsed(block: str) -> list[tuple[str, Any]]:
-    """The keys and values of a top-level part of a YAML file; cells share most of theirs, so each is parsed once.
-
-    Raises:
-        ValueError: it is not YAML, or holds no keys.
-    """
-    import yaml  # only where there is a run to describe
-
-    try:
-        tree = yaml.load(block, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(tree, dict):
-        raise ValueError("no keys")
-    return list(tree.items())
-
-
-def _facts_of_path(cell: Path) -> dict[str, Any]:
-    """What can be said of a cell of which nothing but the path is left."""
-    place, algorithm, name = cell.parts[-3:]
-    if algorithm == PRETRAIN:
-        return {"dataset.name": place, "pretrain.algorithm.name": name.rpartition("-")[0]}
-    return {"dataset.name": place, "algorithm.name": algorithm, "replay_init.name": name.partition("-")[0]}
+    return facts.of_launch(runs, run.launched.submission, run.launched.job.number, run.phase)
