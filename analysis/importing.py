@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from o2o import layout
-from o2o.records import RunDirectory
+from o2o.run_directory import RunDirectory
 
 ALLOWED = frozenset(
     {("numpy", "ndarray"), ("numpy", "dtype")}

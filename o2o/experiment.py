@@ -25,9 +25,9 @@ from o2o.failures import DivergedError, explained
 from o2o.interruption import Interruption
 from o2o.journal import refuse_other_run
 from o2o.keeper import cohort, store_of
+from o2o.layout import RESULT
 from o2o.lease import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.phases import Job, finetune, pretrain, pretraining
-from o2o.records import RESULT
 from o2o.replay import Replay, Rows, pack, row_width
 from o2o.sweep.identity import run_directory
 

@@ -15,14 +15,15 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from o2o import collapse, records
+from o2o import collapse, layout, records
 from o2o.config import Config, ConfigError, algorithm_name, container
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.evaluation import Evaluation
 from o2o.failures import DivergedError, explained, failure_of
+from o2o.layout import FINETUNE, PRETRAIN
 from o2o.lease import LostError
 from o2o.progress import Progress
-from o2o.records import FINETUNE, PRETRAIN, RunDirectory
+from o2o.run_directory import RunDirectory
 from o2o.sweep.identity import cell_hash, describe, identity, run_directory, science
 from o2o.tracker import Tracker, open_tracker
 from o2o.training import Report
@@ -39,8 +40,8 @@ def refuse_other_run(config: Config) -> None:
     """
     directory = run_directory(config)
     try:
-        known = records.read_object(directory / records.IDENTITY)
-        before = records.read_config(directory / records.CONFIG) if known else {}
+        known = layout.read_object(directory / layout.IDENTITY)
+        before = records.read_config(directory / layout.CONFIG) if known else {}
     except (ValueError, OSError) as error:
         raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
     if known is None:
@@ -48,7 +49,7 @@ def refuse_other_run(config: Config) -> None:
     ours = container(config)
     if known.get("identity") != identity(config):
         differing = _differences(known.get("science"), science(config)) or [
-            f"{records.IDENTITY} names another"
+            f"{layout.IDENTITY} names another"
         ]
     else:
         differing = _differences({"records": before.get("records")}, {"records": ours["records"]})
@@ -178,7 +179,7 @@ class Journal:
                 "return": episode.episode_return,
                 "length": episode.length,
             }
-            self._directories[episode.member].append(records.EPISODES, row)
+            self._directories[episode.member].append(layout.EPISODES, row)
 
     def reported(
         self,
@@ -189,14 +190,14 @@ class Journal:
         """Writes what there is at a stop: the metrics, and an evaluation of every run if it was time for one."""
         found = diagnostics or [{} for _ in self._configs]
         for i, metrics in enumerate(report.metrics):
-            self._append(i, records.TRAIN, self._at(report.step) | metrics | found[i])
+            self._append(i, layout.TRAIN, self._at(report.step) | metrics | found[i])
         if evaluations:
             self._write_evaluations(report.step, report.updates, evaluations)
             scores = [own[-1]["score"] for own in self._evaluations]
             self._note = "score " + " ".join(f"{score:.1f}" for score in scores)
         seconds = {f"{part}_seconds": seconds for part, seconds in self._seconds.items()}
         for directory in self._directories:
-            directory.append(records.TIMING, self._at(report.step) | seconds)
+            directory.append(layout.TIMING, self._at(report.step) | seconds)
             directory.progress(self._phase, self._learner_step(report.step))
         self._progress.at(report.step, self._note)
 
@@ -204,7 +205,7 @@ class Journal:
         """Writes the evaluation and the diagnostics at the switch, before the first env step."""
         self._write_evaluations(0, 0, evaluations)
         for i, found in enumerate(diagnostics):
-            self._append(i, records.TRAIN, self._at(0) | found)
+            self._append(i, layout.TRAIN, self._at(0) | found)
 
     def finish(self) -> None:
         """Writes every run's result, last of all."""
@@ -270,7 +271,7 @@ class Journal:
                 "q_minus_return": evaluation.q_minus_return,
             }
             self._evaluations[i].append(row)
-            self._append(i, records.EVAL, row)
+            self._append(i, layout.EVAL, row)
 
     def _score(self, episode_return: float) -> float:
         dataset = self._configs[0].dataset

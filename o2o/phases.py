@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from o2o import checkpoint, records, training
+from o2o import checkpoint, layout, training
 from o2o.config import Config, ConfigError
 from o2o.diagnostics import Diagnostics
 from o2o.envs import Task, make_environments
@@ -24,16 +24,17 @@ from o2o.failures import DivergedError
 from o2o.interruption import Interruption, StopRequested
 from o2o.journal import Journal
 from o2o.keeper import Keeper
+from o2o.layout import FINETUNE, PRETRAIN
 from o2o.lease import Leases
 from o2o.members import Bundle, Members, make_members
-from o2o.records import FINETUNE, PRETRAIN
 from o2o.replay import Replay, Rows
+from o2o.run_directory import RunDirectory
 from o2o.sweep.identity import run_directory
 from o2o.tally import no_sums
 from o2o.training import Report
 from o2o.types import Algorithm, State
 
-FINAL_STATE = f"{records.CHECKPOINTS}/final.npz"
+FINAL_STATE = f"{layout.CHECKPOINTS}/final.npz"
 SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
 
 # What a seed's key is folded with, so that every use of randomness has a stream of its own.
@@ -252,12 +253,12 @@ def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bun
     evaluations = evaluator.evaluate(state, [switch_seeds(c) for c in configs])
     for path, name, evaluation in zip(shared, temporary, evaluations, strict=True):
         if path is not None:
-            records.RunDirectory(path.parent).write(path.name, vars(evaluation), name)
+            RunDirectory(path.parent).write(path.name, vars(evaluation), name)
     return evaluations
 
 
 def _read_switch(path: Path | None, episodes: int) -> Evaluation | None:
-    content = records.read_object(path) if path else None
+    content = layout.read_object(path) if path else None
     if content is None or len(content["returns"]) != episodes:
         return None
     return Evaluation(**{name: np.array(values) for name, values in content.items()})

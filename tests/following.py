@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from o2o import records
-from o2o.records import RunDirectory
+from o2o import layout
+from o2o.run_directory import RunDirectory
 from o2o.sweep import manifest
 from o2o.sweep.failures import classify
 from o2o.sweep.manifest import Batch, Entry, Job, Submission
@@ -64,10 +64,10 @@ def write(
     for i, step in enumerate(steps):
         place = {"phase": "finetune", "step": UPDATES + step}
         run.append(
-            records.EVAL, place | {"score": 10.0 * seed + (UPDATES + step) / 1000, "returns": [1.0] * 10}
+            layout.EVAL, place | {"score": 10.0 * seed + (UPDATES + step) / 1000, "returns": [1.0] * 10}
         )
         clock = {"training_seconds": step / 100, "evaluation_seconds": float(i)}
-        run.append(records.TIMING, place | clock)
+        run.append(layout.TIMING, place | clock)
         run.progress("finetune", UPDATES + step)
     if end == "DONE":
         run.finish({"online_score": 1.0})
@@ -83,7 +83,7 @@ def write(
 
 def silence(run: Path, quiet: timedelta) -> None:
     """Makes a run's last sign of life `quiet` old."""
-    path = run / records.STATUS
+    path = run / layout.STATUS
     content = json.loads(path.read_text())
     content["updated_at"] = (datetime.now(UTC) - quiet).isoformat(timespec="seconds")
     path.write_text(json.dumps(content))

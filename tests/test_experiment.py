@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o2o import experiment, phases, records
+from o2o import experiment, layout, phases, records
 from o2o.config import Config, ConfigError, container
 from o2o.journal import refuse_other_run
 from o2o.records import read_run
+from o2o.run_directory import RunDirectory
 from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
 from o2o.types import State
 
@@ -32,19 +33,19 @@ def test_a_run_writes_the_files_that_it_promises(finished):
     for directory in (run_directory(finished), pretrain_directory(finished)):
         names = {p.name for p in directory.iterdir()}
         assert names >= {
-            records.CONFIG,
-            records.IDENTITY,
-            records.STATUS,
-            records.TRAIN,
-            records.EVAL,
-            records.RESULT,
+            layout.CONFIG,
+            layout.IDENTITY,
+            layout.STATUS,
+            layout.TRAIN,
+            layout.EVAL,
+            layout.RESULT,
         }
         assert (directory / phases.FINAL_STATE).is_file()
-        assert read_run(directory).state == records.State.DONE
+        assert read_run(directory).state == layout.State.DONE
 
 
 def test_evaluations_come_at_their_steps_with_their_columns(finished):
-    rows = lines(run_directory(finished) / records.EVAL)
+    rows = lines(run_directory(finished) / layout.EVAL)
     assert [row["env_steps"] for row in rows] == [0, 10, 20, 120, 150]
     assert [row["step"] for row in rows] == [20, 30, 40, 140, 170]
     assert [row["updates"] for row in rows] == [0, 10, 20, 120, 150]
@@ -53,33 +54,33 @@ def test_evaluations_come_at_their_steps_with_their_columns(finished):
         assert set(records.EVAL_COLUMNS) <= set(row)
         assert row["return_mean"] == pytest.approx(np.mean(row["returns"]))
         assert row["score"] == pytest.approx(100 * (row["return_mean"] + 20.272305) / 3254.572305)
-    (before,) = lines(pretrain_directory(finished) / records.EVAL)
+    (before,) = lines(pretrain_directory(finished) / layout.EVAL)
     assert (before["phase"], before["step"], before["env_steps"]) == ("pretrain", 20, 0)
 
 
 def test_the_first_episodes_at_the_switch_are_those_of_the_end_of_pretraining(finished):
-    (before,) = lines(pretrain_directory(finished) / records.EVAL)
-    at_the_switch = lines(run_directory(finished) / records.EVAL)[0]
+    (before,) = lines(pretrain_directory(finished) / layout.EVAL)
+    at_the_switch = lines(run_directory(finished) / layout.EVAL)[0]
     # evaluated with other networks' code compiled, so not bit for bit
     assert at_the_switch["returns"][:2] == pytest.approx(before["returns"], rel=1e-4)
 
 
 def test_training_rows_come_at_their_steps_with_metrics_and_diagnostics(finished):
-    rows = lines(run_directory(finished) / records.TRAIN)
+    rows = lines(run_directory(finished) / layout.TRAIN)
     assert [row["step"] for row in rows] == [20, *range(30, 171, 10)]
     assert rows[0]["policy_distance"] == 0
     for row in rows[1:]:
         assert {"critic_loss", "q_mean", "policy_loss"} <= set(row)
     assert {"policy_distance", "td_error_offline", "td_error_fresh"} <= set(rows[-1])
     assert rows[-1]["policy_distance"] > 0
-    before = lines(pretrain_directory(finished) / records.TRAIN)
+    before = lines(pretrain_directory(finished) / layout.TRAIN)
     assert {name for row in rows + before for name in row} <= {"phase", "step", *records.METRICS}
     assert [row["step"] for row in before] == [10, 20]
     assert "behavior_cloning" in before[0]
 
 
 def test_training_episodes_fit_into_the_steps(finished):
-    rows = lines(run_directory(finished) / records.EPISODES)
+    rows = lines(run_directory(finished) / layout.EPISODES)
     assert rows
     assert all(set(row) == set(records.EPISODE_COLUMNS) for row in rows)
     ends = [row["env_step"] for row in rows]
@@ -88,13 +89,13 @@ def test_training_episodes_fit_into_the_steps(finished):
 
 def test_the_result_sums_the_run_up(finished):
     directory = run_directory(finished)
-    result = json.loads((directory / records.RESULT).read_text())
-    scores = [row["score"] for row in lines(directory / records.EVAL)]
+    result = json.loads((directory / layout.RESULT).read_text())
+    scores = [row["score"] for row in lines(directory / layout.EVAL)]
     assert set(result) == {
         "offline_score", "offline_score_first_episodes", "online_score", "online_score_last_10", "delta",
         "collapse", "identity", "execution",
     }  # fmt: skip
-    first = lines(directory / records.EVAL)[0]["returns"][: finished.evaluation.episodes]
+    first = lines(directory / layout.EVAL)[0]["returns"][: finished.evaluation.episodes]
     assert result["offline_score_first_episodes"] == pytest.approx(
         100 * (np.mean(first) + 20.272305) / 3254.572305
     )
@@ -104,7 +105,7 @@ def test_the_result_sums_the_run_up(finished):
     assert result["online_score_last_10"] == pytest.approx(np.mean(scores[1:]))
     assert result["delta"] == pytest.approx(scores[-1] - scores[0])
     assert {"seconds", "device", "versions"} <= set(result["execution"])
-    before = json.loads((pretrain_directory(finished) / records.RESULT).read_text())
+    before = json.loads((pretrain_directory(finished) / layout.RESULT).read_text())
     assert set(before) == {"offline_score", "identity", "execution"}
 
 
@@ -123,7 +124,7 @@ def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeyp
         experiment.run(arm)
     finally:
         switch.write_text(json.dumps(stored))
-    assert lines(run_directory(arm) / records.EVAL)[0]["returns"] == [1, 2, 3]
+    assert lines(run_directory(arm) / layout.EVAL)[0]["returns"] == [1, 2, 3]
 
 
 def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp_path):
@@ -134,7 +135,7 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
         (run_directory(again), pretrain_directory(again)),
         strict=True,
     ):
-        for name in (records.TRAIN, records.EVAL, records.EPISODES):
+        for name in (layout.TRAIN, layout.EVAL, layout.EPISODES):
             assert (one / name).exists() == (other / name).exists()
             if (one / name).exists():
                 assert (one / name).read_bytes() == (other / name).read_bytes()
@@ -146,13 +147,13 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
 def test_without_env_steps_a_run_is_its_pretraining(configure, tmp_path):
     config = configure(tmp_path, "finetune.env_steps=0")
     experiment.run(config)
-    assert [p.parent for p in tmp_path.rglob(records.RESULT)] == [pretrain_directory(config)]
+    assert [p.parent for p in tmp_path.rglob(layout.RESULT)] == [pretrain_directory(config)]
 
 
 def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
     config = configure(finished.execution.paths.runs, "algorithm=td3_c", "finetune.env_steps=20")
     experiment.run(config)
-    rows = lines(run_directory(config) / records.TRAIN)
+    rows = lines(run_directory(config) / layout.TRAIN)
     assert {"lambda", "constraint", "constraint_satisfied_share"} <= set(rows[-1])
 
 
@@ -160,10 +161,10 @@ def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
 def test_seeds_in_one_job_are_those_of_one_job_each(finished, configure, tmp_path):
     both = [configure(tmp_path, f"seed={seed}") for seed in (0, 1)]
     experiment.run_members(both)
-    for name in (records.TRAIN, records.EVAL, records.EPISODES):
+    for name in (layout.TRAIN, layout.EVAL, layout.EPISODES):
         alone, beside = (run_directory(c) / name for c in (finished, both[0]))
         assert alone.read_bytes() == beside.read_bytes()
-    rows = [lines(run_directory(c) / records.EVAL)[-1]["returns"] for c in both]
+    rows = [lines(run_directory(c) / layout.EVAL)[-1]["returns"] for c in both]
     assert rows[0] != rows[1]
 
 
@@ -173,22 +174,22 @@ def test_a_number_that_is_not_finite_fails_the_run_and_is_named(configure, tmp_p
         experiment.run(config)
     directory = run_directory(config)
     run = read_run(directory)
-    assert run.state == records.State.FAILED
+    assert run.state == layout.State.FAILED
     assert run.result is None
-    assert '"failure": "non-finite"' in (directory / records.STATUS).read_text()
+    assert '"failure": "non-finite"' in (directory / layout.STATUS).read_text()
 
 
 def test_a_missing_file_is_a_configuration_error_and_nothing_is_written(configure, tmp_path):
     config = configure(tmp_path, "dataset.path=nowhere.hdf5")
     with pytest.raises(ConfigError, match=r"nowhere\.hdf5"):
         experiment.run(config)
-    assert not list(tmp_path.rglob(records.CONFIG))
+    assert not list(tmp_path.rglob(layout.CONFIG))
 
 
 def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
     config = configure(tmp_path, "finetune.env_steps=155", "pretrain.updates=130")
-    assert phases.evaluation_steps(config, records.FINETUNE) == [10, 20, 120, 155]
-    assert phases.evaluation_steps(config, records.PRETRAIN) == [100, 130]
+    assert phases.evaluation_steps(config, layout.FINETUNE) == [10, 20, 120, 155]
+    assert phases.evaluation_steps(config, layout.PRETRAIN) == [100, 130]
 
 
 def test_the_states_that_runs_leave_are_the_algorithms(finished):
@@ -199,23 +200,23 @@ def test_the_states_that_runs_leave_are_the_algorithms(finished):
 def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, tmp_path):
     config = configure(tmp_path, "pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20")
     experiment.run(config)
-    rows = lines(run_directory(config) / records.EVAL)
+    rows = lines(run_directory(config) / layout.EVAL)
     assert [row["step"] for row in rows] == [0, 10, 20]
     assert [row["updates"] for row in rows] == [0, 0, 5]  # it waits for 16 steps, the 16th included
     assert pretrain_directory(config) is None
     assert not list(tmp_path.rglob(phases.SWITCH))
-    result = json.loads((run_directory(config) / records.RESULT).read_text())
+    result = json.loads((run_directory(config) / layout.RESULT).read_text())
     assert (result["offline_score"], result["delta"], result["collapse"]) == (None, None, None)
     assert result["online_score"] == rows[-1]["score"]
 
 
 def test_an_identity_that_names_another_run_is_refused_though_no_key_differs(configure, tmp_path):
     config = configure(tmp_path)
-    begun = records.RunDirectory(run_directory(config))
-    begun.write(records.CONFIG, container(config))
-    begun.write(records.IDENTITY, describe(config))
+    begun = RunDirectory(run_directory(config))
+    begun.write(layout.CONFIG, container(config))
+    begun.write(layout.IDENTITY, describe(config))
     refuse_other_run(config)
-    begun.write(records.IDENTITY, describe(config) | {"identity": "0" * 64})
+    begun.write(layout.IDENTITY, describe(config) | {"identity": "0" * 64})
     with pytest.raises(ConfigError, match=r"identity\.json names another"):
         refuse_other_run(config)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from following import directory, launch, silence, write
 
-from o2o import records
+from o2o import layout
+from o2o.run_directory import RunDirectory
 from o2o.sweep import launched, logs, manifest
 from o2o.sweep import slurm as real_slurm
 from o2o.sweep import sync as syncing
@@ -331,12 +332,12 @@ def owned(path: Path, **changes) -> Path:
 def test_the_beat_of_another_machine_is_a_sign_of_life_but_not_in_a_copy(tmp_path, say):
     path = write(tmp_path, steps=[500], quiet=OLD)
     before = time.time() - OLD.total_seconds()
-    os.utime(path / records.STATUS, (before, before))
+    os.utime(path / layout.STATUS, (before, before))
     lease = owned(path)
     assert states(tmp_path, say) == {0: "RUNNING"}
-    os.utime(path / records.STATUS)  # as if copied: every file is of today
+    os.utime(path / layout.STATUS)  # as if copied: every file is of today
     assert states(tmp_path, say) == {0: "STALLED"}
-    os.utime(path / records.STATUS, (before, before))
+    os.utime(path / layout.STATUS, (before, before))
     os.utime(lease, (before, before))
     assert states(tmp_path, say) == {0: "STALLED"}
 
@@ -391,7 +392,7 @@ def test_retry_names_settings_that_are_none(tmp_path, say):
 
 def test_retry_says_which_configuration_is_unreadable(tmp_path, say):
     path = write(tmp_path, end="INTERRUPTED")
-    (path / records.CONFIG).write_text("seed: [")
+    (path / layout.CONFIG).write_text("seed: [")
     code, said = say("retry", "--dry-run")
     assert code == 2
     assert "is damaged" in said
@@ -403,7 +404,7 @@ def started(configure, runs, seed, *overrides):
     from o2o.sweep.identity import describe, run_directory
 
     config = configure(runs, f"seed={seed}", *overrides)
-    run = records.RunDirectory(run_directory(config))
+    run = RunDirectory(run_directory(config))
     run.start(container(config), describe(config))
     return run
 
@@ -444,8 +445,8 @@ def test_retry_runs_what_failed_under_other_code(tmp_path, say, configure, monke
     started(configure, tmp_path, 2, "finetune.env_steps=0").finish({})
     run = started(configure, tmp_path, 2)
     run.fail("", "ValueError: a mistake", "code")
-    identity = json.loads((run.path / records.IDENTITY).read_text())
-    (run.path / records.IDENTITY).write_text(
+    identity = json.loads((run.path / layout.IDENTITY).read_text())
+    (run.path / layout.IDENTITY).write_text(
         json.dumps(identity | {"code_hash": "before the mistake was mended"})
     )
     assert say("retry")[0] == 0
@@ -572,7 +573,7 @@ def test_clean_removes_only_what_nothing_needs_and_only_if_told(tmp_path, say):
         aged(done / "checkpoints/final.npz"),
         aged(alive / "checkpoints/4000.npz"),
         aged(alive / "checkpoints/.4000.npz.9.tmp"),
-        done / records.EVAL if (done / records.EVAL).exists() else done / records.RESULT,
+        done / layout.EVAL if (done / layout.EVAL).exists() else done / layout.RESULT,
     ]
     code, said = say("clean")
     assert code == 0

@@ -12,7 +12,7 @@ import pytest
 
 import o2o
 from o2o.config import ConfigError, container
-from o2o.records import IDENTITY, RESULT
+from o2o.layout import IDENTITY, RESULT
 from o2o.sweep.identity import identity, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent

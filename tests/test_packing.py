@@ -7,9 +7,9 @@ import json
 import pytest
 from test_resume import ALWAYS, Killed, contents, kill_at
 
-from o2o import checkpoint, experiment, phases, records
+from o2o import checkpoint, experiment, layout, phases
+from o2o.layout import read_state
 from o2o.lease import HeldError, Leases
-from o2o.records import read_state
 from o2o.sweep.identity import pretrain_directory, run_directory
 
 ARM = ("algorithm=td3_c", "replay_init=empty")
@@ -45,13 +45,13 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
         experiment.run_members(pair)
     assert contents(pair[0]) == alone[0]
     failed = pretrain_directory(pair[1]) if pretraining else run_directory(pair[1])
-    assert read_state(failed) == records.State.FAILED
-    assert json.loads((failed / records.STATUS).read_text())["failure"] == "non-finite"
+    assert read_state(failed) == layout.State.FAILED
+    assert json.loads((failed / layout.STATUS).read_text())["failure"] == "non-finite"
 
 
 def test_a_member_that_was_done_is_left_out(pair, alone):
     experiment.run(pair[0])
-    result = run_directory(pair[0]) / records.RESULT
+    result = run_directory(pair[0]) / layout.RESULT
     before = result.stat().st_mtime_ns
     experiment.run_members(pair)
     assert result.stat().st_mtime_ns == before
@@ -99,7 +99,7 @@ def test_a_run_that_another_process_is_running_is_left_to_it(pair, alone):
             experiment.run_members(pair)
         with pytest.raises(HeldError, match="is being run by process"):
             experiment.run(pair[1])
-        assert read_state(run_directory(pair[1])) == records.State.PLANNED
+        assert read_state(run_directory(pair[1])) == layout.State.PLANNED
     assert contents(pair[0]) == alone[0]
 
 
@@ -107,7 +107,7 @@ def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, mon
     monkeypatch.setattr("o2o.lease.POLL_SECONDS", 0.01)
     experiment.run(phases.pretraining(pair[0]))
     directory = pretrain_directory(pair[0])
-    result = directory / records.RESULT
+    result = directory / layout.RESULT
     content = result.read_bytes()
     result.unlink()
     with Leases() as another:
@@ -127,4 +127,4 @@ def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, mon
         experiment.run(pair[0])
     assert f"waiting for {directory}, made by process" in capsys.readouterr().err
     assert contents(pair[0]) == alone[0]
-    assert len(list((directory / records.ATTEMPTS).iterdir())) == 1
+    assert len(list((directory / layout.ATTEMPTS).iterdir())) == 1

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from o2o import evaluation, experiment, keeper, phases, records
+from o2o import evaluation, experiment, keeper, layout, phases
 from o2o.checkpoint import Checkpoints
 from o2o.config import ConfigError
-from o2o.records import read_state
+from o2o.layout import read_state
 from o2o.sweep.identity import pretrain_directory, run_directory
 
-EXACT = (records.TRAIN, records.EVAL, records.EPISODES, "checkpoints/final.npz")
+EXACT = (layout.TRAIN, layout.EVAL, layout.EPISODES, "checkpoints/final.npz")
 ALWAYS = "checkpoint.interval_seconds=1e-9"
 
 
@@ -104,13 +104,13 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
         kill_at(patched, 5)
         with pytest.raises(Killed):
             experiment.run(config)
-    store = Checkpoints(run_directory(config) / records.CHECKPOINTS)
+    store = Checkpoints(run_directory(config) / layout.CHECKPOINTS)
     newest, before = store.steps()
     path = store.directory / f"{newest}.npz"
     path.write_bytes(path.read_bytes()[:-200])
     experiment.run(config)
     assert contents(config) == uninterrupted(*overrides)
-    events = (run_directory(config) / records.EVENTS).read_text()
+    events = (run_directory(config) / layout.EVENTS).read_text()
     assert "checkpoint refused" in events
     assert f'"step": {config.pretrain.updates + before}' in events
 
@@ -134,8 +134,8 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
             experiment.run(config)
     if code is not None:
         assert stopped.value.code == code
-    assert read_state(run_directory(config)) == records.State.INTERRUPTED
-    assert Checkpoints(run_directory(config) / records.CHECKPOINTS).steps() == [20]
+    assert read_state(run_directory(config)) == layout.State.INTERRUPTED
+    assert Checkpoints(run_directory(config) / layout.CHECKPOINTS).steps() == [20]
     experiment.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
@@ -144,7 +144,7 @@ def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
     config = configure(tmp_path, ALWAYS)
     experiment.run(config)
     for directory in (run_directory(config), pretrain_directory(config)):
-        assert [p.name for p in (directory / records.CHECKPOINTS).iterdir()] == ["final.npz"]
+        assert [p.name for p in (directory / layout.CHECKPOINTS).iterdir()] == ["final.npz"]
 
 
 @pytest.mark.parametrize("number", [2, 9])
@@ -183,8 +183,8 @@ def test_a_signal_during_an_evaluation_gives_it_up_until_the_next_start(
         with pytest.raises(SystemExit) as stopped:
             experiment.run(config)
     assert stopped.value.code == 128 + signal.SIGUSR2
-    assert Checkpoints(run_directory(config) / records.CHECKPOINTS).steps() == [20]
-    assert '"env_steps": 20' not in (run_directory(config) / records.EVAL).read_text()
+    assert Checkpoints(run_directory(config) / layout.CHECKPOINTS).steps() == [20]
+    assert '"env_steps": 20' not in (run_directory(config) / layout.EVAL).read_text()
     experiment.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
@@ -201,8 +201,8 @@ def test_a_second_signal_ends_at_once(configure, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         experiment.run(config)
     directory = pretrain_directory(config)
-    assert read_state(directory) == records.State.INTERRUPTED
-    assert not Checkpoints(directory / records.CHECKPOINTS).steps()
+    assert read_state(directory) == layout.State.INTERRUPTED
+    assert not Checkpoints(directory / layout.CHECKPOINTS).steps()
 
 
 def test_what_was_begun_as_another_run_is_refused_with_what_differs(configure, tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_what_was_begun_as_another_run_is_refused_with_what_differs(configure, t
             experiment.run(config)
     with pytest.raises(ConfigError, match=r"records.interval: 10 there, 5 here"):
         experiment.run(configure(tmp_path, "records.interval=5"))
-    path = pretrain_directory(config) / records.IDENTITY
+    path = pretrain_directory(config) / layout.IDENTITY
     path.write_text(
         path.read_text()
         .replace('"batch_size": 16', '"batch_size": 17')
@@ -241,7 +241,7 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(
         patched.setattr(Checkpoints, "save", full)
         with pytest.raises(OSError, match="No space left"):
             experiment.run(config)
-    status = (run_directory(config) / records.STATUS).read_text()
+    status = (run_directory(config) / layout.STATUS).read_text()
     assert "goes on from its last checkpoint" in status
     experiment.run(config)
     assert contents(config) == uninterrupted(*overrides)

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from following import ENV_STEPS, UPDATES, launch, write
 
-from o2o import records
+from o2o import layout
 from o2o.sweep import manifest, slurm
 from o2o.sweep.__main__ import main
 
@@ -113,22 +113,22 @@ def test_only_what_differs_is_said_of_a_setting(tmp_path, capsys):
     assert "policy_delay" not in said
 
 
-@pytest.mark.parametrize("file", [records.STATUS, records.CONFIG, records.EVAL, records.TIMING])
+@pytest.mark.parametrize("file", [layout.STATUS, layout.CONFIG, layout.EVAL, layout.TIMING])
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00\x01", '{"state": "GONE"}', '{"step": "x"}\n'])
 def test_damaged_files_are_no_traceback(tmp_path, capsys, file, content):
     path = write(tmp_path, "td3", 0, steps=[500])
     write(tmp_path, "td3", 1, steps=[500], end="DONE")
     (path / file).write_text(content)
     for options in ([], ["--json"]):
-        assert main(["status", "--runs", str(tmp_path), *options]) == int(file == records.STATUS)
+        assert main(["status", "--runs", str(tmp_path), *options]) == int(file == layout.STATUS)
         said = capsys.readouterr()
-        assert ("DAMAGED" in said.out) == (file == records.STATUS)
+        assert ("DAMAGED" in said.out) == (file == layout.STATUS)
         assert said.err == ""
 
 
 def test_a_torn_last_row_leaves_the_one_before(tmp_path, status):
     path = write(tmp_path, "td3", 0, steps=[500, 1000])
-    with (path / records.EVAL).open("a") as stream:
+    with (path / layout.EVAL).open("a") as stream:
         stream.write('{"phase": "finetune", "step": 25')
     assert status()[1]["td3"]["score"]["step"] == UPDATES + 1000
 

@@ -16,7 +16,7 @@ from wandb_file import history, read_records, summary, values
 
 from o2o import tracker as tracking
 from o2o.layout import EVAL, FINETUNE, TRAIN
-from o2o.records import RunDirectory
+from o2o.run_directory import RunDirectory
 from o2o.tracker import Tracker, open_tracker
 
 

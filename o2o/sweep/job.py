@@ -164,7 +164,7 @@ def _configurations(place: Place) -> dict[str, Config]:
 def _pretrained(place: Place, run: str, config: Config) -> bool:
     """Whether a run can begin. It is recorded as FAILED if its pretraining, another job's work, was not made."""
     from o2o.config import container
-    from o2o.records import RunDirectory
+    from o2o.run_directory import RunDirectory
     from o2o.sweep.identity import describe
 
     needed = dict(zip(place.job.runs, place.job.needs, strict=False)).get(run)

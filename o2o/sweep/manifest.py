@@ -13,8 +13,8 @@ runs/.jobs/<id>/attempts.jsonl                           when an attempt began, 
 ```
 
 Directories of runs are written relative to `runs/`, so that a copy of it can be read elsewhere. Files are written as
-those of a run directory are (`o2o.records`): whole and atomically, or by appended lines. Whether a job is still in
-the queue is not written anywhere: SLURM knows.
+those of a run are (`o2o.run_directory`): whole and atomically, or by appended lines. Whether a job is still in the
+queue is not written anywhere: SLURM knows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from o2o.records import RunDirectory, read_object, read_rows
+from o2o.layout import read_object
+from o2o.records import read_rows
+from o2o.run_directory import RunDirectory
 
 SWEEPS = ".sweeps"
 JOBS = ".jobs"
