@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.claims import Finding, Verdict
 from analysis.measures import Arm
 from analysis.runs import FROZEN
 from analysis.table import Entry, Table, words
+from analysis.verdicts import Finding, Verdict
 
 BUDGETS = (10_000, 50_000, 200_000)
 

@@ -10,13 +10,13 @@ from rich.table import Table as RichTable
 from analysis import statistics
 from analysis.budget import budget_table, crossover_table
 from analysis.cells import Cell, by_dataset
-from analysis.claims import claims_by_dataset, claims_table, findings
 from analysis.comparisons import comparisons_table
 from analysis.diversity import Diversity, diversity_table
 from analysis.guidelines import choices_table, guidelines_table
 from analysis.measures import HORIZONS, PERCENTILE, PERCENTILES, Arm, measure
 from analysis.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from analysis.table import NOTHING, Entry, Table, interval, mean, number, to_terminal, words
+from analysis.verdicts import claims_by_dataset, claims_table, findings
 from o2o import collapse
 
 PER_SEED = (

@@ -5,11 +5,12 @@ import pytest
 from synthetic_runs import collapsing, steady, write_grid, write_run
 
 from analysis import published
-from analysis.claims import CLAIMS, Claim, claims_by_dataset, claims_table, findings, judge
+from analysis.claims import CLAIMS
 from analysis.collect import collect
 from analysis.guidelines import GUIDELINES, choices_table, guidelines_table
 from analysis.measures import measure
-from analysis.statistics import Estimate, mean
+from analysis.statistics import mean
+from analysis.verdicts import claims_by_dataset, claims_table, findings
 
 TABLES = "the paper's tables"
 RUNS = "our runs, D4RL data"
@@ -28,14 +29,6 @@ def grid(tmp_path_factory):
     ]
     write_grid(root, datasets, seeds=range(3), ratios=(0.25, 0.75), noise=1.0)
     return judged(root)
-
-
-def claim_with(rule):
-    return Claim("name", "says", "where", "estimand", rule, lambda evidence: {})
-
-
-def part(value, error=1.0, count=10):
-    return Estimate(value, error, count - 1.0, count)
 
 
 def test_every_claim_is_judged_by_runs_and_where_possible_by_the_papers_tables(grid):
@@ -102,41 +95,7 @@ def test_what_tables_of_final_scores_cannot_tell_is_not_told(grid):
     assert ("td3-collapses", TABLES) not in grid
 
 
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [((9.0, 9.0), "holds"), ((9.0, -9.0), "fails"), ((9.0, 1.0), "undecided"), ((9.0, -1.0), "undecided")],
-)
-def test_all_needs_every_dataset(values, verdict):
-    parts = {f"d{i}": part(value) for i, value in enumerate(values)}
-    assert judge(claim_with("all"), parts, RUNS).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("holding", "failing", "verdict"),
-    [(6, 2, "holds"), (6, 0, "holds"), (5, 3, "fails"), (5, 2, "undecided"), (2, 0, "undecided")],
-)
-def test_at_least_six_of_eight_are_counted_over_the_papers_eight(holding, failing, verdict):
-    parts = {f"h{i}": part(9.0) for i in range(holding)} | {f"f{i}": part(-9.0) for i in range(failing)}
-    assert judge(claim_with(6), parts, RUNS).verdict == verdict
-
-
-def test_the_mean_rule_averages_the_datasets():
-    found = judge(claim_with("mean"), {"a": part(9.0), "b": part(-1.0)}, RUNS)
-    assert found.overall.value == 4.0
-    assert found.overall.error == pytest.approx(0.5**0.5)
-    assert (found.verdict, found.more_seeds) == ("holds", 0)
-
-
-def test_undecided_says_how_many_more_seeds():
-    found = judge(claim_with("mean"), {"a": part(1.0)}, RUNS)
-    assert found.verdict == "undecided"
-    assert found.more_seeds == part(1.0).more_seeds() > 0
-    alone = judge(claim_with("mean"), {"a": mean(np.array([5.0]))}, RUNS)
-    assert (alone.verdict, alone.more_seeds) == ("undecided", None)
-
-
 def test_without_runs_there_is_no_verdict(tmp_path):
-    assert judge(claim_with("all"), {}, RUNS).verdict == "no runs"
     table = claims_table(list(judged(tmp_path).values()))
     assert {row[4].text for row in table.rows} == {TABLES}
 
