@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 MILLION = 1_000_000
+DONE = "done"
+"""What the timed process says after its first updates. What it takes to end is not part of a start."""
 
 
 def start_seconds(platform: str) -> dict[str, float]:
-    """Seconds of a whole process that composes, builds and compiles a pretraining, and makes its first updates.
+    """Seconds from a process's start until it has composed, built and compiled a pretraining and made first updates.
 
     Cold is with an empty compilation cache, warm with the one that the cold start filled.
     """
@@ -57,8 +59,15 @@ def _process_seconds(platform: str, cache: str) -> float:
     }
     start = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.startup", "first-update"]
-    subprocess.run(command, env=os.environ | as_in_a_job, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    with subprocess.Popen(
+        command, env=os.environ | as_in_a_job, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        done = process.stdout.read(len(DONE))
+        seconds = time.perf_counter() - start
+    if done != DONE or process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
+    return seconds
 
 
 def _write(path: Path, rows: int) -> None:
@@ -91,6 +100,7 @@ def _first_update() -> None:
 
     workload = Workload(composed("dataset=walker2d-medium-v2"), make_members(1))
     jax.block_until_ready(next(workload.pretraining([CHUNK])).state)
+    print(DONE, flush=True)
 
 
 if __name__ == "__main__":

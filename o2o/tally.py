@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from o2o.members import Members
 from o2o.replay import Replay
-from o2o.types import Algorithm, Metrics
+from o2o.types import Algorithm, Metrics, halves
 
 
 class Sums(NamedTuple):
@@ -39,9 +39,9 @@ def reported(algorithm: Algorithm, replay: Replay, phase: int) -> Names:
     key, one = jax.random.key(0), replay.example()
     state = jax.eval_shape(algorithm.init, key, one)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((replay.batch_size, *x.shape), x.dtype), one)
-    halves = algorithm.update_policy, algorithm.update_critic
     metrics = [
-        jax.eval_shape(lambda s, b, half=half: half(s, b, key, phase)[1], state, batch) for half in halves
+        jax.eval_shape(lambda s, b, k, half=half: half(s, b, k, phase)[1], state, batch, key)
+        for half in halves(algorithm)
     ]
     return Names(tuple(sorted(metrics[0])), tuple(sorted(metrics[1])))
 

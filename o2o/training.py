@@ -21,7 +21,7 @@ from o2o.envs import Environments
 from o2o.members import Bundle, Members
 from o2o.replay import Online, Replay, Rows, pack, unpack
 from o2o.tally import Sums, Tally, metric_names, summed
-from o2o.types import Algorithm, State, Transition, update
+from o2o.types import Algorithm, State, Transition, halves, update
 
 CHUNK = 100
 """Updates of pretraining between two chances to pause: about half a second a member on two cores."""
@@ -347,7 +347,8 @@ def _policy_half(
     sums: Float[Array, " K"],
     phase: int,
 ) -> tuple[Any, Float[Array, " A"], Float[Array, " K"]]:
-    new_actor, metrics = algorithm.update_policy(State(actor, critics), batch, keys[1], phase)
+    update_policy, _ = halves(algorithm)
+    new_actor, metrics = update_policy(State(actor, critics), batch, keys[1], phase)
     action = algorithm.explore(State(new_actor, critics), observation, keys[2])
     return new_actor, action, summed(sums, metrics, names)
 
@@ -362,7 +363,8 @@ def _critic_half(
     sums: Float[Array, " K"],
     phase: int,
 ) -> tuple[Any, Float[Array, " K"]]:
-    critics, metrics = algorithm.update_critic(State(actor, critics), batch, keys[1], phase)
+    _, update_critic = halves(algorithm)
+    critics, metrics = update_critic(State(actor, critics), batch, keys[1], phase)
     return critics, summed(sums, metrics, names)
 
 

@@ -6,9 +6,12 @@ dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** w
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Protocol
 
+import jax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
@@ -148,10 +151,21 @@ class Algorithm(Protocol):
         ...
 
 
+@functools.cache
+def halves(algorithm: Algorithm) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`update_policy` and `update_critic`, traced once for all programs that they are a part of."""
+    policy, critic = (
+        jax.jit(half, static_argnums=3, inline=True)
+        for half in (algorithm.update_policy, algorithm.update_critic)
+    )
+    return policy, critic
+
+
 def update(
     algorithm: Algorithm, state: State, batch: Transition, key: Key[Array, ""], phase: int
 ) -> tuple[State, Metrics]:
     """One update: both halves of it, from the same old state."""
-    actor, policy_metrics = algorithm.update_policy(state, batch, key, phase)
-    critics, critic_metrics = algorithm.update_critic(state, batch, key, phase)
+    update_policy, update_critic = halves(algorithm)
+    actor, policy_metrics = update_policy(state, batch, key, phase)
+    critics, critic_metrics = update_critic(state, batch, key, phase)
     return State(actor, critics), policy_metrics | critic_metrics

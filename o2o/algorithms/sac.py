@@ -11,6 +11,7 @@ at all.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -53,6 +54,7 @@ class SAC:
         """Every update is like every other."""
         return 1
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Key[Array, ""], example: Transition) -> State:
         """Fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]

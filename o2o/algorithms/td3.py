@@ -16,6 +16,7 @@ dimensions in the policy's loss is the first author's later correction of Acme, 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -84,6 +85,7 @@ class TD3:
         """The policy is due in the first of so many updates."""
         return self.policy_delay
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: Key[Array, ""], example: Transition) -> State:
         """Fresh networks; targets start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
