@@ -7,21 +7,19 @@ the stops are.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
 
+from o2o import compiled
 from o2o.envs import Environments
 from o2o.members import Bundle, Members
-from o2o.replay import Online, Replay, Rows, pack, unpack
-from o2o.tally import Sums, Tally, metric_names, summed
-from o2o.types import Algorithm, State, Transition, halves, update
+from o2o.replay import Online, Replay, Rows, pack
+from o2o.tally import Sums, Tally
+from o2o.types import Algorithm, State
 
 CHUNK = 100
 """Updates of pretraining between two chances to pause: about half a second a member on two cores."""
@@ -114,7 +112,7 @@ def pretrain(
     It reports as well where `pause_at` wants it, which is asked every `CHUNK` updates. A phase that was interrupted
     goes on from its state then and what `resumed` holds.
     """
-    learn = _offline_learner(algorithm, replay, members)
+    learn = compiled.offline_learner(algorithm, replay, members)
     tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
 
     def report(is_stop: bool) -> Report:
@@ -165,7 +163,7 @@ def finetune(
     the critic step is computed beside the policy step where there is a core for it, and goes on while the environment
     takes the action: the host waits for the policy step alone. The result is that of one update after the other.
     """
-    step_functions = _step_functions(algorithm, replay, members)
+    functions = compiled.step_functions(algorithm, replay, members)
     tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
     actor = members.rearrange(lambda s: s.actor, state)
     critics = members.rearrange(lambda s: s.critics, state)
@@ -173,7 +171,7 @@ def finetune(
         step, updates = 0, 0
         online = members.bundle([replay.init(stops[-1]) for _ in range(members.count)])
         observation = environments.reset()
-        (action,) = step_functions.first_action(state, members.bundle(list(observation)), keys)
+        (action,) = functions.first_action(state, members.bundle(list(observation)), keys)
         returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
     else:
         step, updates = resumed.step, resumed.updates
@@ -215,15 +213,15 @@ def finetune(
         if replay.ready(offline.shape[0], step):
             phase = (updates_before + updates) % algorithm.period
             updates += 1
-            online, batch, observed, step_keys = step_functions.sample(online, offline, packet, keys)
+            online, batch, observed, step_keys = functions.sample(online, offline, packet, keys)
             old = actor, critics
-            actor, action, tally.policy = step_functions.policy_half(
+            actor, action, tally.policy = functions.policy_half(
                 *old, batch, observed, step_keys, tally.policy, phase
             )
-            critics, tally.critic = step_functions.critic_half(*old, batch, step_keys, tally.critic, phase)
+            critics, tally.critic = functions.critic_half(*old, batch, step_keys, tally.critic, phase)
             tally.count(phase)
         else:
-            online, action = step_functions.collect(actor, critics, online, packet, keys)
+            online, action = functions.collect(actor, critics, online, packet, keys)
         is_stop = step in awaited
         if is_stop or pause_at(step):
             yield report(is_stop)
@@ -232,146 +230,6 @@ def finetune(
                 tally.reset()
 
 
-class _StepFunctions(NamedTuple):
-    """The compiled parts of an online step, over members."""
-
-    first_action: Callable[..., Any]
-    collect: Callable[..., Any]
-    sample: Callable[..., Any]
-    policy_half: Callable[..., Any]
-    critic_half: Callable[..., Any]
-
-
-# Cached, so that runs of one process that differ only in their data or seed compile nothing anew.
-@functools.cache
-def _step_functions(algorithm: Algorithm, replay: Replay, members: Members) -> _StepFunctions:
-    names = metric_names(algorithm, replay)
-    return _StepFunctions(
-        first_action=members.map(functools.partial(_first_action, algorithm)),
-        collect=members.map(functools.partial(_collect, algorithm, replay), donated=(2,)),
-        sample=members.map(functools.partial(_sample, replay), shared=(1,), donated=(0,)),
-        policy_half=members.map(
-            functools.partial(_policy_half, algorithm, names.policy), donated=(5,), static=(6,)
-        ),
-        critic_half=members.map(
-            functools.partial(_critic_half, algorithm, names.critic), donated=(1, 4), static=(5,), beside=True
-        ),
-    )
-
-
-@functools.cache
-def _offline_learner(algorithm: Algorithm, replay: Replay, members: Members) -> Callable[..., Any]:
-    return members.map(
-        functools.partial(_learn_offline, algorithm, replay), shared=(3, 5), donated=(0, 1, 2), static=(6, 7)
-    )
-
-
 def _own(value: Any) -> Any:
     """A copy of an array that the loop will write to."""
     return value if isinstance(value, dict) else np.array(value)
-
-
-def _learn_offline(
-    algorithm: Algorithm,
-    replay: Replay,
-    state: State,
-    policy_sums: Float[Array, " K"],
-    critic_sums: Float[Array, " L"],
-    offline: Rows,
-    key: Key[Array, ""],
-    start: Int[Array, ""],
-    updates: int,
-    phase: int,
-) -> tuple[State, Float[Array, " K"], Float[Array, " L"]]:
-    """So many updates from update `start` on, their metrics added to the sums; `phase` is that of the first."""
-    names = metric_names(algorithm, replay)
-
-    def one(carry: Any, step: Int[Array, ""], phase: int) -> Any:
-        state, policy_sums, critic_sums = carry
-        sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-        batch = unpack(replay.sample_offline(offline, sample_key), replay.observation_size)
-        state, metrics = update(algorithm, state, batch, update_key, phase)
-        of_policy = {name: value for name, value in metrics.items() if name in names.policy}
-        return state, summed(policy_sums, of_policy, names.policy), summed(critic_sums, metrics, names.critic)
-
-    def cycle(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
-        for i in range(algorithm.period):
-            carry = one(carry, step + i, (phase + i) % algorithm.period)
-        return carry, None
-
-    cycles, rest = divmod(updates, algorithm.period)
-    carry = state, policy_sums, critic_sums
-    if cycles:
-        carry, _ = jax.lax.scan(cycle, carry, start + algorithm.period * jnp.arange(cycles))
-    for i in range(rest):
-        carry = one(carry, start + cycles * algorithm.period + i, (phase + i) % algorithm.period)
-    return carry
-
-
-def _first_action(
-    algorithm: Algorithm, state: State, observation: Float[Array, " O"], key: Key[Array, ""]
-) -> tuple[Float[Array, " A"]]:
-    return (algorithm.explore(state, observation, jax.random.fold_in(key, 0)),)
-
-
-def _collect(
-    algorithm: Algorithm,
-    replay: Replay,
-    actor: Any,
-    critics: Any,
-    online: Online,
-    packet: Float[Array, " W+O"],
-    key: Key[Array, ""],
-) -> tuple[Online, Float[Array, " A"]]:
-    """Adds the transition at the head of the packet and acts on the observation at its end."""
-    online, observation, keys = _add(replay, online, packet, key)
-    return online, algorithm.explore(State(actor, critics), observation, keys[2])
-
-
-def _sample(
-    replay: Replay, online: Online, offline: Rows, packet: Float[Array, " W+O"], key: Key[Array, ""]
-) -> tuple[Online, Transition, Float[Array, " O"], Key[Array, " 3"]]:
-    """Adds the transition at the head of the packet and samples a batch."""
-    online, observation, keys = _add(replay, online, packet, key)
-    return online, replay.sample(offline, online, keys[0]), observation, keys
-
-
-def _policy_half(
-    algorithm: Algorithm,
-    names: Sequence[str],
-    actor: Any,
-    critics: Any,
-    batch: Transition,
-    observation: Float[Array, " O"],
-    keys: Key[Array, " 3"],
-    sums: Float[Array, " K"],
-    phase: int,
-) -> tuple[Any, Float[Array, " A"], Float[Array, " K"]]:
-    update_policy, _ = halves(algorithm)
-    new_actor, metrics = update_policy(State(actor, critics), batch, keys[1], phase)
-    action = algorithm.explore(State(new_actor, critics), observation, keys[2])
-    return new_actor, action, summed(sums, metrics, names)
-
-
-def _critic_half(
-    algorithm: Algorithm,
-    names: Sequence[str],
-    actor: Any,
-    critics: Any,
-    batch: Transition,
-    keys: Key[Array, " 3"],
-    sums: Float[Array, " K"],
-    phase: int,
-) -> tuple[Any, Float[Array, " K"]]:
-    _, update_critic = halves(algorithm)
-    critics, metrics = update_critic(State(actor, critics), batch, keys[1], phase)
-    return critics, summed(sums, metrics, names)
-
-
-def _add(
-    replay: Replay, online: Online, packet: Float[Array, " W+O"], key: Key[Array, ""]
-) -> tuple[Online, Float[Array, " O"], Key[Array, " 3"]]:
-    """With the packet's transition added: the observation to act on, and the keys of this step."""
-    width = online.rows.shape[-1]
-    online = replay.add(online, packet[:width])
-    return online, packet[width:], jax.random.split(jax.random.fold_in(key, online.added), 3)
