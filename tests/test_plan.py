@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException
 
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
@@ -65,69 +64,6 @@ def test_a_damaged_identity_is_no_identity(planned, content):
     finish(run)
     (run.directory / "identity.json").write_text(content)
     assert planned().done == []
-
-
-def test_the_command_line_is_a_product_of_its_sweeps():
-    (product,) = expand(["algorithm=td3,td3_c", "seed=range(3)", "discount=0.9"], [], options)
-    assert product.axes == {
-        "algorithm": ["algorithm=td3", "algorithm=td3_c"],
-        "seed": ["seed=0", "seed=1", "seed=2"],
-        "discount": ["discount=0.9"],
-    }
-
-
-def test_a_glob_is_the_options_of_its_group():
-    (product,) = expand(["dataset=glob(hopper*)"], [], options)
-    assert product.axes["dataset"] == [
-        f"dataset={name}" for name in options("dataset") if name.startswith("hopper")
-    ]
-
-
-def test_a_glob_that_matches_nothing_is_refused():
-    with pytest.raises(ConfigCompositionException, match="none of the options matches: empty, offline"):
-        expand(["replay_init=glob(x*)"], [], options)
-
-
-def test_the_values_of_a_grid_are_lists_single_values_or_sweeps():
-    grid = {
-        "algorithm": ["td3", "td3_bc"],
-        "pretrain.updates": 0,
-        "seed": "range(2)",
-        "network.hidden_sizes": [[64, 64], [32]],
-        "algorithm.action_gradient_clip": [None, 1e-5],
-    }
-    (product,) = expand([], [grid], options)
-    axes = product.axes
-    assert axes["algorithm"] == ["algorithm=td3", "algorithm=td3_bc"]
-    assert axes["pretrain.updates"] == ["pretrain.updates=0"]
-    assert axes["seed"] == ["seed=0", "seed=1"]
-    assert axes["network.hidden_sizes"] == ["network.hidden_sizes=[64,64]", "network.hidden_sizes=[32]"]
-    assert axes["algorithm.action_gradient_clip"] == [
-        "algorithm.action_gradient_clip=null",
-        "algorithm.action_gradient_clip=1e-05",
-    ]
-
-
-def test_the_command_line_wins_over_a_grids_same_key():
-    first, second = expand(["seed=5"], [{"seed": "range(10)", "discount": 0.9}, {"seed": 1}], options)
-    assert first.axes == {"discount": ["discount=0.9"], "seed": ["seed=5"]}
-    assert second.axes == {"seed": ["seed=5"]}
-
-
-@pytest.mark.parametrize("grid", [{"experiment": "demo"}, {"hydra.mode": "RUN"}, {"hydra/launcher": "basic"}])
-def test_a_grid_may_not_choose_what_is_fixed_before_it(grid):
-    with pytest.raises(ConfigCompositionException, match="cannot be swept"):
-        expand([], [grid], options)
-
-
-def test_sweeping_over_experiments_is_refused_with_the_reason():
-    with pytest.raises(ConfigCompositionException, match="an experiment is a grid of its own"):
-        expand(["experiment=demo,figure1"], [], options)
-
-
-def test_a_continuous_sweep_is_refused():
-    with pytest.raises(ConfigCompositionException, match="only lists"):
-        expand(["discount=interval(0,1)"], [], options)
 
 
 def test_a_cell_is_composed_once_for_all_its_seeds(planned):
@@ -336,11 +272,6 @@ def test_excluded_combinations_are_left_out_and_counted(planned):
 def test_zips_and_exclusions_that_fit_nothing_are_refused(planned, choices, said):
     with pytest.raises(ConfigError, match=said):
         planned("algorithm=td3,td3_bc,td3_c", "replay_init=empty,offline", **choices)
-
-
-def test_seeds_are_asked_for_with_seed():
-    with pytest.raises(ConfigCompositionException, match="Ask for seeds with seed="):
-        expand(["launch.seeds=[0,1]"], [], options)
 
 
 def test_seeds_are_packed_into_jobs_that_the_launcher_composes(planned):

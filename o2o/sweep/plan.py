@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from o2o import datasets, lease
+from o2o import lease
 from o2o.config import ConfigError, build
-from o2o.datasets.regenerate import QUALITIES
-from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.layout import State, read_state
-from o2o.sweep import cells, estimate, jobs, manifest, submit
+from o2o.sweep import cells, estimate, jobs, manifest, prerequisites, submit
 from o2o.sweep.cells import DEFAULT_SEED, Cell, Product
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
 from o2o.sweep.jobs import PlannedRun
@@ -89,7 +86,8 @@ class Plan:
             root = self.to_run[0].config.execution.paths.runs
             due = [*self.to_run, *jobs.missing_pretrainings(self.to_run)]
             lines.append(f"  {estimate.device_hours(due, root)}")
-        return "\n".join([*lines, *(f"  {line}" for line in [*self.notes, *self._data()])])
+        notes = [*self.notes, *prerequisites.data_to_come(self.to_run)]
+        return "\n".join([*lines, *(f"  {line}" for line in notes)])
 
     def _states(self) -> str:
         states = [read_state(run.directory) for run in self.to_run]
@@ -104,22 +102,6 @@ class Plan:
         made = [run for place, run in there.items() if run is not None and place not in absent]
         others = sum(run.other_code for run in made)
         return f"{told}, from {_count(others, 'pretraining')} made by other code" if others else told
-
-    def _data(self) -> Iterable[str]:
-        wanted = {run.config.dataset: run.config for run in self.to_run if run.pretrain_directory is not None}
-        for dataset, config in wanted.items():
-            directory = config.execution.paths.data
-            try:
-                found = datasets.locate(dataset, directory) is not None
-            except ConfigError as error:
-                yield f"missing data, whose runs will fail: {error}"
-                continue
-            if not found and dataset.made_here:
-                yield f"{dataset.name} will be generated first, in {directory}"
-            elif not found and dataset.source == "d4rl" and dataset.mix is None:
-                yield f"{dataset.name} will be downloaded first, to {directory}"
-            elif not found:
-                yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
 
 
 def make(
@@ -145,7 +127,7 @@ def make(
             runs.setdefault(run.identity, run)
     if problems:
         raise ConfigError(_located(problem, labels, len(found)) for problem, labels in problems.items())
-    _check_places(runs.values())
+    prerequisites.check(runs.values())
     launch = next(iter(runs.values())).config.execution.launch
     ordered = _neighbours(runs.values())
     done = [run for run in ordered if run.done and not launch.redo]
@@ -219,45 +201,6 @@ def _seed(word: str) -> object:
     """The value of `seed=…`, as the job will read it."""
     text = word.partition("=")[2]
     return int(text) if text.isdecimal() else OverridesParser.create().parse_override(word).value()
-
-
-def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
-    """What keeps files from being written to a directory, which need not be there yet."""
-    there = next(
-        path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path)
-    )
-    if there.is_dir() and os.access(there, os.W_OK):
-        return []
-    return [f"{key}={directory} cannot be written ({there}); set it, or {variable}"]
-
-
-def _check_places(runs: Iterable[PlannedRun]) -> None:
-    """That runs can be written, and that tasks and the user's own files are what the runs need.
-
-    Raises:
-        ConfigError: with all that is wrong.
-    """
-    problems: list[str] = []
-    for directory in {run.config.execution.paths.runs for run in runs}:
-        problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
-    for dataset, config in {run.config.dataset: run.config for run in runs}.items():
-        data = config.execution.paths.data
-        if dataset.source in QUALITIES and config.pretrain.updates and not datasets.locate(dataset, data):
-            problems += _unwritable(data, "paths.data", "O2O_DATA")
-        if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
-            continue  # nothing that could be wrong, so nothing that need be imported
-        from o2o.envs import find_task, task_sizes
-
-        try:
-            sizes = task_sizes(find_task(dataset.task))
-            if dataset.source == "file" and (config.pretrain.updates or config.replay_init.preload):
-                datasets.load_rows(dataset, config.execution.paths.data, *sizes)
-        except LookupError as error:
-            problems.append(f"dataset.{error}")
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
 
 
 def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:

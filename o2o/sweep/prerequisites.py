@@ -1,0 +1,70 @@
+"""What planned runs need of this machine before any begins: places to write to, their tasks, and data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from o2o import datasets
+from o2o.config import ConfigError
+from o2o.datasets.regenerate import QUALITIES
+from o2o.datasets.scores import REFERENCE_RETURNS
+from o2o.sweep.jobs import PlannedRun
+
+
+def check(runs: Collection[PlannedRun]) -> None:
+    """That runs can be written, and that tasks and the user's own files are what the runs need.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems: list[str] = []
+    for directory in {run.config.execution.paths.runs for run in runs}:
+        problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
+    for dataset, config in {run.config.dataset: run.config for run in runs}.items():
+        data = config.execution.paths.data
+        if dataset.source in QUALITIES and config.pretrain.updates and not datasets.locate(dataset, data):
+            problems += _unwritable(data, "paths.data", "O2O_DATA")
+        if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
+            continue  # nothing that could be wrong, so nothing that need be imported
+        from o2o.envs import find_task, task_sizes
+
+        try:
+            sizes = task_sizes(find_task(dataset.task))
+            if dataset.source == "file" and (config.pretrain.updates or config.replay_init.preload):
+                datasets.load_rows(dataset, config.execution.paths.data, *sizes)
+        except LookupError as error:
+            problems.append(f"dataset.{error}")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What is said of the sets that the runs need and that are not there: how they will come, or that they won't."""
+    wanted = {run.config.dataset: run.config for run in runs if run.pretrain_directory is not None}
+    for dataset, config in wanted.items():
+        directory = config.execution.paths.data
+        try:
+            found = datasets.locate(dataset, directory) is not None
+        except ConfigError as error:
+            yield f"missing data, whose runs will fail: {error}"
+            continue
+        if not found and dataset.made_here:
+            yield f"{dataset.name} will be generated first, in {directory}"
+        elif not found and dataset.source == "d4rl" and dataset.mix is None:
+            yield f"{dataset.name} will be downloaded first, to {directory}"
+        elif not found:
+            yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
+
+
+def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
+    """What keeps files from being written to a directory, which need not be there yet."""
+    there = next(
+        path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path)
+    )
+    if there.is_dir() and os.access(there, os.W_OK):
+        return []
+    return [f"{key}={directory} cannot be written ({there}); set it, or {variable}"]
