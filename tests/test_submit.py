@@ -11,7 +11,7 @@ import pytest
 
 from o2o.errors import ConfigError
 from o2o.layout import RESULT
-from o2o.sweep import jobs, manifest, pool, slurm, snapshot, submit
+from o2o.sweep import jobs, manifest, pool, prepare, slurm, snapshot, submit
 from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Batch
@@ -115,7 +115,7 @@ def test_a_launch_whose_answer_was_lost_is_found_by_its_name(planned, sbatch, tm
     sbatch.queue = f"555|0|555|PENDING|None|batch-1|{launch.job_name}|\n"
     found = submit.in_queue(tmp_path / "runs")
     assert {job.id for job in found.values()} == {"555_0"}
-    assert set(found) == {submit.relative((tmp_path / "runs").absolute(), runs[0].directory)}
+    assert set(found) == {prepare.relative((tmp_path / "runs").absolute(), runs[0].directory)}
 
 
 def test_arrays_are_as_long_as_the_cluster_allows(planned, sbatch):
@@ -178,20 +178,6 @@ def test_a_disk_that_fills_while_jobs_are_submitted_leaves_none_of_them_untold(p
     assert "batch-1.json cannot be written: No space left on device" in report.text()
 
 
-def test_a_copy_of_the_code_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):
-    (tmp_path / "project" / "o2o").mkdir(parents=True)
-    (tmp_path / "project" / "o2o" / "a.py").write_text("1")
-
-    def full(source, target):
-        raise OSError(28, "No space left on device", str(source), None, str(target))
-
-    monkeypatch.setattr(snapshot.shutil, "copy2", full)
-    with pytest.raises(OSError, match="No space left") as raised:
-        snapshot.take(tmp_path / "code", tmp_path / "project")
-    assert "code" in submit.unwritten(raised.value, tmp_path)
-    assert list((tmp_path / "code").iterdir()) == []
-
-
 def test_a_machine_without_slurm_is_told_of_the_local_pool(planned, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="sbatch, squeue, scontrol, srun not found"):
@@ -218,35 +204,6 @@ def test_settings_of_a_job_do_not_become_those_of_the_jobs_it_submits(monkeypatc
     said = slurm.ask("squeue")
     assert "SLURM_MEM_PER_NODE" not in said
     assert "SLURM_CONF=/etc/slurm.conf" in said
-
-
-def test_a_snapshot_has_uncommitted_and_untracked_files_and_nothing_ignored(tmp_path):
-    root = tmp_path / "project"
-    (root / "o2o").mkdir(parents=True)
-    (root / "o2o" / "a.py").write_text("1")
-    (root / ".gitignore").write_text("runs\n")
-    (root / "runs").mkdir()
-    (root / "runs" / "big").write_text("x")
-    subprocess.run(["git", "init", "-q", str(root)], check=True)
-    subprocess.run(["git", "-C", str(root), "add", "o2o/a.py", ".gitignore"], check=True)
-    (root / "o2o" / "a.py").write_text("2")
-    (root / "o2o" / "new.py").write_text("3")
-    copy = snapshot.take(tmp_path / "code", root)
-    assert {path.relative_to(copy).as_posix() for path in copy.rglob("*.py")} == {"o2o/a.py", "o2o/new.py"}
-    assert (copy / "o2o" / "a.py").read_text() == "2"
-    assert not (copy / "runs").exists()
-    assert snapshot.take(tmp_path / "code", root) == copy
-    (root / "o2o" / "a.py").write_text("4")
-    assert snapshot.take(tmp_path / "code", root) != copy
-
-
-def test_without_git_the_packages_are_copied(tmp_path):
-    (tmp_path / "project" / "o2o").mkdir(parents=True)
-    (tmp_path / "project" / "o2o" / "a.py").write_text("1")
-    (tmp_path / "project" / "launch.py").write_text("1")
-    copy = snapshot.take(tmp_path / "code", tmp_path / "project")
-    assert (copy / "o2o" / "a.py").exists()
-    assert (copy / "launch.py").exists()
 
 
 def test_slots_are_spread_over_gpus_and_share_their_memory(monkeypatch):

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from o2o import lease
 from o2o.config import ConfigError, build
 from o2o.layout import State, read_state
-from o2o.sweep import cells, estimate, jobs, manifest, prerequisites, submit
+from o2o.sweep import cells, estimate, jobs, manifest, prepare, prerequisites, submit
 from o2o.sweep.cells import DEFAULT_SEED, Cell, Product
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
 from o2o.sweep.jobs import PlannedRun
@@ -230,7 +230,7 @@ def _busy(runs: Sequence[PlannedRun], on_cluster: bool) -> tuple[dict[str, list[
             notes.append(f"what is in SLURM's queue is not known: {error}")
         for run in runs:
             if run.directory.absolute().is_relative_to(root):
-                job = queue.get(submit.relative(root, run.directory))
+                job = queue.get(prepare.relative(root, run.directory))
                 if job is not None:
                     busy["queued" if job.state == "PENDING" else "running"].append(run)
                 elif _is_owned(run.directory):

@@ -17,7 +17,7 @@ from typing import Any
 
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN
-from o2o.sweep import job, manifest, submit
+from o2o.sweep import job, manifest, prepare
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Job, Submission
 
@@ -51,11 +51,11 @@ def run(
     root = due[0].config.execution.paths.runs.absolute()
     places = slots(settings["processes"], settings["gpus"])
     try:
-        with submit.locked(root):
-            manifest.add_runs(root, name, [submit.entry(root, run) for run in asked])
-            submission = submit.prepare(root, due, name, seeds, "local", settings, {})
+        with prepare.locked(root):
+            manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
+            submission = prepare.launch(root, due, name, seeds, "local", settings, {})
     except OSError as error:
-        raise ConfigError([submit.unwritten(error, root)]) from None
+        raise ConfigError([prepare.unwritten(error, root)]) from None
     return _Pool(root, submission, places).run()
 
 

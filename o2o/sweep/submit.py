@@ -1,39 +1,30 @@
 """A plan becomes jobs of SLURM, each run exactly once, whoever else launches it and wherever a launch dies.
 
-Everything is written down before it is submitted: the launch and what its jobs run, then each call of sbatch before it
-is made. The name and the comment of SLURM's jobs point back, so that a call whose answer was lost is found again in the
-queue. One launch at a time looks into the queue and adds to it, and it leaves out what is there.
+The launch is written down before anything is submitted (`o2o.sweep.prepare`), each call of sbatch before it is made.
+The name and the comment of SLURM's jobs point back, so that a call whose answer was lost is found again in the queue.
+One launch at a time looks into the queue and adds to it, and it leaves out what is there.
 
 A finetuning depends on the very jobs that make its pretrainings, and begins when they have *ended* (`afterany`): with
-`afterok`, one failed seed of ten would hold back nine good ones for ever. A run whose pretraining is
-then missing says so.
+`afterok`, one failed seed of ten would hold back nine good ones for ever. A run whose pretraining is then missing says
+so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import getpass
-import os
-import platform
-import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from o2o.config import Config, container
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN, RESULT
-from o2o.sweep import manifest, slurm, snapshot
-from o2o.sweep.jobs import PlannedRun, missing_pretrainings, pack
-from o2o.sweep.manifest import Batch, Entry, Job, Submission
+from o2o.sweep import manifest, prepare, slurm
+from o2o.sweep.jobs import PlannedRun
+from o2o.sweep.manifest import Batch, Submission
 from o2o.sweep.slurm import Queued
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -89,14 +80,14 @@ def to_slurm(
     slurm.require()
     root = due[0].config.execution.paths.runs.absolute()
     try:
-        with locked(root):
+        with prepare.locked(root):
             known = in_queue(root, record=True)
-            mine = [run for run in due if relative(root, run.directory) not in known]
-            submission = prepare(root, mine, name, seeds, "slurm", settings, known)
-            manifest.add_runs(root, name, [entry(root, run) for run in asked])
+            mine = [run for run in due if prepare.relative(root, run.directory) not in known]
+            submission = prepare.launch(root, mine, name, seeds, "slurm", settings, known)
+            manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
             ids, problem = _send(root, submission, known)
     except OSError as error:
-        raise ConfigError([unwritten(error, root)]) from None
+        raise ConfigError([prepare.unwritten(error, root)]) from None
     jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
     return Report(replace(submission, jobs=jobs), len(due) - len(mine), problem)
 
@@ -131,74 +122,6 @@ def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:
     return found
 
 
-def prepare(
-    root: Path,
-    runs: Sequence[PlannedRun],
-    name: str,
-    seeds: int,
-    launcher: Literal["slurm", "local"],
-    settings: Mapping[str, Any],
-    known: Mapping[str, Any],
-) -> Submission:
-    """Writes down a launch: its jobs, those that pretrain first, what they run, and the code."""
-    pretrainings = [run for run in missing_pretrainings(runs) if relative(root, run.directory) not in known]
-    packed = sorted(pack([*pretrainings, *runs], seeds), key=lambda job: job[0].phase != PRETRAIN)
-    token = secrets.token_hex(3)
-    jobs = [_job(root, number, members) for number, members in enumerate(packed)]
-    if launcher == "local":
-        jobs = [replace(job, id=f"local-{token}-{job.number}") for job in jobs]
-    directory = manifest.sweep_directory(root, name)
-    code = snapshot.take(directory / manifest.CODE)
-    submission = Submission(
-        sweep=name,
-        token=token,
-        launcher=launcher,
-        at=manifest.now(),
-        host=platform.node(),
-        user=getpass.getuser(),
-        command=sys.argv,
-        code=relative(root, code),
-        settings=dict(settings),
-        jobs=jobs,
-    )
-    manifest.write_submission(root, submission, {job.number: _spec(packed[job.number]) for job in jobs})
-    return submission
-
-
-@contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Only one launch at a time is in here; the lock of one that died is released by its system."""
-    directory = root / manifest.SWEEPS
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            print(f"waiting for another launch to end: {stream.read().strip()}", flush=True)
-            fcntl.lockf(stream, fcntl.LOCK_EX)
-        stream.seek(0)
-        stream.truncate()
-        stream.write(f"process {os.getpid()} of {getpass.getuser()} on {platform.node()}\n")
-        stream.flush()
-        yield
-
-
-def unwritten(error: OSError, root: Path) -> str:
-    """What is said of a file that could not be written."""
-    return f"{error.filename2 or error.filename or root} cannot be written: {error.strerror}"
-
-
-def relative(root: Path, path: Path) -> str:
-    """A path as the sweep's files have it."""
-    return path.absolute().relative_to(root).as_posix()
-
-
-def entry(root: Path, run: PlannedRun) -> Entry:
-    """A run as the sweep's manifest has it."""
-    return Entry(relative(root, run.directory), run.identity, run.config.seed, run.label)
-
-
 def _send(
     root: Path, submission: Submission, known: Mapping[str, Queued]
 ) -> tuple[dict[int, str], str | None]:
@@ -230,7 +153,7 @@ def _send(
                         manifest.write_job(root, submission, replace(submission.jobs[number], id=job_id))
                     numbers, index = numbers[len(batch.numbers) :], index + 1
     except (slurm.SlurmError, OSError) as error:
-        problem = unwritten(error, root) if isinstance(error, OSError) else str(error)
+        problem = prepare.unwritten(error, root) if isinstance(error, OSError) else str(error)
         if ids or isinstance(error, slurm.NoAnswerError):
             return ids, problem
         shutil.rmtree(manifest.submission_directory(root, submission.sweep, submission.token))
@@ -275,41 +198,6 @@ def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
             manifest.write_batch(root, submission, replace(batch, error=str(error)))
             raise
         return replace(batch, id=array_id)
-
-
-def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> Job:
-    needs = [run.pretrain_directory for run in runs] if runs[0].phase != PRETRAIN else []
-    return Job(
-        number=number,
-        phase=runs[0].phase,
-        runs=[relative(root, run.directory) for run in runs],
-        seeds=[run.config.seed for run in runs],
-        needs=[relative(root, place) for place in needs if place is not None],
-    )
-
-
-def _spec(runs: Sequence[PlannedRun]) -> dict[str, Any]:
-    """What a job runs: the configuration of its first run, whose paths hold wherever it is started."""
-    config = runs[0].config
-    launch = config.execution.launch
-    once = replace(
-        config.execution, launch=replace(launch, redo=False, dry_run=False)
-    )  # a requeued job goes on
-    return {
-        "config": container(_absolute(replace(config, execution=once))),
-        "seeds": [run.config.seed for run in runs],
-        "redo": launch.redo,
-    }
-
-
-def _absolute(config: Config) -> Config:
-    execution, dataset = config.execution, config.dataset
-    paths = replace(
-        execution.paths, data=execution.paths.data.absolute(), runs=execution.paths.runs.absolute()
-    )
-    if dataset.path is not None:
-        dataset = replace(dataset, path=str(Path(dataset.path).expanduser().absolute()))
-    return replace(config, dataset=dataset, execution=replace(execution, paths=paths))
 
 
 def _unfinished(root: Path, submission: Submission) -> bool:
