@@ -3,8 +3,8 @@
 The four locomotion tasks are gymnasium's `-v4` environments, which keep the rewards and terminations that
 D4RL's `-v2` data were collected with (`-v5` changed both). They are made and reset by gymnasium; their
 physics is stepped here, in threads, since MuJoCo releases Python's lock, and their observations and rewards
-are computed for all at once, equal to gymnasium's bit for bit. Any other gymnasium id is stepped by
-gymnasium itself.
+are computed for all at once (`o2o.locomotion`), equal to gymnasium's bit for bit. Any other gymnasium id is
+stepped by gymnasium itself.
 
 Ant: D4RL's observations have 111 entries of which the last 84, contact forces, are zero throughout (MuJoCo
 2 no longer filled them in). So contact forces stay off and 84 zeros are appended.
@@ -24,6 +24,8 @@ import gymnasium
 import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt64
+
+from o2o.locomotion import RULES
 
 DEFAULT_TIME_LIMIT = 1000
 _INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
@@ -253,7 +255,7 @@ class MujocoEnvironments(Environments):
         x_velocity = (self._forward_position(envs) - x_before) / envs[0].dt
         qpos = np.stack([env.data.qpos for env in envs])
         qvel = np.stack([env.data.qvel for env in envs])
-        observation, healthy_reward, control_weight, terminated = _RULES[self.task.name](qpos, qvel)
+        observation, healthy_reward, control_weight, terminated = RULES[self.task.name](qpos, qvel)
         reward = x_velocity + healthy_reward - control_weight * np.sum(np.square(actions), axis=1)
         return observation, reward, terminated, np.zeros(len(envs), bool)
 
@@ -307,31 +309,3 @@ def _simulate(envs: Sequence[Any], actions: np.ndarray) -> None:
     for env, action in zip(envs, actions, strict=True):
         env.data.ctrl[:] = action
         mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _hopper(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
-    state = np.concatenate([qpos, qvel], axis=1)[:, 2:]
-    height, angle = qpos[:, 1], qpos[:, 2]
-    healthy = ((state > -100) & (state < 100)).all(axis=1) & (height > 0.7) & (angle > -0.2) & (angle < 0.2)
-    return np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1), 1.0, 1e-3, ~healthy
-
-
-def _walker2d(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
-    height, angle = qpos[:, 1], qpos[:, 2]
-    healthy = (height > 0.8) & (height < 2.0) & (angle > -1.0) & (angle < 1.0)
-    return np.concatenate([qpos[:, 1:], np.clip(qvel, -10, 10)], axis=1), 1.0, 1e-3, ~healthy
-
-
-def _halfcheetah(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
-    return np.concatenate([qpos[:, 1:], qvel], axis=1), 0.0, 0.1, np.zeros(len(qpos), bool)
-
-
-def _ant(qpos: np.ndarray, qvel: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
-    state = np.concatenate([qpos, qvel], axis=1)
-    healthy = np.isfinite(state).all(axis=1) & (qpos[:, 2] >= 0.2) & (qpos[:, 2] <= 1.0)
-    return np.concatenate([qpos[:, 2:], qvel], axis=1), 1.0, 0.5, ~healthy
-
-
-# Observation without padding, reward for being healthy (also on the terminating step), weight of the control cost,
-# terminated; each for all environments at once.
-_RULES = {"hopper": _hopper, "walker2d": _walker2d, "halfcheetah": _halfcheetah, "ant": _ant}
