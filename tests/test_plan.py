@@ -291,11 +291,13 @@ def test_costs_come_from_runs_of_the_same_kind(planned):
     run = planned("pretrain.updates=0", "replay_init=empty", "finetune.env_steps=1000").to_run[0]
     assert "device-hours: unknown" in planned("pretrain.updates=0", "replay_init=empty").text()
     finish(run)
-    execution = {"seconds": 7200.0, "members": 2, "device": "gpu: tested"}
+    execution = {"seconds": 59.0, "members": 2, "device": "gpu: tested"}
     (run.directory / "result.json").write_text(json.dumps({"execution": execution}))
     (run.directory / "identity.json").write_text(json.dumps(describe(run.config)))
     (run.directory / "config.yaml").write_text("")
     asked = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20000"]
+    assert "device-hours: unknown" in planned(*asked).text()  # too short: it mostly compiled
+    (run.directory / "result.json").write_text(json.dumps({"execution": execution | {"seconds": 7200.0}}))
     assert "device-hours: 20 on gpu: tested (measured on 1 runs)" in planned(*asked).text()
     assert "device-hours: unknown" in planned(*asked, "algorithm=td3_c").text()
 

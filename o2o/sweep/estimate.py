@@ -13,6 +13,8 @@ from o2o.sweep.jobs import PlannedRun
 
 SEEDS_READ = 3
 """Of each cell; more would not tell more."""
+SHORTEST_SECONDS = 60
+"""Of a run that is read: a shorter one mostly starts and compiles, which a longer one does no oftener."""
 
 Kind = tuple[Any, ...]
 """Phase, algorithm, task, layers and batch size: what a step's cost depends on."""
@@ -47,6 +49,8 @@ def measure(root: Path) -> dict[tuple[str, Kind], list[float]]:
             execution = result["execution"]
             rate = execution["seconds"] / execution["members"] / _steps(described)
             kind = (execution["device"], _kind(described))
+            if execution["seconds"] < SHORTEST_SECONDS:
+                continue
         except (ValueError, KeyError, TypeError, ZeroDivisionError):
             continue  # not done, or made by a version that measured otherwise
         cells[directory.parent] = cells.get(directory.parent, 0) + 1
