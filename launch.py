@@ -34,9 +34,10 @@ def run(composed: DictConfig) -> None:
 
 def _run(composed: DictConfig) -> None:
     from o2o import config, experiment
+    from o2o.errors import ConfigError
 
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        raise config.ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
+        raise ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
     first = config.build(config.plain(composed))
     seeds = first.execution.launch.seeds or (first.seed,)
     experiment.run_members([replace(first, seed=seed) for seed in seeds])

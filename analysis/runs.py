@@ -22,7 +22,7 @@ PRETRAINING_KEYS = ("seed", "batch_size", "discount", "learning_rate", "network"
 EXECUTION_KEYS = ("paths", "tracker", "launch", "records", "checkpoint", "device", "conventions")
 EXECUTION_PATHS = ("dataset.path", "replay_init.name", "offline_ratio.name")
 
-# Datasets that this project generates (o2o/config.py, Dataset.made_here): never D4RL's.
+# Datasets that this project generates (o2o/schema.py, Dataset.made_here): never D4RL's.
 MADE_HERE = ("regenerated", "snapshots", "retrain")
 
 FROZEN = "frozen"

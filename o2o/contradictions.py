@@ -6,9 +6,9 @@ import itertools
 import re
 
 from o2o.algorithms import ALGORITHMS
-from o2o.config import Config, Dataset, Evaluation, algorithm_name
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.reading import suggestion
+from o2o.schema import Config, Dataset, Evaluation, algorithm_name
 from o2o.types import Algorithm
 
 REGENERATED = ("medium", "medium-replay")

@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from o2o import checkpoint
-from o2o.config import Config, ConfigError, load
+from o2o.config import load
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.envs import find_task, make_environments
+from o2o.errors import ConfigError
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.layout import CONFIG
 from o2o.members import make_members
 from o2o.phases import FINAL_STATE
 from o2o.replay import Replay
+from o2o.schema import Config
 
 EPISODES_AT_ONCE = 10
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import datasets, memory
-from o2o.config import Config, ConfigError, Dataset, Paths
 from o2o.envs import Task, find_task, task_sizes
+from o2o.errors import ConfigError
 from o2o.failures import DivergedError, explained
 from o2o.interruption import Interruption
 from o2o.journal import refuse_other_run
@@ -29,6 +29,7 @@ from o2o.layout import RESULT
 from o2o.lease import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.phases import Job, finetune, pretrain, pretraining
 from o2o.replay import Replay, Rows, pack, row_width
+from o2o.schema import Config, Dataset, Paths
 from o2o.sweep.identity import run_directory
 
 WAITING_SECONDS = 30.0

@@ -16,14 +16,16 @@ import jax
 import numpy as np
 
 from o2o import collapse, layout, records
-from o2o.config import Config, ConfigError, algorithm_name, container
+from o2o.config import container
 from o2o.datasets.scores import normalised_score, reference_returns
+from o2o.errors import ConfigError
 from o2o.evaluation import Evaluation
 from o2o.failures import DivergedError, explained, failure_of
 from o2o.layout import FINETUNE, PRETRAIN
 from o2o.lease import LostError
 from o2o.progress import Progress
 from o2o.run_directory import RunDirectory
+from o2o.schema import Config, algorithm_name
 from o2o.sweep.identity import cell_hash, describe, identity, run_directory, science
 from o2o.tracker import Tracker, open_tracker
 from o2o.training import Report

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o.checkpoint import CheckpointError, Checkpoints
-from o2o.config import Config
 from o2o.interruption import Interruption
 from o2o.journal import Journal
 from o2o.layout import CHECKPOINTS, REWOUND
 from o2o.lease import Leases
 from o2o.members import Members
 from o2o.replay import Online, Replay
+from o2o.schema import Config
 from o2o.sweep.identity import code_hash, run_directory
 from o2o.tally import Sums
 from o2o.training import Loop, Report, Resumed

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 
-from o2o.config import Config, ConfigError
+from o2o.errors import ConfigError
 from o2o.replay import Replay, row_width
+from o2o.schema import Config
 
 STATES_AT_ONCE = 4  # the old one, the new one, its gradients and what a checkpoint copies
 RINGS_AT_ONCE = 2  # the online rows, and once more while the members' are put together

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from o2o import checkpoint, layout, training
-from o2o.config import Config, ConfigError
 from o2o.diagnostics import Diagnostics
 from o2o.envs import Task, make_environments
+from o2o.errors import ConfigError
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.failures import DivergedError
 from o2o.interruption import Interruption, StopRequested
@@ -29,6 +29,7 @@ from o2o.lease import Leases
 from o2o.members import Bundle, Members, make_members
 from o2o.replay import Replay, Rows
 from o2o.run_directory import RunDirectory
+from o2o.schema import Config
 from o2o.sweep.identity import run_directory
 from o2o.tally import no_sums
 from o2o.training import Report

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from o2o import rollouts, tanh_gaussian
-from o2o.config import Dataset
+from o2o.schema import Dataset
 from o2o.tanh_gaussian import TanhGaussian
 
 WALKER = Dataset(

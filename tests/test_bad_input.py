@@ -19,8 +19,8 @@ from torture.trial import Case, shortcomings
 
 from o2o import checkpoint
 from o2o.checkpoint import CheckpointError
-from o2o.config import ConfigError, build, container, load
-from o2o.errors import TOLD_PROBLEMS
+from o2o.config import build, container, load
+from o2o.errors import TOLD_PROBLEMS, ConfigError
 
 
 def named(cases: list[Case]) -> list[object]:

@@ -10,7 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from o2o.algorithms import ALGORITHMS
-from o2o.config import ConfigError, build, container, load, plain
+from o2o.config import build, container, load, plain
+from o2o.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CONVENTIONS = ("dpg_reduce", "bc_normaliser", "target_noise_shared_in_batch", "delay_target_critic")

@@ -10,9 +10,9 @@ import pytest
 from test_datasets import OWN, contents, write
 
 from o2o import datasets
-from o2o.config import ConfigError
 from o2o.datasets import __main__ as command
 from o2o.datasets import d4rl, hdf5
+from o2o.errors import ConfigError
 
 HALFCHEETAH = replace(OWN, name="halfcheetah-medium-v2", source="d4rl", task="halfcheetah", quality="medium")
 FILE = "halfcheetah_medium-v2.hdf5"

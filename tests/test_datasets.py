@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from o2o import datasets
-from o2o.config import ConfigError, Dataset
 from o2o.datasets import __main__ as command
 from o2o.datasets import hdf5
+from o2o.errors import ConfigError
+from o2o.schema import Dataset
 
 OWN = Dataset(
     name="file",

@@ -8,9 +8,10 @@ import pytest
 from regenerated import WALKER
 
 from analysis.diversity import read_diversity
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import comparison, d4rl, diversity, hdf5
 from o2o.datasets.hdf5 import Rows
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o2o.config import ConfigError
 from o2o.datasets import __main__ as command
 from o2o.datasets import d4rl, download
+from o2o.errors import ConfigError
 from o2o.interruption import Interruption
 
 SIZE = 300_000

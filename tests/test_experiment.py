@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from o2o import experiment, layout, phases, records
-from o2o.config import Config, ConfigError, container
+from o2o.config import container
+from o2o.errors import ConfigError
 from o2o.journal import refuse_other_run
 from o2o.records import read_run
 from o2o.run_directory import RunDirectory
+from o2o.schema import Config
 from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
 from o2o.types import State
 

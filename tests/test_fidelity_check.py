@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from regenerated import WALKER, inline, random_policy, write_policies
 
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import fidelity, regenerate
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 
 ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=300)
 

@@ -104,8 +104,8 @@ def serve() -> None:
     from test_datasets import OWN
 
     from o2o import datasets
-    from o2o.config import ConfigError
     from o2o.datasets import d4rl
+    from o2o.errors import ConfigError
 
     d4rl.BASE_URL = "http://127.0.0.1:9/"
     for line in sys.stdin:

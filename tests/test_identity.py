@@ -9,7 +9,9 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o2o.config import EXECUTION, ConfigError, build, plain
+from o2o.config import build, plain
+from o2o.errors import ConfigError
+from o2o.schema import EXECUTION
 from o2o.sweep import identity as identities
 from o2o.sweep.identity import (
     cell_hash,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import o2o
-from o2o.config import ConfigError, container
+from o2o.config import container
+from o2o.errors import ConfigError
 from o2o.layout import IDENTITY, RESULT
 from o2o.sweep.identity import identity, run_directory
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from o2o import experiment, memory
-from o2o.config import ConfigError
+from o2o.errors import ConfigError
 from o2o.memory import GIB, MemoryPlan
 from o2o.replay import Replay
 

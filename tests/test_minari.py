@@ -12,9 +12,9 @@ import pytest
 from test_datasets import OWN
 
 from o2o import datasets
-from o2o.config import ConfigError
 from o2o.datasets import __main__ as command
 from o2o.datasets import minari
+from o2o.errors import ConfigError
 
 ID = "mujoco/hopper/medium-v0"
 SET = replace(OWN, name="minari", source="minari", id=ID)

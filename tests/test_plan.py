@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
 from o2o import datasets
-from o2o.config import ConfigError, build, plain
+from o2o.config import build, plain
+from o2o.errors import ConfigError
 from o2o.lease import Leases
 from o2o.sweep import cells, plan
 from o2o.sweep.identity import code_hash, describe

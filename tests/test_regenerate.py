@@ -23,9 +23,10 @@ import pytest
 from regenerated import EPOCHS, WALKER, inline, random_policy, read_all, recipe_of, write_policies
 
 from o2o import datasets, rollouts, tanh_gaussian
-from o2o.config import ConfigError, Dataset
 from o2o.datasets import __main__ as command
 from o2o.datasets import behavior, hdf5, locking, regenerate
+from o2o.errors import ConfigError
+from o2o.schema import Dataset
 
 HOPPER = replace(WALKER, name="regen-hopper-medium", task="hopper")
 ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=60)

@@ -11,7 +11,7 @@ import pytest
 
 from o2o import evaluation, experiment, keeper, layout, phases
 from o2o.checkpoint import Checkpoints
-from o2o.config import ConfigError
+from o2o.errors import ConfigError
 from o2o.layout import read_state
 from o2o.sweep.identity import pretrain_directory, run_directory
 

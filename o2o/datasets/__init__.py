@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from o2o.config import ConfigError, Dataset
 from o2o.datasets import d4rl, hdf5, minari, mix, regenerate
 from o2o.datasets.hdf5 import Rows
+from o2o.errors import ConfigError
+from o2o.schema import Dataset
 from o2o.types import Transition
 
-ANT_OBSERVED = (
-    27  # of 111 entries; the contact forces after them are zero in D4RL's data (its issue #143) and in ours
-)
+ANT_OBSERVED = 27
+"""Of 111 entries; the contact forces after them are zero in D4RL's data (its issue #143) and in ours."""
 
 
 def load(

@@ -16,8 +16,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from o2o import config
-from o2o.config import ConfigError
 from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
+from o2o.errors import ConfigError
 from o2o.reading import suggestion
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -28,8 +28,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from o2o import checkpoint, tanh_gaussian
 from o2o.algorithms.sac import SAC
-from o2o.config import ConfigError
 from o2o.envs import TASKS, MujocoEnvironments
+from o2o.errors import ConfigError
 from o2o.replay import Online, Replay, pack, unpack
 from o2o.rollouts import BLOCK, Rows, returns, step
 from o2o.tanh_gaussian import TanhGaussian

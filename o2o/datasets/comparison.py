@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import d4rl, hdf5, load_rows, locate, regenerate
 from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 
 BEGIN = "<!-- begin: python -m o2o.datasets compare -->"
 END = "<!-- end -->"

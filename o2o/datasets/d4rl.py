@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets.digest import sha256
 from o2o.datasets.download import download
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 PAPERS = ("medium-v2", "medium-replay-v2")

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import d4rl, hdf5, load_for_task, locate
 from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 
 RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
 

@@ -20,10 +20,11 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import load_for_task, locate, regenerate
 from o2o.datasets.hdf5 import Rows
+from o2o.errors import ConfigError
 from o2o.networks import init_policy, policy_action
+from o2o.schema import Dataset, Paths
 from o2o.types import Network, Parameters
 
 NEIGHBOUR = 5

@@ -24,8 +24,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from o2o.config import ConfigError
 from o2o.datasets.locking import exclusive
+from o2o.errors import ConfigError
 
 TIMEOUT_SECONDS = 30.0  # without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts; as many failures in a row are forgiven

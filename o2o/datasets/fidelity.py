@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from o2o import rollouts, tanh_gaussian
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import ANT_OBSERVED, hdf5, inspection, locate
 from o2o.envs import TASKS, MujocoEnvironments
+from o2o.errors import ConfigError
+from o2o.schema import Dataset, Paths
 from o2o.tanh_gaussian import LAYERS, TanhGaussian
 
 ENVIRONMENTS = 50

@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from o2o.config import ConfigError
 from o2o.datasets import inspection
 from o2o.datasets.digest import sha256
+from o2o.errors import ConfigError
 from o2o.types import Transition
 
 KINDS = {

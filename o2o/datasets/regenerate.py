@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 
 from o2o import tanh_gaussian
-from o2o.config import ConfigError, Dataset, Paths
 from o2o.datasets import hdf5, mix
 from o2o.datasets.locking import exclusive
 from o2o.datasets.storing import Writer
+from o2o.errors import ConfigError
 from o2o.progress import Progress
 from o2o.rollouts import BLOCK, STREAMS, Request, Rows, streamed
+from o2o.schema import Dataset, Paths
 
 POLICIES = Path(__file__).with_name("policies")
 RECIPE_VERSION = 2  # raise it with anything below that changes the values generated

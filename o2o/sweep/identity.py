@@ -17,7 +17,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from o2o.config import Config, ConfigError, Dataset, container
+from o2o.config import container
+from o2o.errors import ConfigError
+from o2o.schema import Config, Dataset
 
 HASH_DIGITS = 8
 

@@ -30,7 +30,7 @@ from o2o.sweep.failures import RETRYABLE, Failure
 from o2o.sweep.manifest import Job, Submission
 
 if TYPE_CHECKING:
-    from o2o.config import Config
+    from o2o.schema import Config
 
 LOG_END = 8000
 """Bytes of an attempt's stderr that tell how it was killed."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from o2o.config import Config
 from o2o.layout import FINETUNE, IDENTITY, PRETRAIN, RESULT, read_object
+from o2o.schema import Config
 from o2o.sweep.identity import code_hash, identity
 
 ACCELERATED_SEEDS = 10

@@ -19,7 +19,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from o2o import lease
-from o2o.config import ConfigError, build
+from o2o.config import build
+from o2o.errors import ConfigError
 from o2o.layout import State, read_state
 from o2o.sweep import cells, estimate, jobs, manifest, prepare, prerequisites, submit
 from o2o.sweep.cells import DEFAULT_SEED, Cell, Product

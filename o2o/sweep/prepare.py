@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from o2o.config import Config, container
+from o2o.config import container
 from o2o.layout import PRETRAIN
+from o2o.schema import Config
 from o2o.sweep import manifest, snapshot
 from o2o.sweep.jobs import PlannedRun, missing_pretrainings, pack
 from o2o.sweep.manifest import Entry, Job, Submission

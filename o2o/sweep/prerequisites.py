@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from o2o import datasets
-from o2o.config import ConfigError
 from o2o.datasets.regenerate import QUALITIES
 from o2o.datasets.scores import REFERENCE_RETURNS
+from o2o.errors import ConfigError
 from o2o.sweep.jobs import PlannedRun
 
 

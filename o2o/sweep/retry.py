@@ -25,7 +25,7 @@ from o2o.sweep.survey import Run, Seen
 from o2o.sweep.why import STOPPED
 
 if TYPE_CHECKING:
-    from o2o.config import Config
+    from o2o.schema import Config
     from o2o.sweep.jobs import PlannedRun
 
 UNDER_WAY = (Seen.RUNNING, Seen.WAITING, Seen.QUEUED)
