@@ -21,6 +21,7 @@ from analysis.measures import measure
 from analysis.report import write_report
 from analysis.table import write
 from analysis.tables import every_table, finetuning_tables
+from o2o.counting import counted
 
 COMMANDS = ("import", "dashboard")
 
@@ -124,7 +125,7 @@ def _import(arguments: list[str]) -> int:
     if not source.is_file():
         raise ValueError(f"{source} is not a file")
     written = import_curves(source, out, Given(**options))
-    print(f"{len(written)} runs below {out}; now: python -m analysis {out}")
+    print(f"{counted(len(written), 'run')} below {out}; now: python -m analysis {out}")
     return 0
 
 

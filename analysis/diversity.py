@@ -20,6 +20,7 @@ import numpy as np
 from analysis.measures import Arm
 from analysis.runs import FROZEN
 from analysis.table import Table, mean, number, words
+from o2o.counting import counted
 
 Diversity = Mapping[str, Mapping[str, float]]
 
@@ -95,4 +96,4 @@ def _agreement(arms: Sequence[Arm], diversity: Diversity, name: str) -> str:
         agreed += bool(np.mean(less.values("regret")) > np.mean(more.values("regret")))
     if not compared:
         return f"{name}: no two sets of one task with a collapse under the same arm to compare."
-    return f"{name}: the less diverse of two sets of a task lost more in {agreed} of {compared} comparisons."
+    return f"{name}: the less diverse of two sets of a task lost more in {agreed} of {counted(compared, 'comparison')}."

@@ -18,6 +18,7 @@ from analysis.paper_tables import dataset_name, most_seeds, seeds_entry, table_1
 from analysis.table import NOTHING, Entry, Table, interval, mean, number, to_terminal, words
 from analysis.verdicts import claims_by_dataset, claims_table, findings
 from o2o import collapse
+from o2o.counting import counted
 
 PER_SEED = (
     "regret",
@@ -117,8 +118,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
     if short:
         last = min(arm.runs[0].curve.last for arm in short)
         notes.append(
-            f"{len(short)} of {len(arms)} settings end before {collapse.HORIZON} env steps (the earliest at {last}): "
-            "their regret is the mean over their own length."
+            f"Of {counted(len(arms), 'setting')}, {len(short)} ended before {collapse.HORIZON} env steps (the earliest "
+            f"at {last}): the regret there is the mean over the shorter time."
         )
     columns = (
         "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "null 99 %", "depth",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from o2o import checkpoint
 from o2o.config import load
+from o2o.counting import counted
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.envs import find_task, make_environments
 from o2o.errors import ConfigError
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     score = normalised_score(
         returns, *reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
     )
-    print(f"{options.run}: {len(returns)} episodes on {dataset.task}")
+    print(f"{options.run}: {counted(len(returns), 'episode')} on {dataset.task}")
     print(
         f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
     )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import datasets, memory
+from o2o.counting import counted
 from o2o.envs import Task, find_task, task_sizes
 from o2o.errors import ConfigError
 from o2o.failures import DivergedError, explained
@@ -42,7 +43,7 @@ class MembersFailed(Exception):  # noqa: N818 (it says what happened to the memb
         """An error that lists them."""
         self.failures = failures
         lines = [f"  seed {seed}: {explained(error)}" for seed, error in sorted(failures.items())]
-        super().__init__("\n".join([f"{len(failures)} of {members} seeds failed:", *lines]))
+        super().__init__("\n".join([f"{len(failures)} of {counted(members, 'seed')} failed:", *lines]))
 
 
 def run(config: Config) -> None:

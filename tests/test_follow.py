@@ -137,7 +137,7 @@ def test_why_tells_class_traceback_log_and_a_way_out(tmp_path, say):
 def test_why_knows_what_is_stalled_and_what_is_well(tmp_path, say):
     write(tmp_path, seed=0, steps=[500], quiet=OLD)
     write(tmp_path, seed=1, end="DONE")
-    assert say("why", "seed=1") == (0, "of 1 runs none failed or stopped\n")
+    assert say("why", "seed=1") == (0, "of 1 run none failed or stopped\n")
     code, said = say("why")
     assert code == 0
     assert "STALLED" in said
@@ -300,7 +300,7 @@ def program(tmp_path):
 
 
 def test_cancel_ends_local_processes_by_sigterm(tmp_path, say, program):
-    assert "asked 0 jobs and 1 processes" in say("cancel", "--yes")[1]
+    assert "asked 0 jobs and 1 process " in say("cancel", "--yes")[1]
     assert program.wait(timeout=30) == -signal.SIGTERM
 
 
@@ -525,7 +525,7 @@ def test_sync_uploads_all_parts_of_runs_that_rest_once(tmp_path, say, wandb):
     code, said = say("sync")
     assert code == 0
     assert wandb == [["offline-run-20260101_000000-abc", "offline-run-20260102_000000-abc"]]
-    assert "1 runs are under way" in said
+    assert "1 run under way" in said
     assert "nothing to upload" in say("sync")[1]
     assert len(wandb) == 1
 

@@ -299,7 +299,7 @@ def test_costs_come_from_runs_of_the_same_kind(planned):
     asked = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20000"]
     assert "device-hours: unknown" in planned(*asked).text()  # too short: it mostly compiled
     (run.directory / "result.json").write_text(json.dumps({"execution": execution | {"seconds": 7200.0}}))
-    assert "device-hours: 20 on gpu: tested (measured on 1 runs)" in planned(*asked).text()
+    assert "device-hours: 20 on gpu: tested (measured on 1 run)" in planned(*asked).text()
     assert "device-hours: unknown" in planned(*asked, "algorithm=td3_c").text()
 
 

@@ -106,8 +106,8 @@ def test_what_was_tracked_offline_arrives_at_the_server_once_and_what_is_under_w
         return done.returncode, done.stdout + done.stderr
 
     code, said = sync()
-    assert (code, "uploaded 1 of 1 parts" in said) == (0, True), said
-    assert "1 runs are under way" in said
+    assert (code, "uploaded 1 of 1 part" in said) == (0, True), said
+    assert "1 run under way" in said
     assert [(row["step"], row["finetune/score"]) for row in server.rows.pop("ended")] == [
         (0, 0.0), (500, 50.0), (1000, 100.0),
     ]  # fmt: skip

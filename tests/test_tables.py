@@ -234,7 +234,7 @@ def test_less_diversity_with_more_regret_is_counted_where_something_collapsed(tm
     file = tmp_path / "diversity.json"
     file.write_text(json.dumps(figures))
     table = diversity_table(arms_of(tmp_path), read_diversity(file))
-    assert table.notes == ("spread: the less diverse of two sets of a task lost more in 1 of 1 comparisons.",)
+    assert table.notes == ("spread: the less diverse of two sets of a task lost more in 1 of 1 comparison.",)
     assert len(table.rows) == 4
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from o2o import lease
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.sweep import slurm
 from o2o.sweep.status import look
@@ -41,7 +42,8 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
         print(f"{root}: nothing to cancel{' among what matches' if filters else ''}")
         return int(bool(beyond))
     print("\n".join(lines))
-    if not yes and not _confirmed(f"cancel {len(jobs)} jobs and {len(processes)} processes?"):
+    chosen = f"{counted(len(jobs), 'job')} and {counted(len(processes), 'process')}"
+    if not yes and not _confirmed(f"cancel {chosen}?"):
         print("nothing was cancelled")
         return 0
     _note(
@@ -58,7 +60,7 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
             os.kill(pid, signal.SIGTERM)
         except ProcessLookupError:
             print(f"process {pid} had ended")
-    print(f"asked {len(jobs)} jobs and {len(processes)} processes to stop; they save a checkpoint first")
+    print(f"asked {chosen} to stop; they save a checkpoint first")
     return int(bool(beyond))
 
 
@@ -98,7 +100,7 @@ def _members(root: Path, job: str, everyone: Sequence[Run], chosen: Sequence[Run
     named = f"{members[0].cell.path.relative_to(root)} {seeds([run.seed for run in members])}"
     paths = {run.path for run in chosen}
     others = [run.seed for run in members if run.path not in paths and run.state is not Seen.DONE]
-    return named + (f"; stops also {seeds(others)}, which was not asked for" if others else "")
+    return named + (f"; stops also {seeds(others)}, not asked for" if others else "")
 
 
 def _processes(runs: Sequence[Run]) -> tuple[dict[int, list[Run]], list[str]]:

@@ -42,7 +42,7 @@ def run_clean(root: Path, filters: Sequence[str], yes: bool) -> int:
     for kind, paths in found.items():
         size = sum(map(_size, paths))
         total += size
-        print(f"{_bytes(size):>9}  {len(paths)} {kind}")
+        print(f"{_bytes(size):>9}  {kind}: {len(paths)}")
         for path in sorted(paths)[:SHOWN]:
             print(f"           {path.relative_to(root)}")
         if len(paths) > SHOWN:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from o2o.counting import counted
 from o2o.layout import FINETUNE, IDENTITY, PRETRAIN, RESULT, find_runs, read_object
 from o2o.sweep.identity import science
 from o2o.sweep.jobs import PlannedRun
@@ -30,9 +31,9 @@ def device_hours(runs: Sequence[PlannedRun], root: Path) -> str:
         seconds = [_steps(science(run.config)) * statistics.median(rates) for run, rates in known if rates]
         if seconds:
             hours, missing = sum(seconds) / 3600, len(runs) - len(seconds)
-            rest = f", and {missing} runs of unknown cost" if missing else ""
+            rest = f", and {counted(missing, 'run')} of unknown cost" if missing else ""
             from_runs = sum(map(len, {id(rates): rates for _, rates in known if rates}.values()))
-            told.append(f"{_rounded(hours)} on {device} (measured on {from_runs} runs){rest}")
+            told.append(f"{_rounded(hours)} on {device} (measured on {counted(from_runs, 'run')}){rest}")
     return f"device-hours: {'; '.join(told) or 'unknown, for no run of this kind has been measured here'}"
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from o2o.counting import counted
 from o2o.sweep.status import look
 from o2o.sweep.summary import FINAL
 from o2o.sweep.survey import Run
@@ -69,8 +70,8 @@ def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> in
         print(f"{directory}: its job has not written anything yet")
     if without:
         print(
-            f"{len(without)} of these runs were in no job of a launch, such as {without[0].path}: what they said went "
-            "to the terminal; why shows how they ended, events.jsonl and attempts/ what they noted"
+            f"{counted(len(without), 'run')} in no job of a launch, such as {without[0].path}: the output went to the "
+            "terminal; why shows the end, events.jsonl and attempts/ what was noted"
         )
     print("\n".join(notes), end="\n" if notes else "")
     if follow and jobs:

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from o2o import lease
 from o2o.config import build
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import State, read_state
 from o2o.sweep import cells, estimate, jobs, manifest, prepare, prerequisites, submit
@@ -65,9 +66,9 @@ class Plan:
 
     def text(self) -> str:
         """What is said to the user before anything runs."""
-        lines = [f"{_count(len(self.asked), 'run')}{self.shape}"]
+        lines = [f"{counted(len(self.asked), 'run')}{self.shape}"]
         if self.duplicates:
-            lines.append(f"  {_count(self.duplicates, 'duplicate')} left out")
+            lines.append(f"  {counted(self.duplicates, 'duplicate')} left out")
         if self.excluded:
             lines.append(f"  {self.excluded} excluded")
         if self.done:
@@ -78,7 +79,7 @@ class Plan:
         lines.append(f"  to run {len(self.to_run)}{self._states()}{self._pretrainings()}")
         if len(packed := self.jobs) < len(self.to_run):
             lines.append(
-                f"    in {_count(len(packed), 'job')} of up to {max(map(len, packed))} seeds side by side"
+                f"    in {counted(len(packed), 'job')} of up to {max(map(len, packed))} seeds side by side"
             )
         lines += [f"    {run.directory}" for run in self.to_run[:LISTED_RUNS]]
         if len(self.to_run) > LISTED_RUNS:
@@ -97,12 +98,12 @@ class Plan:
 
     def _pretrainings(self) -> str:
         missing = jobs.missing_pretrainings(self.to_run)
-        told = f", after {_count(len(missing), 'pretraining')}" if missing else ""
+        told = f", after {counted(len(missing), 'pretraining')}" if missing else ""
         absent = {run.directory for run in missing}
         there = {run.pretrain_directory: run.pretraining for run in self.to_run}
         made = [run for place, run in there.items() if run is not None and place not in absent]
         others = sum(run.other_code for run in made)
-        return f"{told}, from {_count(others, 'pretraining')} made by other code" if others else told
+        return f"{told}, from {counted(others, 'pretraining')} made by other code" if others else told
 
 
 def make(
@@ -165,7 +166,7 @@ def failures(packed: Sequence[Sequence[PlannedRun]], errors: Sequence[BaseExcept
     ]
     if not failed:
         return ""
-    lines = [f"{sum(len(job) for job, _ in failed)} of {_count(sum(map(len, packed)), 'run')} failed:"]
+    lines = [f"{sum(len(job) for job, _ in failed)} of {counted(sum(map(len, packed)), 'run')} failed:"]
     for job, error in failed:
         lines += [*dict.fromkeys(f"  {_where(run)}" for run in job), f"    {_reason(error)}"]
     return "\n".join(lines)
@@ -266,7 +267,3 @@ def _reason(error: BaseException) -> str:
     return (
         text.replace("\n", "\n    ") if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

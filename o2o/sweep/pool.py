@@ -15,11 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN
 from o2o.sweep import job, manifest, prepare
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Job, Submission
+from o2o.sweep.summary import seeds
 
 POLL_SECONDS = 0.2
 MEMORY_SHARE = 0.9
@@ -89,7 +91,8 @@ class _Pool:
 
     def run(self) -> int:
         directory = manifest.submission_directory(self._root, self._submission.sweep, self._submission.token)
-        print(f"{len(self._due)} jobs, {len(self._free)} at a time; output in {directory / manifest.LOGS}")
+        due = counted(len(self._due), "job")
+        print(f"{due}, {len(self._free)} at a time; output in {directory / manifest.LOGS}")
         (directory / manifest.LOGS).mkdir(parents=True, exist_ok=True)
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -143,8 +146,8 @@ class _Pool:
         if code:
             self._failed.append(ended)
         how = "done" if code == 0 else f"ended with {code}"
-        seeds = f"{Path(ended.runs[0]).parent} seeds {','.join(map(str, ended.seeds))}"
-        print(f"{len(self._ended)}/{len(self._submission.jobs)} {how}: {seeds}", flush=True)
+        what = f"{Path(ended.runs[0]).parent} {seeds(ended.seeds)}"
+        print(f"{len(self._ended)}/{len(self._submission.jobs)} {how}: {what}", flush=True)
         if code and self._stopped is None:
             print(f"  python -m o2o.sweep why {ended.runs[0]}", file=sys.stderr, flush=True)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import CONFIG, RESULT
 from o2o.sweep.failures import Failure
@@ -54,10 +55,10 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
     alive = [run for run in runs if run.state in UNDER_WAY]
     if alive and not stopped:
         raise ConfigError(
-            [f"{_counted(alive)} under way: nothing to retry. `cancel` stops what runs or waits"]
+            [f"{_by_state(alive)} under way: nothing to retry. `cancel` stops what runs or waits"]
         )
     if alive:
-        print(f"left alone, for they are under way: {_counted(alive)}")
+        print(f"left alone, for they are under way: {_by_state(alive)}")
     if not stopped:
         print(f"{root}: nothing failed or stopped{' among what matches' if filters else ''}")
         return 0
@@ -72,7 +73,7 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
     for run in planned:
         by_launch[_launch(run, wishes.here)].append(run)
     for (launcher, sweep, _), members in by_launch.items():
-        print(f"{f'by {launcher}, as {sweep}' if launcher else 'here'}: {len(members)} runs")
+        print(f"{f'by {launcher}, as {sweep}' if launcher else 'here'}: {counted(len(members), 'run')}")
         for row in rows_of(members):
             print(f"  {row.cell.path.relative_to(root)}: {seeds([run.seed for run in row.runs])}")
     if wishes.dry_run:
@@ -219,6 +220,6 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
 
 
-def _counted(runs: Sequence[Run]) -> str:
+def _by_state(runs: Sequence[Run]) -> str:
     states = Counter(run.state for run in runs)
     return ", ".join(f"{number} {state}" for state, number in states.items())

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN, RESULT
 from o2o.sweep import manifest, prepare, slurm
@@ -41,21 +42,19 @@ class Report:
         submission, jobs = self.submission, self.submission.jobs
         sent = [job for job in jobs if job.id is not None]
         first = sum(job.phase == PRETRAIN for job in sent)
-        lines = [f"{self.already} runs are in the queue already, by another launch"] if self.already else []
+        lines = []
+        if self.already:
+            lines.append(f"{counted(self.already, 'run')} in the queue already, by another launch")
         if sent:
-            kinds = (
-                f"{first} that pretrain, {len(sent) - first} that finetune"
-                if first
-                else "all of them finetune"
-            )
+            kinds = f"{first} pretraining, {len(sent) - first} finetuning" if first else "finetuning"
             lines += [
-                f"submitted {len(sent)} job{'s' if len(sent) > 1 else ''} as {submission.job_name} ({kinds})",
+                f"submitted {counted(len(sent), 'job')} as {submission.job_name} ({kinds})",
                 f"  python -m o2o.sweep status {submission.sweep}",
                 f"  squeue --name {submission.job_name}",
             ]
         if self.problem:
             lines += [
-                f"not submitted: {len(jobs) - len(sent)} of {len(jobs)} jobs",
+                f"not submitted: {len(jobs) - len(sent)} of {counted(len(jobs), 'job')}",
                 *(f"  {line}" for line in self.problem.splitlines()),
                 "  The same command submits what is missing.",
             ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.sweep.status import look
 from o2o.sweep.survey import Run, Seen
@@ -28,12 +29,12 @@ def run_sync(root: Path, filters: Sequence[str], dry_run: bool, seconds: float) 
         run: found for run in resting if (found := [path for path in _offline(run) if not _is_synced(path)])
     }
     if alive:
-        print(f"{len(alive)} runs are under way: what they track is uploaded when they have ended")
+        print(f"{counted(len(alive), 'run')} under way: what is tracked there is uploaded afterwards")
     if not waiting:
         print(f"{root}: nothing to upload")
         return 0
     parts = sum(map(len, waiting.values()))
-    print(f"{len(waiting)} runs to upload, in {parts} parts")
+    print(f"{counted(len(waiting), 'run')} to upload, in {counted(parts, 'part')}")
     if dry_run:
         print("\n".join(f"  {path.relative_to(root)}" for found in waiting.values() for path in found))
         return 0
@@ -43,7 +44,7 @@ def run_sync(root: Path, filters: Sequence[str], dry_run: bool, seconds: float) 
         raise ConfigError(["nobody is logged in to wandb here: `wandb login`, or set WANDB_API_KEY"])
     _upload(list(waiting.values()), seconds)
     left = [path for found in waiting.values() for path in found if not _is_synced(path)]
-    print(f"uploaded {parts - len(left)} of {parts} parts")
+    print(f"uploaded {parts - len(left)} of {counted(parts, 'part')}")
     for path in left[:RUNS_A_CALL]:
         print(f"  not uploaded: {path.relative_to(root)}", file=sys.stderr)
     return int(bool(left))

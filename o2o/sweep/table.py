@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from o2o.counting import counted
 from o2o.layout import PRETRAIN
 from o2o.sweep.summary import COLUMNS, Row, Score, settings
 from o2o.sweep.survey import Seen
@@ -33,7 +34,7 @@ def text(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
     lines += [*(shortened(line) for line in remarks[:LISTED_NOTES]), *notes]
     if len(remarks) > LISTED_NOTES:
         lines.append(
-            f"… and {len(remarks) - LISTED_NOTES} more such lines; python -m o2o.sweep why lists them"
+            f"… and {counted(len(remarks) - LISTED_NOTES, 'more such line')}; python -m o2o.sweep why lists them"
         )
     return "\n".join(lines)
 
@@ -44,7 +45,7 @@ def summary(root: Path, rows: Sequence[Row]) -> str:
     total = sum(states.values())
     left = max((row.remaining_seconds or 0 for row in rows), default=0)
     ending = f"; what runs will be done in {duration(left)}" if left else ""
-    return f"{root}: {total} runs in {len(rows)} cells: {_states(states)}{ending}"
+    return f"{root}: {counted(total, 'run')} in {counted(len(rows), 'cell')}: {_states(states)}{ending}"
 
 
 def as_json(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from o2o.counting import counted
 from o2o.layout import ATTEMPTS, read_object
 from o2o.sweep.failures import Failure
 from o2o.sweep.logs import log_of, tail
@@ -54,10 +55,11 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     ordered = sorted(ends.values(), key=len, reverse=True)
     blocks = [_told(root, alike) for alike in ordered[:TOLD]]
     if len(ordered) > TOLD:
-        rest = sum(map(len, ordered[TOLD:]))
-        blocks.append(f"… and {len(ordered) - TOLD} more kinds of ends, of {rest} runs; choose with a filter")
+        kinds, rest = counted(len(ordered) - TOLD, "more kind"), sum(map(len, ordered[TOLD:]))
+        blocks.append(f"… and {kinds} of ends, of {counted(rest, 'run')}; choose with a filter")
     if not ordered:
-        blocks = [f"of {len(runs)} runs none failed or stopped" if runs else f"{root}: no runs match"]
+        none = f"of {counted(len(runs), 'run')} none failed or stopped"
+        blocks = [none if runs else f"{root}: no runs match"]
     print("\n\n".join(blocks + notes))
     return exit_code(runs)
 
@@ -102,7 +104,9 @@ def _where(root: Path, alike: Sequence[Run]) -> list[str]:
     for run in alike:
         cells[run.cell.path].append(run.seed)
     lines = [f"{path.relative_to(root)}: {seeds(numbers)}" for path, numbers in cells.items()]
-    return lines if len(lines) <= TOLD else [*lines[:TOLD], f"… and {len(lines) - TOLD} cells more"]
+    if len(lines) > TOLD:
+        lines[TOLD:] = [f"… and {counted(len(lines) - TOLD, 'more cell')}"]
+    return lines
 
 
 def _file(root: Path, run: Run, attempt: dict[str, Any]) -> Path:

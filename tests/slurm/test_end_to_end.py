@@ -29,7 +29,7 @@ def test_table1_gets_through_kills_a_cancellation_a_requeue_and_a_lost_node_each
     code, output, errors = sweep.launch(*command, flags=["-m"])
     assert code == 0, errors
     assert "submitted 8 jobs as table1-" in output
-    assert "2 that pretrain, 6 that finetune" in output
+    assert "2 pretraining, 6 finetuning" in output
 
     hit = [sweep.wait_for_job("pretrain")]
     sweep.kill_step(hit[0])
@@ -69,7 +69,7 @@ def test_what_was_cancelled_is_given_back_to_slurm_by_retry_and_goes_on(sweep):
     sweep.wait_for_step(cancelled)
     sweep.wait_for_step(other)
     code, output = sweep.follow("cancel", "seed=0", "--yes")
-    assert (code, "asked 1 jobs and 0 processes to stop" in output) == (0, True), output
+    assert (code, "asked 1 job and 0 processes to stop" in output) == (0, True), output
     sweep.wait_for_end(cancelled)
     assert sweep.seen("seed=0")[stopped] in ("INTERRUPTED", "CANCELLED")
     assert sweep.endings(cancelled) in (

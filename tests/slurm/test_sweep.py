@@ -16,7 +16,7 @@ def test_a_grid_shares_its_pretrainings_and_is_run_once_whatever_is_asked_for_ag
     code, output, errors = sweep.launch("algorithm=td3,td3_c", *grid)
     assert code == 0, errors
     assert "submitted 5 jobs" in output
-    assert "1 that pretrain, 4 that finetune" in output
+    assert "1 pretraining, 4 finetuning" in output
     assert "python -m o2o.sweep status" in output
     code, output, _ = sweep.launch("algorithm=td3,td3_c", *grid)
     assert (code, "submitted" in output, "to run 0" in output) == (0, False, True), output
