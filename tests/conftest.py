@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,44 @@ def configure(dataset) -> Any:
         return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
 
     return config
+
+
+@pytest.fixture
+def say(tmp_path, capsys, monkeypatch) -> Any:
+    """Runs a command of `o2o.sweep` on the runs in `tmp_path`, without SLURM: exit code and what it said."""
+    from o2o.sweep import slurm
+    from o2o.sweep.__main__ import main
+
+    monkeypatch.setattr(slurm, "present", lambda: False)
+
+    def run(*words: str) -> tuple[int, str]:
+        code = main([words[0], "--runs", str(tmp_path), *words[1:]])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.fixture
+def slurm(say, tmp_path, monkeypatch) -> Any:
+    """Commands that answer for SLURM: `slurm(squeue=…, sacct=…)` sets what they print, None that they fail.
+
+    Returns a function that gives the commands that were called.
+    """
+    from o2o.sweep import launched, slurm
+
+    binaries, log = tmp_path / "bin", tmp_path / "called"
+    binaries.mkdir()
+    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "present", lambda: True)
+
+    def answer(**answers: str | None) -> Any:
+        launched._answers.cache_clear()
+        for name, text in {"scancel": "", **answers}.items():
+            script = binaries / name
+            end = "echo slurm is out of order >&2; exit 1" if text is None else f"cat <<'EOF'\n{text}\nEOF"
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n{end}\n')
+            script.chmod(0o755)
+        return lambda: log.read_text().splitlines() if log.exists() else []
+
+    return answer

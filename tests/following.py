@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -136,3 +136,16 @@ def launch(
     for job in jobs:
         manifest.write_job(root, submission, job)
     return submission
+
+
+def queued(name: str, **states: str) -> str:
+    """What squeue prints of the tasks of array 77, by their states as `_0="RUNNING"`."""
+    return "\n".join(
+        f"77|{task[1:]}|8{task[1:]}|{state}|Priority|batch-0|{name}|n1" for task, state in states.items()
+    )
+
+
+def states(say: Callable[..., tuple[int, str]], *filters: str) -> dict[int, str]:
+    """The states of runs by their seeds, as `status` says them."""
+    content = json.loads(say("status", "--json", *filters)[1])
+    return {run["seed"]: run["state"] for cell in content["cells"] for run in cell["runs"]}

@@ -1,4 +1,4 @@
-"""`sync` with wandb's own command, against a server on this machine that answers as wandb's does."""
+"""`sync`: what it asks for, and with wandb's own command against a server on this machine that answers as wandb's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,76 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-import wandb
 from following import write
 
+import wandb
 from o2o.tracker import open_tracker
+
+
+def tracked(path: Path, *names: str) -> list[Path]:
+    found = []
+    for name in names:
+        part = path / "wandb" / "wandb" / f"offline-run-{name}-abc"
+        part.mkdir(parents=True)
+        (part / "run-abc.wandb").write_bytes(b"rows")
+        found.append(part)
+    return found
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """Somebody is logged in, and uploading succeeds; returns the calls."""
+    from o2o import tracker
+
+    calls = []
+
+    def run(command, **options):
+        calls.append([Path(word).name for word in command[5:]])
+        for word in command[5:]:
+            (Path(word) / "run-abc.wandb.synced").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(tracker, "logged_in", lambda: True)
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_sync_uploads_all_parts_of_runs_that_rest_once(tmp_path, say, uploads):
+    tracked(write(tmp_path, seed=0, end="DONE"), "20260101_000000", "20260102_000000")
+    tracked(write(tmp_path, seed=1, steps=[500]), "20260103_000000")
+    code, said = say("sync")
+    assert code == 0
+    assert uploads == [["offline-run-20260101_000000-abc", "offline-run-20260102_000000-abc"]]
+    assert "1 run under way" in said
+    assert "nothing to upload" in say("sync")[1]
+    assert len(uploads) == 1
+
+
+def test_sync_without_a_login_is_bad_input(tmp_path, say, monkeypatch):
+    from o2o import tracker
+
+    monkeypatch.setattr(tracker, "logged_in", lambda: False)
+    (part,) = tracked(write(tmp_path, end="DONE"), "20260101_000000")
+    assert say("sync", "--dry-run")[0] == 0
+    code, said = say("sync")
+    assert code == 2
+    assert "wandb login" in said
+    assert not list(part.glob("*.synced"))
+
+
+def test_sync_ends_when_the_network_does_not_answer(tmp_path, say, uploads, monkeypatch):
+    def hang(command, timeout, **options):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    tracked(write(tmp_path, end="DONE"), "20260101_000000")
+    code, said = say("sync", "--timeout", "3")
+    assert code == 1
+    assert "within 3 s" in said
+    assert "not uploaded" in said
 
 
 class Server(http.server.ThreadingHTTPServer):

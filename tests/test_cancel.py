@@ -1,0 +1,149 @@
+"""What is alive, and stopping it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from following import launch, queued, silence, states, write
+
+from o2o import layout
+from o2o.sweep import manifest
+
+OLD = timedelta(hours=2)
+
+CELL = "regen-hopper-medium/td3/offline-uniform-0000aaaa"
+
+
+def test_cancel_reaches_only_jobs_of_its_launches(tmp_path, say, slurm):
+    paths = [write(tmp_path, seed=seed, steps=[500]) for seed in range(4)]
+    name = launch(tmp_path, {"77_0": paths[:2], "77_1": paths[2:3], "77_2": paths[3:]}).job_name
+    squeue = f"{queued(name, _0='RUNNING', _1='PENDING')}\n{queued('other', _2='RUNNING')}"
+    called = slurm(squeue=squeue, sacct="")
+    code, said = say("cancel", "--yes", "seed=0,3")
+    assert [line for line in called() if line.startswith("scancel")] == ["scancel 77_0"]
+    assert "stops also seed 1" in said
+    assert code == 0
+    assert [manifest.read_attempts(tmp_path, job)[-1:] != [] for job in ("77_0", "77_1")] == [True, False]
+
+
+def test_a_job_that_was_cancelled_is_not_tried_again_however_it_ends(tmp_path, say):
+    from o2o.sweep.job import Place, end
+
+    submission = launch(
+        tmp_path, {"77_0": [write(tmp_path, steps=[500])], "77_1": [tmp_path / CELL / "seed-1"]}
+    )
+    place = manifest.submission_directory(tmp_path, submission.sweep, submission.token)
+    for job in ("77_0", "77_1"):
+        manifest.note_attempt(tmp_path, job, "cancelled", by="somebody")
+    assert states(say) == {0: "RUNNING", 1: "CANCELLED"}
+    assert not end(Place(place, 0, "77_0"), 137, {"JobState": "RUNNING"})
+    assert states(say) == {0: "CANCELLED", 1: "CANCELLED"}
+
+
+def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):
+    name = launch(tmp_path, {"77_0": [write(tmp_path, steps=[500])]}).job_name
+    called = slurm(squeue=queued(name, _0="RUNNING"), sacct="")
+    code, said = say("cancel")
+    assert code == 2
+    assert "--yes" in said
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    assert say("cancel")[0] == 0
+    assert not [line for line in called() if line.startswith("scancel")]
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A living process that owns a run, as `launch.py` does."""
+    source = """
+    import pathlib, sys, time
+    from following import write
+    from o2o.lease import Leases
+    with Leases() as leases:
+        leases.take(write(pathlib.Path(sys.argv[1]), steps=[500]))
+        print("up", flush=True)
+        time.sleep(60)
+    """
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(source))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, str(path), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_cancel_ends_local_processes_by_sigterm(tmp_path, say, program):
+    assert "asked 0 jobs and 1 process " in say("cancel", "--yes")[1]
+    assert program.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_living_owner_is_believed_and_a_dead_one_is_not(tmp_path, say, program):
+    (path,) = tmp_path.glob("*/*/*/seed-0")
+    silence(path, OLD)
+    assert states(say) == {0: "RUNNING"}
+    silence(path, timedelta())
+    program.kill()
+    program.wait()
+    assert states(say) == {0: "STALLED"}
+
+
+def owned(path: Path, **changes) -> Path:
+    """Gives the run an owner."""
+    owner = {
+        "number": 1,
+        "host": "far",
+        "machine": "far",
+        "pid": os.getpid(),
+        "process_started": "0",
+        "job": None,
+    }
+    file = path / "lease-1.json"
+    file.write_text(json.dumps(owner | {"since": "then"} | changes))
+    return file
+
+
+def test_the_beat_of_another_machine_is_a_sign_of_life_but_not_in_a_copy(tmp_path, say):
+    path = write(tmp_path, steps=[500], quiet=OLD)
+    before = time.time() - OLD.total_seconds()
+    os.utime(path / layout.STATUS, (before, before))
+    lease = owned(path)
+    assert states(say) == {0: "RUNNING"}
+    os.utime(path / layout.STATUS)  # as if copied: every file is of today
+    assert states(say) == {0: "STALLED"}
+    os.utime(path / layout.STATUS, (before, before))
+    os.utime(lease, (before, before))
+    assert states(say) == {0: "STALLED"}
+
+
+def test_cancel_spares_a_process_that_only_has_the_number(tmp_path, say):
+    from o2o.lease import _machine
+
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        owned(write(tmp_path, steps=[500]), machine=_machine(), pid=stranger.pid)
+        try:
+            assert say("cancel", "--yes") == (0, f"{tmp_path}: nothing to cancel\n")
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_cancel_names_the_machine_that_has_the_run(tmp_path, say):
+    owned(write(tmp_path, steps=[500]))
+    code, said = say("cancel", "--yes")
+    assert code == 1
+    assert "on far" in said

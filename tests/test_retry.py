@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+from following import launch, write
+
+from o2o import layout
+from o2o.run_directory import RunDirectory
+
+
+def test_retry_refuses_what_is_under_way(tmp_path, say):
+    write(tmp_path, steps=[500])
+    code, said = say("retry")
+    assert code == 2
+    assert "under way" in said
+
+
+def test_retry_finds_nothing_where_nothing_stopped(tmp_path, say):
+    write(tmp_path, end="DONE")
+    assert say("retry")[0] == 0
+
+
+def test_retry_names_settings_that_are_none(tmp_path, say):
+    write(tmp_path, end="FAILED")
+    assert say("retry", "--set", "timeout_min")[0] == 2
+
+
+def test_retry_says_which_configuration_is_unreadable(tmp_path, say):
+    path = write(tmp_path, end="INTERRUPTED")
+    (path / layout.CONFIG).write_text("seed: [")
+    code, said = say("retry", "--dry-run")
+    assert code == 2
+    assert "is damaged" in said
+
+
+def started(configure, runs, seed, *overrides):
+    """A run of a real configuration that has begun."""
+    from o2o.config import container
+    from o2o.sweep.identity import describe, run_directory
+
+    config = configure(runs, f"seed={seed}", *overrides)
+    run = RunDirectory(run_directory(config))
+    run.start(container(config), describe(config))
+    return run
+
+
+def test_retry_takes_frozen_configurations_and_leaves_out_what_is_hopeless(
+    tmp_path, say, configure, monkeypatch
+):
+    from o2o import experiment
+
+    ran = []
+    monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
+    elsewhere = tmp_path / "was elsewhere"
+    started(configure, elsewhere, 0).interrupt("SystemExit(143)")
+    started(configure, elsewhere, 1).fail("", "FloatingPointError: q_mean not finite", "non-finite")
+    started(configure, elsewhere, 2).fail("", "ValueError: a mistake", "code")
+    started(configure, elsewhere, 3).fail("", "MemoryError: ", "memory")
+    started(configure, elsewhere, 4).finish({})
+    for seed in range(5):
+        started(configure, elsewhere, seed, "finetune.env_steps=0").finish({})
+    for path in list(elsewhere.iterdir()):
+        path.rename(tmp_path / path.name)
+    code, said = say("retry")
+    assert code == 0
+    assert "1 (non-finite)" in said
+    assert "1 (code)" in said
+    assert sorted(config.seed for config in ran) == [0, 3]
+    assert {config.execution.paths.runs for config in ran} == {tmp_path}
+    ran.clear()
+    say("retry", "--anyway", "seed=1-2")
+    assert sorted(config.seed for config in ran) == [1, 2]
+
+
+def test_retry_runs_what_failed_under_other_code(tmp_path, say, configure, monkeypatch):
+    from o2o import experiment
+
+    ran = []
+    monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
+    started(configure, tmp_path, 2, "finetune.env_steps=0").finish({})
+    run = started(configure, tmp_path, 2)
+    run.fail("", "ValueError: a mistake", "code")
+    identity = json.loads((run.path / layout.IDENTITY).read_text())
+    (run.path / layout.IDENTITY).write_text(
+        json.dumps(identity | {"code_hash": "before the mistake was mended"})
+    )
+    assert say("retry")[0] == 0
+    assert len(ran) == 1
+
+
+def test_what_could_not_begin_is_judged_by_its_pretraining(tmp_path, say, configure):
+    for seed, failure in ((0, "infrastructure"), (1, "non-finite")):
+        started(configure, tmp_path, seed, "finetune.env_steps=0").fail("", "what it was", failure)
+        started(configure, tmp_path, seed).fail("", "its pretraining is FAILED, not DONE", "code")
+    code, said = say("retry", "--dry-run")
+    assert code == 0
+    assert "here: 2 runs" in said
+    assert said.count("seed 0") == 2
+    assert "seed 1" not in said
+
+
+def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monkeypatch):
+    from o2o.sweep import submit
+
+    sent = []
+
+    def to_slurm(asked, due, name, seeds, settings):
+        sent.append((sorted(run.config.seed for run in due), name, seeds, settings))
+        return submit.Report(submission, 0, None)
+
+    runs = [started(configure, tmp_path, seed) for seed in (0, 1)]
+    for run in runs:
+        run.interrupt("SystemExit(140)")
+    submission = launch(tmp_path, {"77_0": [run.path for run in runs]}, partition="gpu", timeout_min=60)
+    monkeypatch.setattr(submit, "to_slurm", to_slurm)
+    assert say("retry", "--set", "timeout_min=480")[0] == 0
+    assert sent == [([0, 1], "small", 2, {"partition": "gpu", "timeout_min": 480})]
+
+
+def test_retry_of_a_run_that_is_another_one_now_is_refused(tmp_path, say, configure):
+    run = started(configure, tmp_path, 0)
+    run.interrupt("SystemExit(143)")
+    run.path.parent.rename(run.path.parent.with_name("offline-uniform-ffffffff"))
+    code, said = say("retry", "--dry-run")
+    assert code == 2
+    assert "is another run" in said
