@@ -140,11 +140,12 @@ class Reader:
         return BROKEN if any(entry is BROKEN for entry in read) else read
 
     def _scalar(self, kind: type, value: Any, key: str) -> Any:
+        # Not isfinite, which fails for an integer that no float is as large as.
         number = (
             isinstance(value, int | float)
             and not isinstance(value, bool)
             and abs(value) <= sys.float_info.max
-        )  # not isfinite, which fails for an integer that no float is as large as
+        )
         if kind is int and number and value == int(value):
             if abs(value) > LARGEST_INTEGER:
                 return self.note(f"{key}={shown(value)} is too large: at most {LARGEST_INTEGER}")

@@ -159,9 +159,8 @@ def test_of_two_processes_that_start_at_once_one_runs_fifty_times(ground: Arena)
         ground.clear()
         ended = ground.start(PRETRAINING, count=2)
         assert ended["codes"][0] == 0, ground.said()
-        assert (
-            ended["codes"][1] == 0 or "is being run by process" in ground.said()
-        )  # 0: the first had finished
+        # 0 where the first had finished.
+        assert ended["codes"][1] == 0 or "is being run by process" in ground.said()
         assert contents(ground.runs) == expected
 
 

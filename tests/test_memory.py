@@ -17,9 +17,8 @@ def test_the_online_rows_and_the_states_are_counted(configure, tmp_path):
     long = memory.plan(configure(tmp_path, "finetune.env_steps=100150"), replay, 1)
     assert long.each - small.each == memory.RINGS_AT_ONCE * 100_000 * 4 * (2 * 11 + 3 + 2)
     wide = memory.plan(configure(tmp_path, "network.hidden_sizes=[8,1008]"), replay, 1)
-    assert (
-        wide.each - small.each > memory.STATES_AT_ONCE * 4 * 8 * 1000 * 5
-    )  # two critics, their targets, a policy
+    networks = 5  # two critics, their targets, a policy
+    assert wide.each - small.each > memory.STATES_AT_ONCE * 4 * 8 * 1000 * networks
 
 
 def test_what_does_not_fit_is_refused_with_what_would():

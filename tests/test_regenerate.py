@@ -547,9 +547,8 @@ def test_a_mixture_has_its_parts_shares_and_the_rows_asked_for(tmp_path: Path):
     np.testing.assert_array_equal(
         np.sort(rows.rewards), np.sort(np.concatenate([medium.rewards, replay.rewards]))
     )
-    assert not np.array_equal(
-        rows.rewards[:500], medium.rewards
-    )  # shuffled: the replay forgets in file order
+    # Shuffled: the replay forgets in file order.
+    assert not np.array_equal(rows.rewards[:500], medium.rewards)
 
 
 def test_no_transition_of_a_mixture_leads_from_one_episode_into_another(tmp_path: Path):

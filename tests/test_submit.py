@@ -19,9 +19,8 @@ from o2o.sweep.manifest import Batch
 
 @pytest.fixture(autouse=True)
 def quiet_submitit(monkeypatch):
-    monkeypatch.setenv(
-        "SUBMITIT_LOG_LEVEL", "NOCONFIG"
-    )  # or it would set up logging, and close what pytest captures with
+    # Or it would set up logging, and close what pytest captures with.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
 
 
 @pytest.fixture

@@ -107,9 +107,8 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], metrics: Sequence[str]) -> di
 
 def _spans(panels: Sequence[Axes]) -> bool:
     """Whether the curves in them differ by so much that a logarithmic axis tells more."""
-    curves = [
-        np.asarray(line.get_ydata()) for axes in panels for line in axes.get_lines()[:-1]
-    ]  # the switch is last
+    # The switch is an axis's last line.
+    curves = [np.asarray(line.get_ydata()) for axes in panels for line in axes.get_lines()[:-1]]
     values = np.concatenate(curves) if curves else np.ones(1)
     return bool(values.min() > 0 and values.max() > WIDE * values.min())
 

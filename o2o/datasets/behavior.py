@@ -42,7 +42,8 @@ MEDIUM_RETURN = {
     "hopper": 1422.06,
     "halfcheetah": 4770.33,
     "walker2d": 2852.09,
-}  # D4RL's medium sets, mean return
+}
+"""The mean returns of D4RL's medium sets."""
 
 RLKIT_SAC = SAC(
     discount=0.99,

@@ -178,9 +178,8 @@ def _answer(url: str, start: int) -> Any:
 
 def _block(answer: Any, size: int) -> bytes:
     try:
-        return answer.read1(
-            size
-        )  # what is there: a block that is waited for is lost if the connection breaks
+        # What is there: a block that is waited for is lost if the connection breaks.
+        return answer.read1(size)
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(str(error) or type(error).__name__) from None
 

@@ -72,10 +72,8 @@ def test_what_was_cancelled_is_given_back_to_slurm_by_retry_and_goes_on(sweep):
     assert (code, "asked 1 job and 0 processes to stop" in output) == (0, True), output
     sweep.wait_for_end(cancelled)
     assert sweep.seen("seed=0")[stopped] in ("INTERRUPTED", "CANCELLED")
-    assert sweep.endings(cancelled) in (
-        [],
-        [(None, "cancelled")],
-    )  # its end is noted unless it is killed for its slowness
+    # Its end is noted unless it is killed for its slowness.
+    assert sweep.endings(cancelled) in ([], [(None, "cancelled")])
     before = read_object(sweep.runs / stopped / "status.json")["step"]
     code, output = sweep.follow("retry", "--set", "timeout_min=20")
     assert (code, "submitted 1 job " in output) == (0, True), output
