@@ -29,6 +29,8 @@ class Evidence:
     """The measured runs of one kind of data, and how to find an arm among them."""
 
     source: str
+    env_steps: int
+    """The length of the online phase, of all of them."""
     arms: tuple[Arm, ...]
     from_scratch: tuple[Cell, ...]
     ambiguous: set[str] = field(default_factory=set)
@@ -75,7 +77,7 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
         if (updates, env_steps) != published.SCALE:
             name += f", {env_steps} env steps after {updates} updates"
         scratch = tuple(c for c in cells if c.first.from_scratch and c.first.budget == env_steps)
-        found.append(Evidence(name, tuple(own), scratch))
+        found.append(Evidence(name, env_steps, tuple(own), scratch))
     return tuple(found)
 
 

@@ -83,8 +83,8 @@ def guidelines_table(found: Sequence[Finding]) -> Table:
         )
     columns = ("when", "then (paper, section 6)", "rests on the claims", *evidence)
     notes = (
-        "Supported: all its claims hold; contradicted: one fails; open: the rest. Claims without evidence are "
-        "counted as missing.",
+        "Supported: all its claims hold; contradicted: one fails; open: the rest. Claims without evidence, or with "
+        "runs too short for them, are counted as missing.",
     )
     return Table("guidelines", "What to do when", columns, tuple(rows), notes)
 
@@ -118,7 +118,7 @@ def _choice(arm: Arm, value: float) -> Entry:
 
 
 def _status(verdicts: Sequence[Verdict], count: int) -> Entry:
-    known = [verdict for verdict in verdicts if verdict != "no runs"]
+    known = [verdict for verdict in verdicts if verdict not in ("no runs", "too short")]
     if not known:
         return Entry("no evidence")
     told = ", ".join(f"{known.count(v)} {v}" for v in ("holds", "fails", "undecided") if v in known)

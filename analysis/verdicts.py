@@ -2,6 +2,7 @@
 
 A claim **holds** where the 95 % interval of its contrast lies above 0, **fails** where it lies below, and is
 **undecided** otherwise; then it is said how many more seeds would decide it, were the estimates and spreads the truth.
+Runs that end before what a claim speaks of are **too short** to judge it, whatever their interval.
 Contrasts of single datasets are tested with Holm's correction over the claim's datasets. Seeds that share a
 pretraining are paired; in the paper's own tables nothing can be.
 """
@@ -24,7 +25,7 @@ from analysis.table import Entry, Table, interval, p_value, words
 
 ALPHA = 1 - statistics.CONFIDENCE
 
-Verdict = Literal["holds", "fails", "undecided", "no runs"]
+Verdict = Literal["holds", "fails", "undecided", "too short", "no runs"]
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,17 @@ def findings(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Finding, ...]:
         for claim in CLAIMS:
             evidence.ambiguous.clear()
             finding = judge(claim, claim.runs(evidence), f"our runs, {evidence.source}")
+            if finding.parts and evidence.env_steps < claim.env_steps:
+                finding = _not_judged(finding)
             found.append(replace(finding, unusable=tuple(sorted(evidence.ambiguous))))
     found += [judge(c, c.tables(), "the paper's tables") for c in CLAIMS if c.tables is not None]
     return tuple(found)
+
+
+def _not_judged(finding: Finding) -> Finding:
+    """The estimates of runs that are too short, without a verdict."""
+    too_short: dict[str, Verdict] = dict.fromkeys(finding.parts, "too short")
+    return replace(finding, verdict="too short", verdicts=too_short, more_seeds=None)
 
 
 def _verdict(value: float, p_value: float) -> Verdict:
@@ -157,7 +166,8 @@ def claims_table(found: Sequence[Finding]) -> Table:
         "claim is about all. Single datasets with Holm's correction. More seeds: for each arm, were the estimates and "
         "their spread the truth.",
         "Claims about the course of learning cannot be computed from tables of final scores. The paper's scale is "
-        "500 000 updates and 200 000 env steps; runs of another scale say so, and say what holds at theirs.",
+        "500 000 updates and 200 000 env steps; runs of another scale say so, and say what holds at theirs. Runs too "
+        "short for a claim about final scores do not judge it: the interval is that of where they end.",
     ]
     if unusable := sorted({arm for finding in found for arm in finding.unusable}):
         notes.append(
@@ -188,6 +198,6 @@ def claims_by_dataset(found: Sequence[Finding]) -> Table:
 
 
 def _more(finding: Finding) -> str:
-    if finding.verdict in ("holds", "fails", "no runs"):
+    if finding.verdict != "undecided":
         return "–"
     return "cannot be told" if finding.more_seeds is None else f"{finding.more_seeds}"

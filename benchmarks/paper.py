@@ -23,11 +23,11 @@ from benchmarks import rates, report
 from benchmarks.workload import CONF, composed
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
-from o2o.config import Config
+from o2o.layout import FINETUNE, PRETRAIN
 from o2o.members import Members, make_members
 from o2o.phases import evaluation_steps
-from o2o.records import FINETUNE, PRETRAIN
 from o2o.replay import Replay
+from o2o.schema import Config
 from o2o.sweep import plan
 
 SEEDS_TOGETHER = 10

@@ -11,11 +11,11 @@ import jax
 
 from benchmarks.flops import matmul_peak, update_flops
 from benchmarks.workload import Workload
-from o2o.config import Config
 from o2o.evaluation import Evaluator
+from o2o.layout import FINETUNE
 from o2o.members import LoopedMembers, Members
 from o2o.phases import evaluation_steps
-from o2o.records import FINETUNE
+from o2o.schema import Config
 from o2o.training import CHUNK, Report
 
 

@@ -12,10 +12,10 @@ import jax
 from hydra import compose, initialize_config_dir
 
 from o2o import config, training
-from o2o.config import Config
 from o2o.envs import TASKS, Environments, Task, make_environments
 from o2o.members import Bundle, Members
 from o2o.replay import Replay, Rows, row_width
+from o2o.schema import Config
 from o2o.training import Report
 from o2o.types import Algorithm
 

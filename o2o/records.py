@@ -31,8 +31,6 @@ from o2o.layout import (
     read_object,
     read_state,
 )
-from o2o.layout import FINETUNE as FINETUNE
-from o2o.layout import PRETRAIN as PRETRAIN
 
 EVAL_COLUMNS = {
     "phase": "pretrain or finetune",

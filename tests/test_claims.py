@@ -110,6 +110,21 @@ def test_regenerated_and_d4rl_data_are_never_one_body_of_evidence(tmp_path):
     }  # fmt: skip
 
 
+def test_runs_that_end_early_judge_the_fall_and_not_the_final_scores(tmp_path):
+    early = np.arange(0, 10_001, 500)
+    for seed in range(3):
+        for algorithm, shape in (("td3", collapsing(50.0, 5.0, 90.0)), ("td3_bc", steady(50.0, 60.0))):
+            write_run(tmp_path, "hopper-medium-v2", algorithm, shape, seed=seed, steps=early)
+    found = {name: finding for (name, evidence), finding in judged(tmp_path).items() if "10000" in evidence}
+    assert found["td3-collapses"].verdict == "holds"
+    for name in ("td3-rivals-td3-bc", "td3-bc-improves-slowly", "the-budget-decides"):
+        assert found[name].verdict == "too short"
+        assert found[name].overall.value < 0 or name == "the-budget-decides"
+        assert set(found[name].verdicts.values()) == {"too short"}
+    table = guidelines_table(list(found.values()))
+    assert table.rows[0][-1].text == "no evidence"
+
+
 def test_settings_that_look_the_same_are_not_chosen_between(tmp_path):
     for delay in (2, 3):
         overrides = {"algorithm.policy_delay": delay}

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+import wandb
 from following import write
 
-import wandb
 from o2o.tracker import open_tracker
 
 
