@@ -12,7 +12,7 @@ from jaxtyping import Float
 from analysis.measures import Arm, pairs
 from analysis.runs import FROZEN
 from analysis.statistics import CONFIDENCE, DRAWS
-from analysis.table import NOTHING, Entry, Table, words
+from analysis.table import NOTHING, Entry, Table, thousands, words
 
 BUDGETS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 POINTS = 201
@@ -128,4 +128,4 @@ def _final(arm: Arm) -> float:
 
 
 def _thousands(steps: float) -> str:
-    return "never" if np.isinf(steps) else f"{steps:,.0f}".replace(",", "\u202f")
+    return "never" if np.isinf(steps) else thousands(steps)

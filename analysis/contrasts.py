@@ -15,6 +15,7 @@ from analysis import published, statistics
 from analysis.cells import Cell, display_name
 from analysis.measures import Arm, Measured, pairs
 from analysis.statistics import Estimate
+from analysis.table import thousands
 
 Setting = tuple[str, str]
 """An algorithm, and what its replay starts with."""
@@ -75,7 +76,7 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
     for (source, updates, env_steps), own in groups.items():
         name = SOURCES.get(source, f"{source} data")
         if (updates, env_steps) != published.SCALE:
-            name += f", {env_steps} env steps after {updates} updates"
+            name += f", {thousands(env_steps)} env steps after {thousands(updates)} updates"
         scratch = tuple(c for c in cells if c.first.from_scratch and c.first.budget == env_steps)
         found.append(Evidence(name, env_steps, tuple(own), scratch))
     return tuple(found)

@@ -24,7 +24,7 @@ from analysis.figures import Drawn
 from analysis.figures.style import COLORS, SPARE_COLORS, caveat, over_seeds
 from analysis.measures import Arm, Measured
 from analysis.runs import Finetuning
-from analysis.table import NOTHING, Entry, Table, mean, number, words
+from analysis.table import NOTHING, Entry, Table, mean, number, thousands, words
 from analysis.tables import collapse_table
 from o2o import collapse
 
@@ -156,7 +156,7 @@ class _Page:
     def _run(self, run: Finetuning, lost: Measured | None) -> dict[str, Any]:
         texts = [number(run.offline_score).text, number(run.online_score).text]
         if lost:
-            back = "never" if lost.recovery is None else f"{lost.recovery:,}".replace(",", "\u202f")
+            back = "never" if lost.recovery is None else thousands(lost.recovery)
             texts += [
                 number(lost.regret).text,
                 number(lost.threshold).text,

@@ -77,6 +77,11 @@ def mean(
     return Entry(_minus(text), float(present.mean()), spread, runs=paths)
 
 
+def thousands(count: float) -> str:
+    """A whole number with its thousands apart."""
+    return f"{count:,.0f}".replace(",", "\u202f")
+
+
 def interval(value: float, low: float, high: float, decimals: int = 1, sign: str = "") -> Entry:
     """A number with its 95 % interval in brackets; without one where it is not known."""
     if np.isnan(value):

@@ -15,7 +15,7 @@ from analysis.diversity import Diversity, diversity_table
 from analysis.guidelines import choices_table, guidelines_table
 from analysis.measures import HORIZONS, PERCENTILE, PERCENTILES, Arm, measure
 from analysis.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
-from analysis.table import NOTHING, Entry, Table, interval, mean, number, to_terminal, words
+from analysis.table import NOTHING, Entry, Table, interval, mean, number, thousands, to_terminal, words
 from analysis.verdicts import claims_by_dataset, claims_table, findings
 from o2o import collapse
 from o2o.counting import counted
@@ -96,9 +96,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
     short = [arm for arm in arms if arm.runs[0].curve.last < collapse.HORIZON]
     notes = [
         "Regret, the primary endpoint: mean points below the offline score over the first "
-        f"{collapse.HORIZON:,} env steps. ± is one standard deviation over seeds, brackets are 95 % intervals.".replace(
-            ",", "\u202f"
-        ),
+        f"{thousands(collapse.HORIZON)} env steps. ± is one standard deviation over seeds, brackets "
+        "are 95 % intervals.",
         "Collapsed: seeds whose regret is beyond the 99th percentile of what evaluation noise alone gives. The null is "
         + (
             "drawn from the frozen arm of the same pretraining."
@@ -108,8 +107,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
             else f"drawn from the frozen arm of the same pretraining for {frozen} of {total} runs, "
             "and from the episodes at the switch for the others."
         ),
-        f"Depth: fall of the mean over {collapse.WINDOW:,} env steps; as a share only from an offline score of "
-        f"{collapse.RELATIVE_FLOOR:g}.".replace(",", "\u202f"),
+        f"Depth: fall of the mean over {thousands(collapse.WINDOW)} env steps; as a share only from an offline score "
+        f"of {collapse.RELATIVE_FLOOR:g}.",
         "Recovery: mean env steps until the windowed mean is back, within those watched (Kaplan and Meier's restricted "
         "mean: a seed that never came back counts as long as it was watched).",
         "Late falls: regret in windows of the same length after 100\u202f000 env steps, beside the early regret on the "
@@ -118,8 +117,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
     if short:
         last = min(arm.runs[0].curve.last for arm in short)
         notes.append(
-            f"Of {counted(len(arms), 'setting')}, {len(short)} ended before {collapse.HORIZON} env steps (the earliest "
-            f"at {last}): the regret there is the mean over the shorter time."
+            f"Of {counted(len(arms), 'setting')}, {len(short)} ended before {thousands(collapse.HORIZON)} env steps "
+            f"(the earliest at {thousands(last)}): the regret there is the mean over the shorter time."
         )
     columns = (
         "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "null 99 %", "depth",
@@ -203,7 +202,7 @@ def recovery_entry(arm: Arm) -> Entry:
     until = float(min(run.curve.last for run in arm.runs))
     found = statistics.restricted_mean(times, seen, until)
     never = int((~seen).sum())
-    text = f"{found:,.0f}".replace(",", "\u202f") + (f" ({never} of {len(seen)} never)" if never else "")
+    text = thousands(found) + (f" ({never} of {len(seen)} never)" if never else "")
     if never == len(seen):
         text = "never"
     return Entry(text, found, runs=tuple(run.run.path for run in arm.runs))

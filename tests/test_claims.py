@@ -106,8 +106,11 @@ def test_regenerated_and_d4rl_data_are_never_one_body_of_evidence(tmp_path):
     write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0), steps=np.arange(0, 5_001, 500))
     evidence = {evidence for _, evidence in judged(tmp_path)}
     assert evidence == {
-        RUNS, "our runs, regenerated data", "our runs, D4RL data, 5000 env steps after 500000 updates", TABLES,
-    }  # fmt: skip
+        RUNS,
+        "our runs, regenerated data",
+        "our runs, D4RL data, 5\u202f000 env steps after 500\u202f000 updates",
+        TABLES,
+    }
 
 
 def test_runs_that_end_early_judge_the_fall_and_not_the_final_scores(tmp_path):
@@ -115,7 +118,9 @@ def test_runs_that_end_early_judge_the_fall_and_not_the_final_scores(tmp_path):
     for seed in range(3):
         for algorithm, shape in (("td3", collapsing(50.0, 5.0, 90.0)), ("td3_bc", steady(50.0, 60.0))):
             write_run(tmp_path, "hopper-medium-v2", algorithm, shape, seed=seed, steps=early)
-    found = {name: finding for (name, evidence), finding in judged(tmp_path).items() if "10000" in evidence}
+    found = {
+        name: finding for (name, evidence), finding in judged(tmp_path).items() if "10\u202f000" in evidence
+    }
     assert found["td3-collapses"].verdict == "holds"
     for name in ("td3-rivals-td3-bc", "td3-bc-improves-slowly", "the-budget-decides"):
         assert found[name].verdict == "too short"
