@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from o2o.config import build, plain
+from o2o.datasets import hdf5
 from o2o.errors import ConfigError
 from o2o.schema import EXECUTION
 from o2o.sweep import identity as identities
@@ -210,6 +211,13 @@ def test_a_file_is_known_by_its_content_and_not_its_place(tmp_path):
 
     assert identity(of("a", b"rows")) == identity(of("b", b"rows"))
     assert identity(of("a", b"rows")) != identity(of("c", b"other rows"))
+
+
+def test_a_file_that_this_project_made_can_be_a_file_of_ones_own(tmp_path):
+    with hdf5.create(tmp_path / "sealed") as file:  # its seal stands in front of HDF5's signature
+        file["rows"] = [1.0]
+    config = build(composed("dataset=file", f"dataset.path={tmp_path / 'sealed'}", "dataset.task=ant"))
+    assert identity(config)
 
 
 def test_a_file_that_is_not_there_is_told():

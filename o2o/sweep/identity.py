@@ -22,6 +22,7 @@ from o2o.errors import ConfigError
 from o2o.schema import Config, Dataset
 
 HASH_DIGITS = 8
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def science(config: Config) -> dict[str, Any]:
@@ -146,15 +147,25 @@ def _file_hash(path: Path) -> str:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError([f"dataset.path={path} is not a file; name an HDF5 file"])
-        with path.open("rb") as stream:
-            # Looked at before all of it is read. (HDF5 allows a user's block in front, which D4RL's layout has not.)
-            if stream.read(8) != b"\x89HDF\r\n\x1a\n":
-                raise ConfigError([f"dataset.path={path} is not an HDF5 file"])
+        if not _is_hdf5(path, status.st_size):  # looked at before all of it is read
+            raise ConfigError([f"dataset.path={path} is not an HDF5 file"])
         return _content_hash(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ConfigError(
             [f"dataset.path={path} cannot be read: {error.strerror}; name an HDF5 file"]
         ) from None
+
+
+def _is_hdf5(path: Path, size: int) -> bool:
+    """Whether HDF5's signature stands at the start, or behind a user's block of 512 bytes times a power of two."""
+    offset = 0
+    with path.open("rb") as stream:
+        while offset < size:
+            stream.seek(offset)
+            if stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
+                return True
+            offset = 2 * offset or 512
+    return False
 
 
 @functools.cache
