@@ -63,9 +63,9 @@ def _process_seconds(platform: str, cache: str) -> float:
         command, env=os.environ | as_in_a_job, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        done = process.stdout.read(len(DONE))
-        seconds = time.perf_counter() - start
-    if done != DONE or process.returncode:
+        seconds = next((time.perf_counter() - start for line in process.stdout if line.strip() == DONE), None)
+        process.stdout.read()
+    if seconds is None or process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
     return seconds
 

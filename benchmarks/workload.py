@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from hydra import compose, initialize_config_dir
 
 from o2o import config, training
@@ -61,8 +63,9 @@ class Workload:
     def offline(self) -> Rows:
         """Noise, in which nothing terminates."""
         width = row_width(self.environments.observation_size, self.environments.action_size)
-        rows = jax.random.normal(jax.random.key(0), (ROWS, width))
-        return rows.at[:, -self.environments.observation_size - 1].set(0.0)
+        rows = np.random.default_rng(0).standard_normal((ROWS, width), np.float32)
+        rows[:, -self.environments.observation_size - 1] = 0.0
+        return jnp.asarray(rows)
 
     @cached_property
     def keys(self) -> Bundle:

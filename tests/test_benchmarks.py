@@ -6,7 +6,7 @@ from collections import Counter
 import jax
 import pytest
 
-from benchmarks import flops, paper, rates, report, steps
+from benchmarks import flops, paper, rates, report, startup, steps
 from benchmarks.workload import Workload, composed
 from o2o.members import LoopedMembers, VmappedMembers
 from o2o.replay import unpack
@@ -90,6 +90,12 @@ def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members
     summary = rates.summary(small, Workload(small, kind(1)), [measured])
     assert summary["members_2_over_single"] == pytest.approx(measured.pretrain[2] / measured.pretrain[1])
     assert 0 < summary["evaluation_share"] < 1
+
+
+@pytest.mark.slow
+def test_a_start_is_shorter_where_all_is_compiled():
+    found = startup.start_seconds("cpu")
+    assert 0 < found["start_warm_seconds"] < found["start_cold_seconds"]
 
 
 def test_the_parts_of_a_step_add_up_to_it(small):
