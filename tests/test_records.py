@@ -6,20 +6,15 @@ import math
 import numpy as np
 import pytest
 import yaml
+from started import started
 
 from o2o import layout
 from o2o.records import read_run
-from o2o.run_directory import RunDirectory
-
-CONFIG = {"seed": 3, "learning_rate": {"policy": 3e-4}, "network": {"hidden_sizes": (256, 256)}}
-IDENTITY = {"hash": "0123abcd"}
 
 
 @pytest.fixture
 def directory(tmp_path):
-    directory = RunDirectory(tmp_path / "seed-3")
-    directory.start(CONFIG, IDENTITY)
-    return directory
+    return started(tmp_path / "seed-3")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +72,7 @@ def test_the_config_reads_back_as_it_was(directory):
 
 def test_run_directories_are_found_and_hidden_folders_are_not_searched(tmp_path):
     for name in ("hopper/td3/a/seed-1", "hopper/td3/a/seed-0", ".sweeps/x/seed-0"):
-        RunDirectory(tmp_path / name).start(CONFIG, IDENTITY)
+        started(tmp_path / name)
     assert [p.name for p in layout.find_runs(tmp_path)] == ["seed-0", "seed-1"]
 
 

@@ -4,21 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from started import CONFIG, IDENTITY, started
 
 from o2o import layout
 from o2o.layout import State
 from o2o.records import read_run
 from o2o.run_directory import RunDirectory
 
-CONFIG = {"seed": 3, "learning_rate": {"policy": 3e-4}, "network": {"hidden_sizes": (256, 256)}}
-IDENTITY = {"hash": "0123abcd"}
-
 
 @pytest.fixture
 def directory(tmp_path):
-    directory = RunDirectory(tmp_path / "seed-3")
-    directory.start(CONFIG, IDENTITY)
-    return directory
+    return started(tmp_path / "seed-3")
 
 
 def test_a_new_attempt_does_not_continue_a_torn_row(directory):
