@@ -13,6 +13,9 @@ from benchmarks.workload import Workload
 from o2o.envs import Environments
 from o2o.members import Members
 
+CALLS = ("sample", "policy_half", "critic_half")
+"""The compiled calls of an online step."""
+
 
 class Clock:
     """Adds up the seconds of calls by name."""
@@ -77,18 +80,16 @@ def split(workload: Workload, steps: int) -> dict[str, float]:
     """Milliseconds of an online step and of its parts.
 
     In the loop: `step_ms` is the sum of `wait` for the next action, `env` for its step and the resets, `dispatch` of
-    the two compiled calls, and `rest`, which is Python. Alone, with nothing to overlap with: `policy_half` (insert,
-    sample, policy step, act), `critic_half`, and `collect`, which is insert and act alone.
+    the compiled calls, and `rest`, which is Python. Alone, with nothing to overlap with: `sample` (and insert),
+    `policy_half` (policy step, act), `critic_half`, and `collect`, which is insert and act alone.
     """
     total, loop = _run(workload, steps, alone=False)
-    dispatch = loop["policy_half"] + loop["critic_half"]
+    dispatch = sum(loop[name] for name in CALLS)
     parts = {"wait": loop["wait"], "env": loop["env"], "dispatch": dispatch}
     parts["rest"] = total - sum(parts.values())
     _, alone = _run(workload, steps, alone=True)
     _, collecting = _run(workload.collecting(steps), steps, alone=True)
-    apart = {name: alone[name] for name in ("policy_half", "critic_half")} | {
-        "collect": collecting["collect"]
-    }
+    apart = {name: alone[name] for name in CALLS} | {"collect": collecting["collect"]}
     return {
         "step_ms": total,
         **{f"step_{name}_ms": value for name, value in parts.items()},
