@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-slurm check lint types bench bench-peers bench-wheels bench-gpu torture golden lock \
+.PHONY: help venv demo test test-core test-slow test-slurm check lint types bench bench-peers bench-wheels bench-gpu torture golden lock \
   clean
 
 PYTHON ?= python3
@@ -29,7 +29,13 @@ demo: venv  ## pretrain, finetune, print the table and draw the curves
 test: venv  ## the fast tests
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-test-slow: venv  ## the slow tests
+# What the numbers rest on: losses, algorithms, replay, training, identity, collapse.
+CORE := $(addprefix tests/test_,$(addsuffix .py,losses networks algorithms golden frozen replay members training \
+  evaluation identity collapse))
+test-core: venv  ## the fast tests of what the numbers rest on
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(CORE)
+
+test-slow: venv  ## the slow tests: all malformed words, long fuzzing and torture, statistics, installation
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/slurm
 
 test-slurm: venv  ## a real SLURM on this machine, installed where it is missing (Debian, root), and what it does to jobs

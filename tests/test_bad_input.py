@@ -23,16 +23,20 @@ from o2o.config import build, container, load
 from o2o.errors import TOLD_PROBLEMS, ConfigError
 
 
-def named(cases: list[Case]) -> list[object]:
-    return [pytest.param(case, id=case.name) for case in cases]
+def named(cases: list[Case], fast: int = 1) -> list[object]:
+    """The cases under their names, of which every `fast`-th is not slow: `make torture` and `test-slow` run all."""
+    return [
+        pytest.param(case, id=case.name, marks=() if i % fast == 0 else pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
 
 
-@pytest.mark.parametrize("case", named(words.cases()))
+@pytest.mark.parametrize("case", named(words.cases(), fast=12))
 def test_a_malformed_command_line_is_refused(case: Case, tmp_path: Path):
     assert shortcomings(case, tmp_path) == []
 
 
-@pytest.mark.parametrize("case", named(files.cases()))
+@pytest.mark.parametrize("case", named(files.cases(), fast=2))
 def test_a_malformed_dataset_is_refused(case: Case, tmp_path: Path):
     assert shortcomings(case, tmp_path) == []
 

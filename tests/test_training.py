@@ -125,7 +125,7 @@ def seven_single_updates():
 
 
 # An odd number of updates ends in the middle of TD3's cycle of two.
-@pytest.mark.parametrize("stops", [[7], [3, 7], [1, 2, 7]])
+@pytest.mark.parametrize("stops", [[7], [3, 7], pytest.param([1, 2, 7], marks=pytest.mark.slow)])
 def test_pretraining_is_one_update_after_the_other_wherever_it_stops(stops, seven_single_updates):
     state, collected = seven_single_updates
     found = pretrained(make("td3_bc"), stops)
