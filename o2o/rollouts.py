@@ -184,7 +184,7 @@ def streamed(requests: list[Request]) -> Iterator[list[Iterator[Rows]]]:
         processes = []
         for request in requests:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from o2o.rollouts import main; main()"],
+                [sys.executable, "-P", "-c", "from o2o.rollouts import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

@@ -15,8 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
 from hydra_plugins.o2o.launchers import JobLauncher
-
-CLUSTER = ("slurm", "submitit_slurm")
+from o2o.installation import ROOT
 
 
 class PlanningSweeper(Sweeper):
@@ -38,12 +37,12 @@ class PlanningSweeper(Sweeper):
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from hydra_plugins.o2o.composition import Composer
         from o2o.sweep import plan
-        from o2o.sweep.snapshot import ROOT
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
         choices = self.master.hydra.runtime.choices
         compose = Composer(partial(self.loader.load_sweep_config, self.master), self.loader.get_group_options)
-        planned = plan.make(products, compose, choices["hydra/launcher"] in CLUSTER)
+        launcher = self.master.hydra.launcher._target_  # its file may be the user's, of any name
+        planned = plan.make(products, compose, launcher.endswith(".SlurmLauncher"))
         print(planned.text(), flush=True)
         if planned.dry_run or not planned.to_run:
             return []
@@ -53,7 +52,7 @@ class PlanningSweeper(Sweeper):
             return []
         assert self.launcher is not None
         packed = planned.jobs
-        by_submitit = "submitit" in choices["hydra/launcher"]
+        by_submitit = "submitit" in launcher
         if by_submitit:  # its jobs are started elsewhere, and must find this project there
             os.environ["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])

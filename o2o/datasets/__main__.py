@@ -18,9 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from o2o import config
 from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
 from o2o.errors import ConfigError
+from o2o.installation import CONF
 from o2o.reading import suggestion
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 @dataclass(frozen=True)

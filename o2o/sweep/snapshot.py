@@ -8,12 +8,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from o2o.installation import CONF_INSTALLED, ROOT
+
 HASH_DIGITS = 12
 LARGEST_FILE = 20_000_000
 """Bytes; what is larger is no code."""
-ALWAYS = ("o2o", "hydra_plugins", "conf", "launch.py", "pyproject.toml")
-"""What is copied where git cannot say what belongs to the project."""
+PACKAGES = ("o2o", "hydra_plugins/o2o")
+"""What is copied of an installed package. Around it are others, and perhaps a repository that is the user's."""
+ALWAYS = (*PACKAGES, "conf", "launch.py", "pyproject.toml")
+"""What is copied of a checkout where git cannot say what belongs to the project."""
 
 
 def take(directory: Path, root: Path = ROOT) -> Path:
@@ -42,14 +45,10 @@ def take(directory: Path, root: Path = ROOT) -> Path:
 
 
 def _files(root: Path) -> list[Path]:
-    listing = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        said = subprocess.run(listing, capture_output=True, text=True, check=True, timeout=60).stdout
-        named = [Path(name) for name in said.split("\0") if name]
-    except (OSError, subprocess.SubprocessError):
-        named = []
+    installed = (root / CONF_INSTALLED).is_dir()
+    named = [] if installed else _known_to_git(root)
     if not any(file.parts[0] == "o2o" for file in named):
-        here = [root / name for name in ALWAYS]
+        here = [root / name for name in (PACKAGES if installed else ALWAYS)]
         found = [path for top in here for path in ([top] if top.is_file() else sorted(top.rglob("*")))]
         named = [path.relative_to(root) for path in found if "__pycache__" not in path.parts]
     return sorted(
@@ -57,3 +56,12 @@ def _files(root: Path) -> list[Path]:
         for file in set(named)
         if (root / file).is_file() and (root / file).stat().st_size <= LARGEST_FILE
     )
+
+
+def _known_to_git(root: Path) -> list[Path]:
+    listing = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        said = subprocess.run(listing, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [Path(name) for name in said.split("\0") if name]

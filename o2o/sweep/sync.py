@@ -72,7 +72,7 @@ def _upload(runs: Sequence[Sequence[Path]], seconds: float) -> None:
         paths = [str(path) for parts in runs[start : start + RUNS_A_CALL] for path in parts]
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "wandb", "sync", "--yes", *paths],
+                [sys.executable, "-P", "-m", "wandb", "sync", "--yes", *paths],
                 capture_output=True,
                 text=True,
                 timeout=left,

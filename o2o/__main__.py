@@ -1,0 +1,149 @@
+"""The command line: `o2o [key=value …]`, or `python launch.py …` in a checkout, plans runs and runs them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from o2o.installation import CONF
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(composed: DictConfig) -> None:
+    """One job: runs that differ only in their seeds."""
+    if "submitit" in HydraConfig.get().launcher._target_:
+        _run_by_submitit(lambda: _run(composed))
+    else:
+        _run(composed)
+
+
+def _run(composed: DictConfig) -> None:
+    from o2o import config, experiment
+    from o2o.errors import ConfigError
+
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
+        raise ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
+    first = config.build(config.plain(composed))
+    seeds = first.execution.launch.seeds or (first.seed,)
+    experiment.run_members([replace(first, seed=seed) for seed in seeds])
+
+
+def _run_by_submitit(job: Callable[[], None]) -> None:
+    """Ends the process as the job ended. Hydra would keep an exception from submitit, and SLURM call it COMPLETED."""
+    try:
+        job()
+    except SystemExit as stopped:
+        if stopped.code == 128 + signal.SIGUSR2:  # a checkpoint is made; to requeue the job is submitit's
+            signal.raise_signal(signal.SIGUSR2)
+        raise
+    except Exception as error:
+        if not hasattr(error, "problems"):
+            traceback.print_exc()
+            sys.exit(1)
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> int:
+    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 comes from the signal."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
+    # Hydra would go on without a directory of presets that it was told of and cannot find.
+    warnings.filterwarnings("error", r"\s*provider=.*is not available", UserWarning)
+    OmegaConf.register_new_resolver("o2o.command", _command, replace=True)  # of the examples in --help
+    try:
+        if any(word.startswith("--experimental-rerun") for word in sys.argv[1:]):
+            print(
+                "--experimental-rerun reads a pickle, which can run anything: say what to run",
+                file=sys.stderr,
+            )
+            return 2
+        run()
+    except (HydraException, OmegaConfBaseException) as error:
+        if str(error).startswith("Ambiguous value") and "--multirun" not in sys.argv:
+            # Where Hydra cannot compose, it does not see that this is a sweep, and hides what is wrong behind that.
+            sys.argv.insert(1, "--multirun")
+            return main()
+        print(_composition_problem(error), file=sys.stderr)
+        return 2
+    except (ValueError, RuntimeError, OSError, YAMLError) as error:
+        if (problem := _setup_problem(error)) is None:
+            raise
+        print(problem, file=sys.stderr)
+        return 2
+    except UserWarning as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        problems = getattr(error, "problems", None)  # a ConfigError, whose module would import JAX for --help
+        if problems is None:
+            raise
+        print("\n".join(problems), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _command() -> str:
+    """How this program was started."""
+    started = Path(sys.argv[0])
+    if started == Path(__file__):
+        return "python -m o2o"
+    return f"python {started.name}" if started.suffix == ".py" else started.name
+
+
+def _setup_problem(error: Exception) -> str | None:
+    """What Hydra says in other words than its own exceptions'; None for what is no bad input."""
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Are paths.runs and paths.data (O2O_RUNS, O2O_DATA) right?"
+        )
+    if isinstance(error, YAMLError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return f"a preset's defaults name each other without end: {' '.join(sys.argv[1:])}"
+    if "Config group override" in str(error):
+        words = [word for word in sys.argv[1:] if (CONF / re.split("[@=]", word)[0]).is_dir()]
+        return f"{', '.join(words)}: a group takes the name of one of its options; --help lists them."
+    return str(error) if "Invalid plugin" in str(error) else None
+
+
+def _composition_problem(error: Exception) -> str:
+    """Hydra's own words, its cause's, and a near word for what was misspelt."""
+    cause = error.__cause__
+    text = f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
+    word, options = "", []
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, word = (error.missing_cfg_file or "").rpartition("/")
+        options = error.options
+        known = textwrap.fill(", ".join(map(str, options)), 100, break_on_hyphens=False)
+        text = f"{group}={word} is not one of\n{known}"
+    elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
+        word, options = str(cause.key), list(cause.parent_node)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))
+    if isinstance(error, OverrideParseException):
+        text = f"{error.override}: {text}"
+    near = difflib.get_close_matches(word, map(str, options), n=1)
+    return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Where this project's own files lie.
+
+A checkout has the configuration tree beside the package; where the package is installed, it is inside (`pyproject.toml`).
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout, or the directory that o2o is installed in, with others."""
+CONF_INSTALLED = Path("o2o", "conf")
+CONF = ROOT / CONF_INSTALLED if (ROOT / CONF_INSTALLED).is_dir() else ROOT / "conf"
+"""The configuration tree."""
