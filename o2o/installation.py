@@ -1,6 +1,6 @@
 """Where this project's own files lie.
 
-A checkout has the configuration tree beside the package; where the package is installed, it is inside (`pyproject.toml`).
+A checkout has the configuration tree beside the package; `pyproject.toml` has it installed inside.
 """
 
 from pathlib import Path

@@ -21,8 +21,8 @@ MODULES = sorted(
 )
 # Whoever composes a configuration meets Hydra; the pieces of a run never do.
 COMPOSERS = (
-    "launch.py",
     "hydra_plugins/",
+    "o2o/__main__.py",
     "o2o/datasets/__main__.py",
     "benchmarks/workload.py",
     "benchmarks/paper.py",

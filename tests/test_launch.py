@@ -143,6 +143,22 @@ def test_an_experiment_sets_values_and_the_command_line_wins(launch):
     assert {config.dataset.name for config in launch.ran} == {"hopper-medium-v2"}
 
 
+def test_presets_of_the_users_own_lie_in_a_directory_of_their_own(launch, tmp_path):
+    (tmp_path / "presets/experiment").mkdir(parents=True)
+    (tmp_path / "presets/experiment/mine.yaml").write_text("# @package _global_\ndiscount: 0.9\n")
+    assert launch("--config-dir=presets", DATASET, "experiment=mine")[0] == 0
+    assert [config.discount for config in launch.ran] == [0.9]
+
+
+def test_a_launcher_of_the_users_own_that_submits_is_planned_as_slurm_is(launch, tmp_path):
+    (tmp_path / "presets/hydra/launcher").mkdir(parents=True)
+    (tmp_path / "presets/hydra/launcher/mine.yaml").write_text("defaults: [slurm]\npartition: gpu\n")
+    words = ["--config-dir=presets", "hydra/launcher=mine", DATASET, "seed=range(10)", "launch.dry_run=true"]
+    code, output, _ = launch(*words)
+    assert code == 0
+    assert "in 1 job of up to 10 seeds side by side" in output
+
+
 def test_runs_get_the_configuration_that_was_asked_for(launch):
     launch(DATASET, "network.hidden_sizes=[64,32],[16]", "algorithm.action_gradient_clip=null,0.5")
     asked = {(config.network.hidden_sizes, config.algorithm.action_gradient_clip) for config in launch.ran}

@@ -250,6 +250,16 @@ def test_a_process_that_dies_is_an_error_and_not_the_end_of_the_rows(tmp_path: P
         next(stream)
 
 
+def test_a_process_takes_no_module_from_the_working_directory(
+    policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "mujoco.py").write_text("raise SystemExit('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    request = rollouts.Request("hopper", str(policies / "hopper-snapshots.npz"), 0, 0, 2, [(0, [0, 1])])
+    with rollouts.streamed([request]) as (stream,):
+        assert next(stream)["rewards"].size
+
+
 def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path):
     """MuJoCo warns of an unstable simulation on standard output, from C."""
     noisy = (

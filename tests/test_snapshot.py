@@ -36,6 +36,19 @@ def test_without_git_the_packages_are_copied(tmp_path):
     assert (copy / "launch.py").exists()
 
 
+def test_of_an_installed_package_nothing_is_copied_that_lies_around_it(tmp_path):
+    root = tmp_path / "site-packages"
+    mine = ["o2o/a.py", "o2o/conf/config.yaml", "hydra_plugins/o2o/b.py"]
+    for name in [*mine, "hydra_plugins/others/c.py", "jax/d.py", "conf/settings.py"]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("1")
+    subprocess.run(
+        ["git", "init", "-q", str(tmp_path)], check=True
+    )  # the user's, which ignores no environment
+    copy = snapshot.take(tmp_path / "code", root)
+    assert sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*.*")) == sorted(mine)
+
+
 def test_a_copy_of_the_code_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):
     (tmp_path / "project" / "o2o").mkdir(parents=True)
     (tmp_path / "project" / "o2o" / "a.py").write_text("1")

@@ -36,8 +36,9 @@ def uploads(monkeypatch):
     calls = []
 
     def run(command, **options):
-        calls.append([Path(word).name for word in command[5:]])
-        for word in command[5:]:
+        paths = command[command.index("--yes") + 1 :]
+        calls.append([Path(word).name for word in paths])
+        for word in paths:
             (Path(word) / "run-abc.wandb.synced").touch()
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -164,9 +165,23 @@ def test_what_was_tracked_offline_arrives_at_the_server_once_and_what_is_under_w
         "WANDB_API_KEY": "0" * 40,
     }
 
+    (tmp_path / "json.py").write_text("raise SystemExit('a file of the user')")
+
     def sync():
-        command = [sys.executable, "-m", "o2o.sweep", "sync", "--runs", str(tmp_path), "--timeout", "200"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "o2o.sweep",
+            "sync",
+            "--runs",
+            str(tmp_path),
+            "--timeout",
+            "200",
+        ]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout + done.stderr
 
     code, said = sync()
