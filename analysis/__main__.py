@@ -7,16 +7,18 @@ Nothing that can be drawn waits for what cannot: what was left out is said, and 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.collect import collect
+from analysis.curves import REPLAYS, Given
 from analysis.dashboard import dashboard
 from analysis.diversity import read_diversity
 from analysis.figures import draw_all
-from analysis.importing import Given, import_curves
+from analysis.importing import read_curves, write_curves
 from analysis.measures import measure
 from analysis.report import write_report
 from analysis.table import write
@@ -101,31 +103,49 @@ def _import(arguments: list[str]) -> int:
         prog="python -m analysis import", description="Writes curves of other programs as run directories."
     )
     parser.add_argument(
-        "source", type=Path, help="a .csv (a table, or a wandb chart's export) or CORL's .pickle"
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="a .csv (a table, a wandb run's history, a wandb chart's export) or CORL's .pickle",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("imported"), help="where the runs go (default: imported)"
     )
-    parser.add_argument("--dataset", help="its name, where the file has none")
-    parser.add_argument("--algorithm", help="its name, where the file has none")
+    parser.add_argument("--dry-run", action="store_true", help="only say what was understood")
     parser.add_argument(
-        "--replay", choices=("offline", "empty"), default="offline", help="what the replay started with"
+        "--name",
+        metavar="TEMPLATE",
+        help="how the names of runs (a chart's columns) or of files are read, such as "
+        "'{algorithm} - {dataset} - seed {seed}' or 'run{seed}/history.csv'; {} is what is not wanted, "
+        "{dataset=one,two} one of these",
     )
+    parser.add_argument("--dataset", help="its name, where neither file nor name says it")
+    parser.add_argument("--algorithm", help="its name, where neither file nor name says it")
+    parser.add_argument("--seed", type=int, help="the seed, where neither file nor name says it")
+    parser.add_argument("--replay", choices=REPLAYS, help="what the replay started with (default: offline)")
     parser.add_argument("--interval", type=int, help="env steps between two evaluations (CORL's pickles)")
-    parser.add_argument(
-        "--switch", type=int, default=0, help="the step at which the online phase starts (default: 0)"
-    )
+    parser.add_argument("--switch", type=int, help="the step at which the online phase starts (default: 0)")
     parser.add_argument(
         "--offline-score", type=float, help="the score at the switch, where the file has none"
     )
-    parser.add_argument("--step", dest="step_column", help="the column of steps")
-    parser.add_argument("--score", dest="score_column", help="the column of D4RL-normalised scores, 0 to 100")
+    parser.add_argument("--step", dest="step_column", metavar="COLUMN", help="the column of steps")
+    parser.add_argument(
+        "--score",
+        dest="score_column",
+        metavar="COLUMN",
+        help="the column, or the metric of a chart, of D4RL-normalised scores, 0 to 100",
+    )
     options = vars(parser.parse_args(arguments))
-    source, out = options.pop("source"), options.pop("out")
-    if not source.is_file():
-        raise ValueError(f"{source} is not a file")
-    written = import_curves(source, out, Given(**options))
-    print(f"{counted(len(written), 'run')} below {out}; now: python -m analysis {out}")
+    sources, out, dry_run = (options.pop(name) for name in ("sources", "out", "dry_run"))
+    given = Given(**options)
+    curves, understood = read_curves(sources, given)
+    print(understood)
+    if dry_run:
+        print("nothing was written (--dry-run)")
+        return 0
+    written = write_curves(curves, out, given)
+    print(f"{counted(len(written), 'run')} below {out}; now: python -m analysis {shlex.quote(str(out))}")
     return 0
 
 
