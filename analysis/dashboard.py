@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from o2o.names import project_problem
+
 NAME = "policy collapse"
 X_AXIS = "finetune/env_steps"
 """Zero at the switch in every run, however long its pretraining was."""
@@ -81,7 +83,13 @@ def definition(project: str) -> dict[str, Any]:
 
 
 def dashboard(project: str, entity: str | None, out: Path) -> str:
-    """Makes the workspace and returns what to tell the user: its address, or the file with its definition and why."""
+    """Makes the workspace and returns what to tell the user: its address, or the file with its definition and why.
+
+    Raises:
+        ValueError: there can be no such project.
+    """
+    if problem := project_problem("--project", project):
+        raise ValueError(problem)
     found = definition(project)
     try:
         return f"workspace: {_save(found, entity)}"

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from o2o.installation import CONF
+from o2o.names import quoting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -116,6 +117,10 @@ def _setup_problem(error: Exception) -> str | None:
         return (
             f"{error.filename}: {error.strerror}. Are paths.runs and paths.data (O2O_RUNS, O2O_DATA) right?"
         )
+    if isinstance(error, UnicodeDecodeError):
+        # Hydra does not say in which file; it calls it so.
+        read = [frame.f_locals.get("full_path") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return next((f"{path} is not in UTF-8; save it so" for path in read if path), None)
     if isinstance(error, YAMLError):
         return str(error)
     if isinstance(error, RecursionError):
@@ -140,7 +145,7 @@ def _composition_problem(error: Exception) -> str:
         word, options = str(cause.key), list(cause.parent_node)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))
     if isinstance(error, OverrideParseException):
-        text = f"{error.override}: {text}"
+        text = quoting(error.override) or f"{error.override}: {text}"
     near = difflib.get_close_matches(word, map(str, options), n=1)
     return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
 

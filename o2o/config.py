@@ -7,6 +7,7 @@ once at the top of the configuration and is handed to both algorithms.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -100,6 +101,11 @@ def _plain(value: Any) -> Any:
 
 
 def _read(reader: Reader, tree: dict[str, Any]) -> Config:
+    if "experiment" in tree:  # where Hydra puts what a preset of this group says, unless that says otherwise
+        reader.note(
+            "experiment is not a key: the first line of a preset in experiment/ must be: # @package _global_"
+        )
+        del tree["experiment"]
     conventions = tree.get("conventions")
     if isinstance(conventions, Mapping):
         tree["conventions"] = conventions.get("name", MISSING)
@@ -123,7 +129,9 @@ def _read(reader: Reader, tree: dict[str, Any]) -> Config:
 def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, Any]) -> Any:
     if isinstance(tree, str) and tree != MISSING:
         group = "algorithm" if key == "algorithm" else f"algorithm@{key}"
-        return reader.note(f"{key}={tree} is not how an algorithm is chosen: say {group}={tree}")
+        return reader.note(
+            f"{key}={tree} is not how an algorithm is chosen: say {shlex.quote(f'{group}={tree}')}"
+        )
     name = tree.get("name", MISSING) if isinstance(tree, Mapping) else tree
     if not isinstance(tree, Mapping) or not isinstance(name, str) or name not in ALGORITHMS:
         near = suggestion(name, ALGORITHMS)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 from o2o.algorithms import ALGORITHMS
 from o2o.datasets.scores import REFERENCE_RETURNS
-from o2o.reading import suggestion
+from o2o.names import PLAIN, is_plain
+from o2o.reading import shown, suggestion
 from o2o.schema import Config, Dataset, Evaluation, algorithm_name
 from o2o.types import Algorithm
 
@@ -71,8 +71,8 @@ def _same_family(one: Algorithm, other: Algorithm) -> bool:
 
 def _dataset_problems(dataset: Dataset) -> list[str]:
     problems = []
-    if not re.fullmatch(r"\w[\w.+-]*", dataset.name):
-        problems.append(f"dataset.name={dataset.name} names a folder: use letters, digits and . _ + -")
+    if not is_plain(dataset.name):
+        problems.append(f"dataset.name={shown(dataset.name)} names a folder: {PLAIN}")
     needed = {
         "d4rl": ("quality",),
         "regenerated": ("quality", "rows"),

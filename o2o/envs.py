@@ -52,18 +52,26 @@ def find_task(name: str) -> Task:
     """The task of that name: one of the four, else the name is taken as a gymnasium id.
 
     Raises:
-        LookupError: if gymnasium does not know it, or its spaces are not one-dimensional boxes.
+        LookupError: if gymnasium does not know it, it has no version, or its spaces are not one-dimensional boxes.
     """
     if name in TASKS:
         return TASKS[name]
     try:
-        environment = gymnasium.make(name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*unversioned.*")  # it is refused below
+            environment = gymnasium.make(name)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise LookupError(
             f"task={name}: neither one of {', '.join(TASKS)} nor a gymnasium id ({error})"
         ) from None
     spaces = environment.observation_space, environment.action_space
     environment.close()
+    full = environment.spec.id if environment.spec else name
+    if full != name.rpartition(":")[2]:
+        near = f", or {name.lower()}, D4RL's" if name.lower() in TASKS else ""
+        raise LookupError(
+            f"task={name}: without its version it is whatever is newest in this gymnasium; say {full}{near}"
+        )
     for space in spaces:
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             raise LookupError(

@@ -130,7 +130,7 @@ class Reader:
         if isinstance(value, Mapping) and get_origin(items[0]) is tuple:
             value = sorted(value.items())  # pairs, as {medium: 0.5} for [[medium, 0.5]]
         if not isinstance(value, list | tuple):
-            return self.note(f"{key}={shown(value)} should be a list, as in {key}=[…]")
+            return self.note(f"{key}={shown(value)} should be a list, as in '{key}=[…]'")
         if items[-1] is Ellipsis:
             items = (items[0],) * len(value)
         if len(items) != len(value):

@@ -30,6 +30,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from o2o.layout import EVAL, TRAIN
+from o2o.names import LONGEST_TAG, LONGEST_TITLE, shortened
 
 Mode = Literal["none", "offline", "wandb", "auto"]
 
@@ -156,10 +157,10 @@ def open_tracker(
                 mode=wandb_mode,
                 project=project,
                 id=run_id,
-                name=name or run_id,
-                group=group,
+                name=shortened(name or run_id, LONGEST_TITLE),
+                group=shortened(group, LONGEST_TITLE),
                 job_type=job_type,
-                tags=list(tags),
+                tags=[shortened(tag, LONGEST_TAG) for tag in tags],
                 config=dict(config),
                 dir=str(directory),
                 reinit="create_new",  # a job has many members, each a run of its own

@@ -27,6 +27,12 @@ def test_without_the_package_the_definition_is_written_and_that_is_said(tmp_path
     assert json.loads((tmp_path / "dashboard.json").read_text()) == definition("mine")
 
 
+def test_a_project_that_wandb_would_not_take_is_refused(tmp_path, capsys):
+    assert main(["dashboard", "--project", "mine:here", "--out", str(tmp_path / "out")]) == 2
+    assert "--project=mine:here holds ':'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_definition_makes_a_workspace():
     pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed")
     workspace = build(definition("mine"), "somebody")

@@ -80,3 +80,10 @@ def test_any_gymnasium_id_of_boxes_is_a_task():
 def test_other_tasks_are_refused_by_name(name):
     with pytest.raises(LookupError, match=name):
         find_task(name)
+
+
+def test_an_id_without_a_version_is_refused_with_the_version():
+    with pytest.raises(LookupError, match=r"say Pendulum-v1$"):
+        find_task("Pendulum")
+    with pytest.raises(LookupError, match=r"or walker2d, D4RL's$"):
+        find_task("Walker2d")

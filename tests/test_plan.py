@@ -181,6 +181,15 @@ def test_a_seed_that_other_keys_hang_on_is_refused(planned):
         planned("dataset.seed=${seed}", "seed=range(2)")
 
 
+def test_a_sweep_goes_by_what_was_asked_for_or_by_its_preset_as_one_folder(planned):
+    assert planned("launch.name=mine").name("demo") == "mine"
+    assert planned().name("demo") == "demo"
+    assert planned().name("mine/x") == "mine.x"
+    assert planned().name(None).startswith("sweep-")
+    with pytest.raises(ConfigError, match=r"experiment=a,b names the sweep.*launch\.name"):
+        planned().name("a,b")
+
+
 def test_failures_name_the_run_and_the_reason(planned):
     runs = planned("seed=range(2)").to_run
     packed = [[run] for run in runs]

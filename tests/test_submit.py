@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,21 @@ def test_a_refusal_leaves_nothing_behind(planned, sbatch, tmp_path):
 def test_a_launcher_setting_that_submitit_does_not_know_is_refused(planned, sbatch):
     with pytest.raises(ConfigError, match="partitionn"):
         send(planned(0), partitionn="main")
+
+
+@pytest.mark.parametrize("name", ["job-name", "job_name", "comment", "dependency"])
+def test_what_jobs_are_found_again_by_cannot_be_set(planned, sbatch, name):
+    with pytest.raises(ConfigError, match=f"additional_parameters: {name} is for this program"):
+        send(planned(0), additional_parameters={name: "mine"})
+    assert sbatch.scripts == []
+
+
+def test_the_commands_that_are_told_find_runs_that_lie_elsewhere(planned, sbatch, tmp_path):
+    runs = planned(0)
+    report = submit.to_slurm(runs, runs, "größe", 1, {"timeout_min": 5})
+    _, status, queue = (shlex.split(line) for line in report.text().splitlines())
+    assert status == ["python", "-m", "o2o.sweep", "status", "größe", "--runs", str(tmp_path / "runs")]
+    assert queue == ["squeue", "--name", report.submission.job_name]
 
 
 def test_a_job_is_frozen_with_absolute_paths_and_without_what_was_meant_for_the_launch(

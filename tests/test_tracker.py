@@ -119,6 +119,17 @@ def test_a_run_carries_its_identity_group_type_tags_and_config(tmp_path):
     assert values(run.config.update)["seed"] == 3
 
 
+def test_names_that_are_too_long_for_wandb_are_shortened_and_the_run_is_tracked(tmp_path):
+    long = "regen-" + 200 * "x"
+    open_tracker(
+        "offline", "project", "id", long, ["finetune", long, "td3"], {}, tmp_path, name=long
+    ).finish()
+    (run,) = runs(records_of(tmp_path))
+    assert ("finetune" in run.tags, "td3" in run.tags) == (True, True)
+    assert sorted(map(len, run.tags)) == [3, 8, 64]
+    assert (len(run.run_group), len(run.display_name)) == (128, 128)
+
+
 def test_members_of_a_job_are_runs_of_their_own_in_one_group(tmp_path):
     trackers = [opened("offline", tmp_path / str(seed), f"id{seed}") for seed in range(3)]
     for step in (1, 2):

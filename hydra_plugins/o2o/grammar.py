@@ -12,6 +12,9 @@ from hydra.errors import ConfigCompositionException
 
 from o2o.sweep.cells import Product
 
+WHOLE = ("launch.", "paths.")
+"""What holds for all runs of a plan: their names and places."""
+
 
 def expand(
     arguments: Sequence[str],
@@ -49,6 +52,10 @@ def _axes(words: list[str], options: Callable[[str], list[str]]) -> dict[str, li
         if key == "launch.seeds":
             raise ConfigCompositionException(
                 f"{override.input_line}: this is how a plan tells a job its seeds. Ask for seeds with seed=…"
+            )
+        if key.startswith(WHOLE) and override.is_sweep_override():
+            raise ConfigCompositionException(
+                f"{override.input_line}: {key} holds for all runs of a plan, so it cannot be swept."
             )
         if key == "experiment" and override.is_sweep_override():
             raise ConfigCompositionException(
@@ -88,7 +95,7 @@ def _choices(override: Override, options: Callable[[str], list[str]]) -> list[st
 
 def _grid_words(grid: dict[str, Any]) -> list[str]:
     for key in grid:
-        if key == "experiment" or key.startswith(("hydra.", "hydra/")):
+        if key == "experiment" or key.startswith(("hydra.", "hydra/", *WHOLE)):
             raise ConfigCompositionException(
                 f"hydra.sweeper.grids: {key} cannot be swept. Say it on the command line."
             )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -29,6 +32,8 @@ class PlanningSweeper(Sweeper):
         """Keeps what Hydra hands over, and makes the launcher that was chosen."""
         self.master = config
         self.loader = hydra_context.config_loader
+        for group, option in config.hydra.runtime.choices.items():
+            self._refuse_mark(f"{group.partition('@')[0]}/{option}.yaml")
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -43,11 +48,13 @@ class PlanningSweeper(Sweeper):
         compose = Composer(partial(self.loader.load_sweep_config, self.master), self.loader.get_group_options)
         launcher = self.master.hydra.launcher._target_  # its file may be the user's, of any name
         planned = plan.make(products, compose, launcher.endswith(".SlurmLauncher"))
+        by_plans = isinstance(self.launcher, JobLauncher)
+        name = planned.name(choices.get("experiment")) if by_plans else ""
         print(planned.text(), flush=True)
         if planned.dry_run or not planned.to_run:
             return []
         if isinstance(self.launcher, JobLauncher):
-            if code := self.launcher.launch_plan(planned, planned.name(choices.get("experiment"))):
+            if code := self.launcher.launch_plan(planned, name):
                 sys.exit(code)
             return []
         assert self.launcher is not None
@@ -70,6 +77,16 @@ class PlanningSweeper(Sweeper):
             print(report, file=sys.stderr)
             sys.exit(2 if plan.bad_input(errors) else 1)
         return returns
+
+    def _refuse_mark(self, name: str) -> None:
+        """Refuses a file whose first line, which says where its keys belong, Hydra does not see."""
+        for source in self.loader.get_sources():
+            path = Path(source.path, name)
+            if source.scheme() == "file" and path.is_file() and path.read_bytes().startswith(codecs.BOM_UTF8):
+                raise ConfigCompositionException(
+                    f"{path} begins with a byte-order mark, behind which Hydra does not find its first line: "
+                    "save it as UTF-8 without one"
+                )
 
 
 def _plain(value: ListConfig) -> list[Any]:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from o2o import config
 from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
 from o2o.errors import ConfigError
 from o2o.installation import CONF
+from o2o.names import quoting
 from o2o.reading import suggestion
 
 
@@ -90,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.run([one.dataset for one in chosen], chosen[0].execution.paths, **options)
         sys.stdout.flush()
     except (HydraException, OmegaConfBaseException) as error:
-        print(error, file=sys.stderr)
+        unread = error.override if isinstance(error, OverrideParseException) else ""
+        print(quoting(unread) or error, file=sys.stderr)
         return 2
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)

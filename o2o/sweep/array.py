@@ -11,6 +11,9 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from o2o.sweep.slurm import LimitError, SlurmError, ask
 
+OURS = ("job_name", "comment", "array", "dependency", "output", "error", "open_mode")
+"""What sbatch is told here and nowhere else."""
+
 
 class Array(SlurmExecutor):
     """A job array whose tasks run a command. submitit writes and sends the script; nothing is pickled."""
@@ -23,6 +26,10 @@ class Array(SlurmExecutor):
         super().__init__(logs)
         given = {key: value for key, value in settings.items() if value is not None}
         given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
+        ours = [key for key in given["additional_parameters"] if key.replace("-", "_") in OURS]
+        if ours:  # jobs are found again by their name and comment
+            told = f"hydra.launcher.additional_parameters: {', '.join(ours)} is for this program to set"
+            raise SlurmError([f"{told}; launch.name names jobs"])
         given["setup"] = [*given.get("setup", ()), *setup]
         try:
             self.update_parameters(**self._convert_parameters(given), teardown=[*teardown])

@@ -23,6 +23,8 @@ from o2o.config import build
 from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import State, read_state
+from o2o.names import PLAIN, is_plain
+from o2o.reading import shown
 from o2o.sweep import cells, estimate, jobs, manifest, prepare, prerequisites, submit
 from o2o.sweep.cells import DEFAULT_SEED, Cell, Product
 from o2o.sweep.identity import identity, pretrain_directory, run_directory
@@ -54,10 +56,25 @@ class Plan:
         return [*self.done, *itertools.chain.from_iterable(self.busy.values()), *self.to_run]
 
     def name(self, experiment: str | None) -> str:
-        """The sweep's: what was asked for, or the experiment's, or a hash of its runs."""
-        asked = self.asked[0].config.execution.launch.name or experiment
+        """The sweep's: what was asked for, or the experiment's, or a hash of its runs.
+
+        Raises:
+            ConfigError: the experiment's cannot be it.
+        """
+        if asked := self.asked[0].config.execution.launch.name:
+            return asked
+        if experiment is not None:
+            name = experiment.replace("/", ".")  # of a preset in a folder
+            if not is_plain(name):
+                raise ConfigError(
+                    [
+                        f"experiment={shown(experiment)} names the sweep, its folder and jobs of SLURM: "
+                        "rename the preset or set launch.name=…; " + PLAIN
+                    ]
+                )
+            return name
         cells = sorted({run.directory.parent.as_posix() for run in self.asked})
-        return asked or f"sweep-{hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:6]}"
+        return f"sweep-{hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:6]}"
 
     @property
     def jobs(self) -> list[list[PlannedRun]]:

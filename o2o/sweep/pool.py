@@ -18,6 +18,7 @@ from typing import Any
 from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN
+from o2o.names import sweep_command
 from o2o.sweep import job, manifest, prepare
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Job, Submission
@@ -149,7 +150,7 @@ class _Pool:
         what = f"{Path(ended.runs[0]).parent} {seeds(ended.seeds)}"
         print(f"{len(self._ended)}/{len(self._submission.jobs)} {how}: {what}", flush=True)
         if code and self._stopped is None:
-            print(f"  python -m o2o.sweep why {ended.runs[0]}", file=sys.stderr, flush=True)
+            print(f"  {sweep_command(self._root, 'why', ended.runs[0])}", file=sys.stderr, flush=True)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         again, self._stopped = self._stopped is not None, number

@@ -10,16 +10,24 @@ from o2o import datasets
 from o2o.datasets.regenerate import QUALITIES
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.errors import ConfigError
+from o2o.names import PLAIN, is_plain, project_problem
+from o2o.reading import shown
 from o2o.sweep.jobs import PlannedRun
 
 
 def check(runs: Collection[PlannedRun]) -> None:
-    """That runs can be written, and that tasks and the user's own files are what the runs need.
+    """That runs can be written, names are what SLURM and wandb take, and tasks and files are what the runs need.
 
     Raises:
         ConfigError: with all that is wrong.
     """
     problems: list[str] = []
+    for name in {run.config.execution.launch.name for run in runs} - {None}:
+        if not is_plain(str(name)):
+            problems.append(f"launch.name={shown(name)} names a folder and jobs of SLURM: {PLAIN}")
+    for project in {run.config.execution.tracker.project for run in runs}:
+        if problem := project_problem("tracker.project", project):
+            problems.append(problem)
     for directory in {run.config.execution.paths.runs for run in runs}:
         problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
     for dataset, config in {run.config.dataset: run.config for run in runs}.items():

@@ -22,6 +22,7 @@ from typing import Any
 from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN, RESULT
+from o2o.names import sweep_command
 from o2o.sweep import manifest, prepare, slurm
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Batch, Submission
@@ -32,6 +33,8 @@ from o2o.sweep.slurm import Queued
 class Report:
     """What was submitted, and what was not, with the reason."""
 
+    root: Path
+    """The directory of runs."""
     submission: Submission
     already: int
     """Runs that were in the queue when it was this launch's turn."""
@@ -49,8 +52,8 @@ class Report:
             kinds = f"{first} pretraining, {len(sent) - first} finetuning" if first else "finetuning"
             lines += [
                 f"submitted {counted(len(sent), 'job')} as {submission.job_name} ({kinds})",
-                f"  python -m o2o.sweep status {submission.sweep}",
-                f"  squeue --name {submission.job_name}",
+                f"  {sweep_command(self.root, 'status', submission.sweep)}",
+                f"  {shlex.join(['squeue', '--name', submission.job_name])}",
             ]
         if self.problem:
             lines += [
@@ -88,7 +91,7 @@ def to_slurm(
     except OSError as error:
         raise ConfigError([prepare.unwritten(error, root)]) from None
     jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
-    return Report(replace(submission, jobs=jobs), len(due) - len(mine), problem)
+    return Report(root, replace(submission, jobs=jobs), len(due) - len(mine), problem)
 
 
 def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:

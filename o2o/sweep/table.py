@@ -11,6 +11,7 @@ from typing import Any
 
 from o2o.counting import counted
 from o2o.layout import PRETRAIN
+from o2o.names import sweep_command
 from o2o.sweep.summary import COLUMNS, Row, Score, settings
 from o2o.sweep.survey import Seen
 
@@ -29,12 +30,12 @@ def text(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
     broken = Counter(run.failure or "no reason known" for run in runs if run.state is Seen.FAILED)
     if broken:
         kinds = ", ".join(f"{kind} {count}" for kind, count in broken.most_common())
-        lines.append(f"failed: {kinds}; python -m o2o.sweep why state=failed says more")
+        lines.append(f"failed: {kinds}; {sweep_command(root, 'why', 'state=failed')} says more")
     remarks = [f"{row.cell.path.relative_to(root)}: {note}" for row in rows for note in row.notes]
     lines += [*(shortened(line) for line in remarks[:LISTED_NOTES]), *notes]
     if len(remarks) > LISTED_NOTES:
         lines.append(
-            f"… and {counted(len(remarks) - LISTED_NOTES, 'more such line')}; python -m o2o.sweep why lists them"
+            f"… and {counted(len(remarks) - LISTED_NOTES, 'more such line')}; {sweep_command(root, 'why')} lists them"
         )
     return "\n".join(lines)
 
