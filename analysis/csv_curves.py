@@ -65,12 +65,12 @@ def read_curves(source: Path, given: Given) -> tuple[list[Curve], str]:
     sheet = read_sheet(source)
     template = Template(given.name) if given.name is not None else None
     charted = [
-        i
-        for i, name in enumerate(sheet.columns)
+        name
+        for name in sheet.columns
         if SEPARATOR in name and not name.endswith(("__MIN", "__MAX", f"{SEPARATOR}_step"))
     ]
     is_table = given.score_column in sheet.columns or any(name in sheet.columns for name in SCORES)
-    if charted and not is_table:
+    if given.score_column in charted or (charted and not is_table):
         return _chart(sheet, charted, template, given)
     return _table(sheet, template, given)
 
@@ -130,46 +130,50 @@ def _table(sheet: Sheet, template: Template | None, given: Given) -> tuple[list[
 
 
 def _chart(
-    sheet: Sheet, charted: Sequence[int], template: Template | None, given: Given
+    sheet: Sheet, charted: Sequence[str], template: Template | None, given: Given
 ) -> tuple[list[Curve], str]:
-    metrics = list(dict.fromkeys(sheet.columns[i].rpartition(SEPARATOR)[2] for i in charted))
-    metric = given.score_column or metrics[0]
-    if metric not in metrics or (given.score_column is None and len(metrics) > 1):
-        listed = " or ".join(f"--score {shlex.quote(name)}" for name in metrics[:LISTED])
-        asked = f"no column has {metric!r}" if given.score_column else "several metrics"
-        raise ValueError(f"{sheet.path}: {asked}: say {listed}, or the name of one column")
-    runs = {
-        sheet.column(sheet.columns[i]): sheet.columns[i].rpartition(SEPARATOR)[0]
-        for i in charted
-        if sheet.columns[i].rpartition(SEPARATOR)[2] == metric
-    }
-    if template is None:
+    chosen = _chosen(sheet, charted, given.score_column)
+    runs = {sheet.column(name): name.rpartition(SEPARATOR)[0] for name in chosen}
+    if template is None and given.score_column not in charted:
         raise ValueError(_asked_for_template(sheet.path, list(runs.values()), given))
-    strangers = [name for name in runs.values() if template.read(name) is None]
-    if strangers:
+    read = {run: template.read(run) if template else {} for run in runs.values()}
+    strangers = [run for run, said in read.items() if said is None]
+    if template and strangers:
         listed = ", ".join(map(repr, strangers[:LISTED])) + (", …" if len(strangers) > LISTED else "")
         raise ValueError(
             f"{sheet.path}: {len(strangers)} of {len(runs)} runs do not fit --name {shlex.quote(template.text)}: "
             f"{listed}. Use another template, take their columns out of the file, or import one column at a time "
             "(--score, with its whole name)"
         )
-    _say_once(sheet.path, {"--name": template.fields, "an option": _options(given)})
-    step = sheet.column(given.step_column) if given.step_column in sheet.columns else 0
-    if given.step_column is not None and given.step_column not in sheet.columns:
-        raise ValueError(_no_column(sheet, "step", given.step_column))
+    _say_once(sheet.path, {"--name": template.fields if template else (), "an option": _options(given)})
+    step = 0 if given.step_column is None else _choice(sheet, "step", given.step_column, STEPS)
     found = []
     for i, run in runs.items():
         place = f"{sheet.path}, column {sheet.columns[i]}"
-        said = {field: (text, place) for field, text in (template.read(run) or {}).items()}
+        said = {field: (text, place) for field, text in (read[run] or {}).items()}
         rows = [(number, cells) for number, cells in sheet.rows if cells[i].strip()]
         owner = curves.owner(place, given, said)
         found.append(curves.make(owner, _points(sheet, rows, step, i), given, sheet.path, run))
-    how = f"a chart's export; steps in column {sheet.columns[step]!r}, scores in '… - {metric}'"
-    how = f"{how}, runs' names read by {template.text!r}"
+    scores = chosen[0] if len(chosen) == 1 else f"…{SEPARATOR}{chosen[0].rpartition(SEPARATOR)[2]}"
+    how = f"a chart's export; steps in column {sheet.columns[step]!r}, scores in {scores!r}"
+    how += f", runs' names read by {template.text!r}" if template else ""
     spread = [run for i, run in runs.items() if _is_mean(sheet, sheet.columns[i])]
     if spread:
         how += f"; {spread[0]!r} is a mean of several runs or steps, for its __MIN and __MAX differ"
     return found, how
+
+
+def _chosen(sheet: Sheet, charted: Sequence[str], score: str | None) -> list[str]:
+    """The columns of a chart that hold scores: one by its whole name, or those of one metric."""
+    if score in charted:
+        return [name for name in charted if name == score][:1]
+    metrics = {name: name.rpartition(SEPARATOR)[2] for name in charted}
+    there = list(dict.fromkeys(metrics.values()))
+    if (score is None and len(there) > 1) or (score is not None and score not in there):
+        listed = " or ".join(f"--score {shlex.quote(name)}" for name in there[:LISTED])
+        asked = f"no column has {score!r}" if score else "several metrics"
+        raise ValueError(f"{sheet.path}: {asked}: say {listed}, or the name of one column")
+    return [name for name in charted if metrics[name] == (there[0] if score is None else score)]
 
 
 def _is_mean(sheet: Sheet, name: str) -> bool:

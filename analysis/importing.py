@@ -77,11 +77,6 @@ def write_curves(curves: Sequence[Curve], out: Path, given: Given) -> list[Path]
         raise ValueError(f"{error.filename or out} cannot be written: {error.strerror}") from None
 
 
-def import_curves(sources: Sequence[Path], out: Path, given: Given) -> list[Path]:
-    """Reads the curves of all files, and writes them (`read_curves`, `write_curves`)."""
-    return write_curves(read_curves(sources, given)[0], out, given)
-
-
 def _refuse_twins(curves: Sequence[Curve], given: Given) -> None:
     places: dict[str, Curve] = {}
     for curve in curves:

@@ -13,7 +13,7 @@ from analysis.__main__ import main
 from analysis.collect import collect
 from analysis.corl import read_pickle
 from analysis.curves import Given
-from analysis.importing import import_curves, read_curves, write_curves
+from analysis.importing import read_curves, write_curves
 from analysis.measures import measure
 
 TABLE = """dataset,algorithm,seed,env_steps,score
@@ -51,14 +51,15 @@ def chart(*columns):
 
 
 def curves(tmp_path, *sources, **given):
-    import_curves(sources, tmp_path / "out", Given(**given))
+    said = Given(**given)
+    write_curves(read_curves(sources, said)[0], tmp_path / "out", said)
     return collect(tmp_path / "out").finetunings
 
 
 def refused(tmp_path, *sources, **given):
     """What is said of them; nothing is written."""
     with pytest.raises(ValueError, match=r"\S") as error:
-        import_curves(sources, tmp_path / "out", Given(**given))
+        curves(tmp_path, *sources, **given)
     assert not (tmp_path / "out").exists()
     return str(error.value)
 
@@ -127,6 +128,14 @@ def test_what_a_template_does_not_want_and_what_does_not_fit_it(tmp_path):
     assert "'other'" in said
     (run,) = curves(tmp_path, source, score_column="other - s", **WHOSE, seed=7)  # one column at a time
     assert (run.seed, tuple(run.scores)) == (7, (2.0, 12.0))
+    with pytest.raises(
+        ValueError, match="is there already"
+    ):  # and the next one, with the seed left as it was
+        curves(tmp_path, source, score_column="TD3 4 c3 - s", **WHOSE, seed=7)
+    both = curves(
+        tmp_path, source, score_column="TD3 4 c3 - s", dataset="hopper", name="{algorithm} {seed} {}"
+    )
+    assert who(both) == {("TD3", "hopper", "offline", 4), ("TD3", "hopper", "offline", 7)}
 
 
 def test_a_chart_of_several_metrics_or_of_one_name_twice_is_refused(tmp_path):
