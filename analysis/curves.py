@@ -60,6 +60,8 @@ class Curve:
     owner: Owner
     env_steps: Int[np.ndarray, " E"]
     scores: Float[np.ndarray, " E"]
+    begins: str
+    """Where the first score is from."""
     source: Path
     run: str
     """What tells it from the other curves of its file; may be empty."""
@@ -117,10 +119,13 @@ def make(
                 "several runs without a column seed, algorithm or dataset that tells them apart?"
             )
     ordered = sorted((int(step) - switch, score) for _, step, score in points)
-    before = [score for step, score in ordered if step <= 0]
+    before = [(step, score) for step, score in ordered if step <= 0]
     online = [(step, score) for step, score in ordered if step > 0]
-    offline = given.offline_score if given.offline_score is not None else before[-1] if before else None
-    if offline is None:
+    if given.offline_score is not None:
+        begins, offline = "--offline-score", given.offline_score
+    elif before:
+        begins, offline = f"step {before[-1][0] + switch}", before[-1][1]
+    else:
         raise ValueError(f"{label}: no score at the switch, step {switch}; give --offline-score")
     if not online:
         raise ValueError(f"{label}: no evaluation after the switch at step {switch}")
@@ -128,6 +133,7 @@ def make(
         owner,
         np.array([0, *(step for step, _ in online)], np.int64),
         np.array([offline, *(score for _, score in online)], np.float64),
+        begins,
         source,
         run,
     )
@@ -169,6 +175,6 @@ def _name(text: str, place: str) -> str:
         raise ValueError(
             f"{place}: {text[:LONGEST_NAME]!a} is no name of 1 to {LONGEST_NAME} printable characters"
         )
-    if text == "pretrain":
-        raise ValueError(f"{place}: an algorithm or dataset called pretrain would be taken for a pretraining")
+    if text.strip(".") == "pretrain":  # by the name of its folder
+        raise ValueError(f"{place}: an algorithm called {text} would be taken for a pretraining")
     return text

@@ -118,7 +118,7 @@ def _described(curve: Curve) -> str:
     steps, scores = curve.env_steps, curve.scores
     return (
         f"  {curve.owner}: {counted(len(steps) - 1, 'evaluation')} up to env step {steps[-1]}, "
-        f"offline score {scores[0]:g}, last {scores[-1]:g}; from {origin}"
+        f"offline score {scores[0]:g} ({curve.begins}), last {scores[-1]:g}; from {origin}"
     )
 
 

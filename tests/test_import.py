@@ -359,7 +359,10 @@ def test_what_was_understood_is_said_before_anything_is_written(tmp_path, capsys
     ]
     assert main(["import", *words, "--dry-run"]) == 0
     output = capsys.readouterr().out
-    assert "TD3 on hopper, seed 0, replay offline: 1 evaluation up to env step 5000" in output
+    assert (
+        "TD3 on hopper, seed 0, replay offline: 1 evaluation up to env step 5000, offline score 0 (step 0), last 10"
+        in output
+    )
     assert "assumed, for nothing says otherwise: the online phase begins at step 0 (--switch)" in output
     assert "nothing was written" in output
     assert not Path("my curves").exists()
