@@ -14,7 +14,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def pieces(request: Request) -> Iterator[Rows]:
         if request.units is None:
             yield from _episodes(environments, behaviours[0], request.seed, request.stream)
         else:
-            for index, blocks in request.units:
-                yield from _blocks(environments, behaviours[index], request.seed, blocks)
+            for index, numbers in request.units:
+                yield from blocks(environments, behaviours[index], request.seed, numbers)
     finally:
         environments.close()
 
@@ -142,11 +142,14 @@ def _episodes(environments: Any, policy: TanhGaussian, seed: int, stream: int) -
             upcoming += 1
 
 
-def _blocks(environments: Any, policy: TanhGaussian, seed: int, blocks: list[int]) -> Iterator[Rows]:
-    """Rlkit's blocks: each begins with a reset, and cuts its last episode short."""
-    members = np.arange(len(blocks))
-    seeds = [np.random.SeedSequence([seed], spawn_key=(block,)).generate_state(2) for block in blocks]
-    environments.reseed([int(own) for own, _ in seeds] + [0] * (len(environments) - len(blocks)))
+def blocks(environments: Any, policy: TanhGaussian, seed: int, numbers: list[int]) -> Iterator[Rows]:
+    """Rlkit's blocks: each begins with a reset, and cuts its last episode short.
+
+    What a block is depends on the policy, the seed and its number alone.
+    """
+    members = np.arange(len(numbers))
+    seeds = [np.random.SeedSequence([seed], spawn_key=(number,)).generate_state(2) for number in numbers]
+    environments.reseed([int(own) for own, _ in seeds] + [0] * (len(environments) - len(numbers)))
     shape = (BLOCK, environments.action_size)
     noise = np.stack([np.random.default_rng(own).standard_normal(shape, np.float32) for _, own in seeds])
     recorded: Rows = {}
@@ -156,7 +159,7 @@ def _blocks(environments: Any, policy: TanhGaussian, seed: int, blocks: list[int
         rows, ended = step(environments, observation, action, log_prob, members)
         if time == BLOCK - 1:
             rows["timeouts"] = ~rows["terminals"]
-        _record(recorded, rows, (len(blocks), BLOCK), (members, time))
+        _record(recorded, rows, (len(numbers), BLOCK), (members, time))
         observation = rows["next_observations"]
         if ended.any():
             observation = observation.copy()
@@ -174,40 +177,61 @@ def _record(recorded: Rows, rows: Rows, shape: tuple[int, int], place: tuple[Any
 @contextmanager
 def streamed(requests: list[Request]) -> Iterator[list[Iterator[Rows]]]:
     """The pieces of several streams, each computed by a process that ends with this context."""
-    package = Path(__file__).parents[1]
-    environment = os.environ | {
-        # The streams are the parallelism; BLAS with threads of its own would only get in their way.
-        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),
-    }
     with ExitStack() as stack:
         processes = []
         for request in requests:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from o2o.rollouts import main; main()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the process that waits for this one
-            )
-            stack.callback(_end, process)
+            process = stack.enter_context(process_of("o2o.rollouts"))
             assert process.stdin is not None
             process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
             process.stdin.flush()
             processes.append(process)
-        yield [_receive(process) for process in processes]
+        yield [results(process) for process in processes]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    for pipe in (process.stdin, process.stdout):
-        assert pipe is not None
-        pipe.close()
-    process.wait()
+@contextmanager
+def process_of(module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs `main(*words)` of a module, and ends with this context."""
+    package = Path(__file__).parents[1]
+    environment = os.environ | {
+        # The processes are the parallelism; BLAS with threads of its own would only get in their way.
+        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", f"import sys; from {module} import main; main(*sys.argv[1:])", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the process that waits for this one
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):  # something was being written to it
+                pipe.close()
+        process.wait()
 
 
-def _receive(process: Any) -> Iterator[Rows]:
-    pipe: Any = process.stdout
+def results(process: Any) -> Iterator[Rows]:
+    """What a process sends back, piece by piece, until it ends.
+
+    Raises:
+        RuntimeError: if something was lost on the way, or the process failed.
+    """
+    yield from received(process.stdout)
+    if process.wait() != 0:
+        raise RuntimeError(f"a process that computes rollouts ended with {process.returncode}; see above")
+
+
+def received(pipe: Any) -> Iterator[Rows]:
+    """The pieces that are sent through a pipe.
+
+    Raises:
+        RuntimeError: if something was lost on the way.
+    """
     while head := pipe.readline():
         try:
             piece: Rows = {}
@@ -223,11 +247,10 @@ def _receive(process: Any) -> Iterator[Rows]:
                 f"rows got lost on their way from the process that computes them: {error}"
             ) from None
         yield piece
-    if process.wait() != 0:
-        raise RuntimeError(f"a process that computes rollouts ended with {process.returncode}; see above")
 
 
-def _send(pipe: Any, piece: Rows) -> None:
+def send(pipe: Any, piece: Rows) -> None:
+    """Sends a piece through a pipe."""
     arrays = {key: np.ascontiguousarray(values) for key, values in piece.items()}
     head = [
         (key, values.shape, values.dtype.str, zlib.crc32(_bytes(values))) for key, values in arrays.items()
@@ -243,11 +266,18 @@ def _bytes(array: np.ndarray) -> Any:
     return array.reshape(-1).view(np.uint8)
 
 
-def main() -> None:
-    """One stream, from standard input to standard output."""
+@contextmanager
+def standard_output() -> Iterator[Any]:
+    """This process's standard output, for pieces alone."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads may end at any time
-    asked = json.loads(sys.stdin.readline())
     with os.fdopen(os.dup(1), "wb") as pipe:
         os.dup2(2, 1)  # MuJoCo prints its warnings to standard output: they must not get between the rows
+        yield pipe
+
+
+def main() -> None:
+    """One stream, from standard input to standard output."""
+    asked = json.loads(sys.stdin.readline())
+    with standard_output() as pipe:
         for piece in pieces(Request(**asked)):
-            _send(pipe, piece)
+            send(pipe, piece)

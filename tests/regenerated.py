@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 
-from o2o import rollouts, tanh_gaussian
+from o2o import rollouts, tanh_gaussian, workers
+from o2o.datasets import behavior, rlkit
+from o2o.envs import TASKS, MujocoEnvironments
 from o2o.schema import Dataset
 from o2o.tanh_gaussian import TanhGaussian
 
@@ -51,6 +55,30 @@ def write_policies(directory: Path) -> None:
 def inline(requests: list[rollouts.Request]) -> Iterator[list[Iterator[rollouts.Rows]]]:
     """Stands for `rollouts.streamed` without processes, which take longer to start than to work here."""
     yield [rollouts.pieces(request) for request in requests]
+
+
+class InlineWorkers(nullcontext):
+    """Stands for `workers.Workers` without processes, which take longer to start than to work here."""
+
+    def __init__(self, task: str, kind: str, count: int):
+        super().__init__(self)
+        self._environments = MujocoEnvironments(TASKS[task], [0])
+        self._job = workers.JOBS[kind]
+
+    def submit(self, policy: TanhGaussian, seed: int, number: int) -> Future[rollouts.Rows]:
+        """The job, done."""
+        future: Future[rollouts.Rows] = Future()
+        future.set_result(self._job(self._environments, policy, seed, number))
+        return future
+
+
+def shorten_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes blocks of 20 steps and 20 updates, in this process."""
+    for module in (rollouts, rlkit):
+        monkeypatch.setattr(module, "BLOCK", 20)
+    monkeypatch.setattr(rlkit, "UPDATES", 10)
+    for module in (behavior, rlkit):
+        monkeypatch.setattr(module, "Workers", InlineWorkers)
 
 
 def read_all(path: Path) -> dict[str, np.ndarray]:

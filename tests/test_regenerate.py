@@ -20,11 +20,20 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
-from regenerated import EPOCHS, WALKER, inline, random_policy, read_all, recipe_of, write_policies
+from regenerated import (
+    EPOCHS,
+    WALKER,
+    inline,
+    random_policy,
+    read_all,
+    recipe_of,
+    shorten_training,
+    write_policies,
+)
 
 from o2o import datasets, rollouts, tanh_gaussian
 from o2o.datasets import __main__ as command
-from o2o.datasets import behavior, hdf5, locking, regenerate
+from o2o.datasets import hdf5, locking, regenerate
 from o2o.errors import ConfigError
 from o2o.schema import Dataset
 
@@ -282,7 +291,7 @@ def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path)
         assert process.stderr is not None
         process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
         process.stdin.flush()
-        received = list(rollouts._receive(process))
+        received = list(rollouts.results(process))
         assert process.stderr.read().count(b"WARNING") == 2
     for one, other in zip(received, rollouts.pieces(request), strict=True):
         for key, values in other.items():
@@ -291,13 +300,13 @@ def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path)
 
 def test_rows_that_are_garbled_on_their_way_are_an_error():
     pipe = io.BytesIO()
-    rollouts._send(pipe, {"rewards": np.arange(5.0)})
+    rollouts.send(pipe, {"rewards": np.arange(5.0)})
     garbled = bytearray(pipe.getvalue())
     garbled[-3] ^= 1
     for content in (bytes(garbled), pipe.getvalue()[:-1], pipe.getvalue() + b"\xff\n"):
         process: Any = types.SimpleNamespace(stdout=io.BytesIO(content), wait=lambda: 0)
         with pytest.raises(RuntimeError, match="got lost on their way"):
-            list(rollouts._receive(process))
+            list(rollouts.results(process))
 
 
 def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path):
@@ -352,9 +361,8 @@ def test_fewer_snapshots_are_fewer_policies_and_another_set(tmp_path: Path):
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (behavior, regenerate):
-        monkeypatch.setattr(module, "BLOCK", 20)
-    monkeypatch.setattr(behavior, "UPDATES", 10)
+    shorten_training(monkeypatch)
+    monkeypatch.setattr(regenerate, "BLOCK", 20)
 
 
 def test_a_retrained_replay_is_the_buffer_of_a_run_block_after_block(tmp_path: Path, short_blocks: None):
@@ -531,19 +539,6 @@ def test_a_broken_behaviour_policy_is_refused(tmp_path: Path, change: dict[str, 
     np.savez(tmp_path / "bad.npz", **{key: value for key, value in arrays.items() if value is not None})
     with pytest.raises(ConfigError, match="Restore the shipped file"):
         tanh_gaussian.load(tmp_path / "bad.npz")
-
-
-def test_a_run_exports_its_medium_policy_and_what_led_to_it(tmp_path: Path):
-    for epoch, earned in ((0, 10.0), (5, 1400.0), (10, 2000.0)):
-        provenance = {"epoch": epoch, "stochastic_return_mean": earned, "stochastic_return_std": 1.0}
-        tanh_gaussian.save(tmp_path / f"hopper-7-{epoch:04d}.npz", [random_policy(11, 3, epoch)], provenance)
-    behavior.export("hopper", 7, tmp_path, None, None, tmp_path / "to")
-    (medium,), about = tanh_gaussian.load(tmp_path / "to" / "hopper-medium.npz")
-    assert about["epoch"] == 5  # nearest to D4RL's mean return
-    np.testing.assert_array_equal(medium.weights["fc0/bias"], random_policy(11, 3, 5).weights["fc0/bias"])
-    assert tanh_gaussian.load(tmp_path / "to" / "hopper-snapshots.npz")[1]["epochs"] == [0, 5]
-    behavior.export("hopper", 7, tmp_path, 0, 10, tmp_path / "to")
-    assert tanh_gaussian.load(tmp_path / "to" / "hopper-snapshots.npz")[1]["epochs"] == [0, 5, 10]
 
 
 MIXED = replace(WALKER, mix=(("medium", 0.25), ("medium-replay", 0.75)), rows=2000, quality="mix")

@@ -1,170 +1,109 @@
 """Behaviour policies for the regenerated datasets: SAC on the schedule that D4RL's came from (rlkit's).
 
-    python -m o2o.datasets.behavior train walker2d --seed 0 --epochs 300 --out DIRECTORY
-    python -m o2o.datasets.behavior export walker2d --out DIRECTORY
+    python -m o2o.datasets.behavior train walker2d --seeds 0 --epochs 300 --out DIRECTORY
+    python -m o2o.datasets.behavior train ant --seeds 0-9 --epochs 400 --out DIRECTORY
+    python -m o2o.datasets.behavior export ant --seed 3 --out DIRECTORY
 
-First 1000 environment steps with the untrained stochastic policy; then epochs of 1000 steps and 1000 updates, each
-block of steps starting with a reset, so the last episode of a block is cut short. The run is saved after every epoch
-and goes on from there. Every few epochs a snapshot of the policy is written, with the mean return of stochastic
-episodes; `export` makes of a run's snapshots what the package ships.
+The training is `o2o.datasets.rlkit`'s, of several seeds in one job. It is saved after every epoch and goes on from
+there. Every few epochs a snapshot of each seed's policy is written, with the mean return of stochastic episodes, which
+other processes play meanwhile; `export` makes of a run's snapshots what the package ships.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import shutil
+import math
+import os
 import sys
-import zipfile
-from collections.abc import Iterator
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
 
-from o2o import checkpoint, tanh_gaussian
-from o2o.algorithms.sac import SAC
-from o2o.envs import TASKS, MujocoEnvironments
+from o2o import tanh_gaussian
+from o2o.datasets import rlkit
+from o2o.envs import TASKS
 from o2o.errors import ConfigError
-from o2o.replay import Online, Replay, pack, unpack
-from o2o.rollouts import BLOCK, Rows, returns, step
-from o2o.tanh_gaussian import TanhGaussian
-from o2o.types import LearningRate, Network, Parameters, State, update
+from o2o.rollouts import Rows
+from o2o.workers import Workers
 
 POLICIES = Path(__file__).with_name("policies")
-UPDATES = 250  # in one call: between two of them, a signal to stop is obeyed
-EPISODES = 10  # by which a snapshot is judged
 MEDIUM_RETURN = {
     "hopper": 1422.06,
     "halfcheetah": 4770.33,
     "walker2d": 2852.09,
+    "ant": 3039.0,
 }
-"""The mean returns of D4RL's medium sets."""
-
-RLKIT_SAC = SAC(
-    discount=0.99,
-    learning_rate=LearningRate(policy=3e-4, critic=3e-4),
-    network=Network((256, 256)),
-    target_step=0.005,
-    target_entropy_per_dim=-1.0,
-    initial_temperature=1.0,
-    temperature_learning_rate=3e-4,
-)
+"""The mean returns of D4RL's medium sets; ant's is not published: about 80 normalised (docs/regenerated.md)."""
 
 
-class Epoch(NamedTuple):
-    """What an epoch, whose number is in `epoch`, led to; the first has no updates."""
+def train(
+    task: str, seeds: Sequence[int], epochs: int, every: int, directory: Path, seconds: float = math.inf
+) -> None:
+    """Runs, or goes on with runs, and writes `<task>-<seed>-<epoch>.npz` snapshots to `directory`.
 
-    epoch: int
-    note: str
-    """The mean return of the episodes that its block of steps completed, in words."""
-    state: State
-
-
-def run(task: str, seed: int, epochs: int, directory: Path) -> Iterator[Epoch]:
-    """A SAC run of that many epochs after the first, which goes on where `directory` says that it was stopped.
-
-    An epoch is yielded when it is saved, and the last saved one once more when a run goes on.
-
-    Raises:
-        ConfigError: if what is saved cannot be read.
+    Args:
+        task: which one.
+        seeds: of the runs, which are one job and are resumed together.
+        epochs: after the first.
+        every: how many epochs a snapshot is written.
+        directory: where snapshots belong, and the run.
+        seconds: after which no epoch is begun.
     """
-    environments = MujocoEnvironments(TASKS[task], [seed])
-    sizes = environments.observation_size, environments.action_size
-    replay = Replay(256, 10**6, 1, *sizes)
-    online = replay.init((epochs + 1) * BLOCK)
-    key = jax.random.key(seed)
-    state = RLKIT_SAC.init(jax.random.fold_in(key, 0), unpack(online.rows[0], sizes[0]))
-    learn = jax.jit(functools.partial(_update, replay), donate_argnums=(0,))
-    add = jax.jit(_add_block, donate_argnums=(0,))
-    first = 0
-    if (saved := directory / "state.npz").is_file():
-        environments.reset()
-        tree = _load(saved, {"state": state, "environment": environments.snapshot(), "epoch": np.array(0)})
-        first = int(tree["epoch"]) + 1
-        state = jax.tree.map(jnp.asarray, tree["state"])
-        environments.restore(tree["environment"])
-        for number in range(first):
-            online = add(online, _packed(block(directory, number)))
-        yield Epoch(first - 1, _returns_note(block(directory, first - 1)), state)
-    for epoch in range(first, epochs + 1):
-        epoch_key = jax.random.fold_in(key, epoch + 1)
-        rows = _collect(environments, state.actor.policy, jax.random.fold_in(epoch_key, 0))
-        online = add(online, _packed(rows))
-        if epoch > 0:
-            for start in range(0, BLOCK, UPDATES):
-                state = jax.block_until_ready(learn(state, online, jax.random.fold_in(epoch_key, 1), start))
-        checkpoint.save(directory / f"{epoch:04d}.npz", rows)
-        tree = {"state": state, "environment": environments.snapshot(), "epoch": np.array(epoch)}
-        checkpoint.save(saved, tree)
-        yield Epoch(epoch, _returns_note(rows), state)
-    environments.close()
+    end = time.monotonic() + seconds
+    named = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+    command = f"python -m o2o.datasets.behavior train {task} --seeds {named} --epochs {epochs}"
+    spare = max(1, min(len(seeds), (os.cpu_count() or 1) - len(seeds)))
+    with (
+        Workers(task, "evaluate", spare) as workers,
+        closing(rlkit.run(task, seeds, epochs, directory / f"{task}-{named}-run")) as running,
+    ):
+        waiting: list[tuple[rlkit.Epoch, list[Future[Rows]]]] = []
+        for epoch in running:
+            print(epoch.note, flush=True)
+            if epoch.number % every == 0:
+                jobs = zip(epoch.policies, seeds, strict=True)
+                waiting.append((epoch, [workers.submit(*job, epoch.number) for job in jobs]))
+            while waiting and all(job.done() for job in waiting[0][1]):
+                _write_snapshots(directory, task, seeds, command, *waiting.pop(0))
+            if epoch.number < epochs and time.monotonic() > end:
+                print(f"stopped after epoch {epoch.number}: the same command goes on", flush=True)
+                break
+        for epoch, jobs in waiting:
+            _write_snapshots(directory, task, seeds, command, epoch, jobs)
 
 
-def block(directory: Path, epoch: int) -> Rows:
-    """The steps that an epoch of a saved run collected.
-
-    Raises:
-        ConfigError: if they cannot be read.
-    """
-    path = directory / f"{epoch:04d}.npz"
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files if key != "version"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError([f"{path} cannot be read ({error}): delete {directory} to begin anew"]) from None
-
-
-def forget(directory: Path) -> None:
-    """Deletes what only an unfinished run needs."""
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def train(task: str, seed: int, epochs: int, snapshot_every: int, directory: Path) -> None:
-    """Runs, or goes on with a run, and writes `<task>-<seed>-<epoch>.npz` snapshots to `directory`."""
-    evaluation = MujocoEnvironments(TASKS[task], range(10_000, 10_000 + EPISODES))
-    for epoch, note, state in run(task, seed, epochs, directory / f"{task}-{seed}-run"):
-        if epoch % snapshot_every == 0:
-            policy = exported(state.actor.policy)
-            evaluation.reseed(range(10_000, 10_000 + EPISODES))
-            earned = returns(evaluation, policy, np.random.default_rng([seed, epoch]))
-            provenance = {
-                "command": f"python -m o2o.datasets.behavior train {task} --seed {seed} --epochs {epochs}",
-                "algorithm": "SAC, rlkit's schedule (o2o/datasets/behavior.py)",
-                "task": task,
-                "seed": seed,
-                "epoch": epoch,
-                "stochastic_return_mean": float(earned.mean()),
-                "stochastic_return_std": float(earned.std()),
-                "episodes": len(earned),
-                "device": jax.devices()[0].device_kind,
-                "versions": {name: version(name) for name in ("jax", "mujoco", "gymnasium")},
-            }
-            tanh_gaussian.save(directory / f"{task}-{seed}-{epoch:04d}.npz", [policy], provenance)
-            note = f"{note}; snapshot {earned.mean():.0f} ± {earned.std():.0f}"
-        print(f"epoch {epoch} {note}", flush=True)
-
-
-def exported(policy: Parameters) -> TanhGaussian:
-    """A tanh-Gaussian policy's parameters as D4RL's files hold theirs (weights output × input)."""
-    mean, log_std = np.split(np.asarray(policy["output"]["kernel"]).T, 2)
-    mean_bias, log_std_bias = np.split(np.asarray(policy["output"]["bias"]), 2)
-    return TanhGaussian(
-        {
-            "fc0/weight": np.asarray(policy["hidden_0"]["kernel"]).T,
-            "fc0/bias": np.asarray(policy["hidden_0"]["bias"]),
-            "fc1/weight": np.asarray(policy["hidden_1"]["kernel"]).T,
-            "fc1/bias": np.asarray(policy["hidden_1"]["bias"]),
-            "last_fc/weight": mean,
-            "last_fc/bias": mean_bias,
-            "last_fc_log_std/weight": log_std,
-            "last_fc_log_std/bias": log_std_bias,
+def _write_snapshots(
+    directory: Path,
+    task: str,
+    seeds: Sequence[int],
+    command: str,
+    epoch: rlkit.Epoch,
+    jobs: list[Future[Rows]],
+) -> None:
+    """Writes a file a seed, once the episodes are played."""
+    notes = []
+    for seed, policy, job in zip(seeds, epoch.policies, jobs, strict=True):
+        earned = job.result()["returns"]
+        provenance = {
+            "command": command,
+            "algorithm": "SAC, rlkit's schedule (o2o/datasets/rlkit.py)",
+            "task": task,
+            "seed": seed,
+            "epoch": epoch.number,
+            "stochastic_return_mean": float(earned.mean()),
+            "stochastic_return_std": float(earned.std()),
+            "episodes": len(earned),
+            "device": jax.devices()[0].device_kind,
+            "versions": {name: version(name) for name in ("jax", "mujoco", "gymnasium")},
         }
-    )
+        tanh_gaussian.save(directory / f"{task}-{seed}-{epoch.number:04d}.npz", [policy], provenance)
+        notes.append(f"{earned.mean():.0f} ± {earned.std():.0f}")
+    print(f"snapshots of epoch {epoch.number}: {', '.join(notes)}", flush=True)
 
 
 def export(
@@ -194,78 +133,18 @@ def export(
     provenance |= {key: [found[k][1][key] for k in upto] for key in of_each}
     paths = destination / f"{task}-medium.npz", destination / f"{task}-snapshots.npz"
     tanh_gaussian.save(paths[0], [medium], about)
-    tanh_gaussian.save(
-        paths[1], [_without_padding(task, found[k][0]) for k in upto], provenance | {"epochs": upto}
-    )
+    tanh_gaussian.save(paths[1], [found[k][0] for k in upto], provenance | {"epochs": upto})
     return list(paths)
 
 
-def _without_padding(task: str, policy: TanhGaussian) -> TanhGaussian:
-    """With zeros for the weights of inputs that are always zero, which need no space then."""
-    weights = dict(policy.weights)
-    weights["fc0/weight"] = weights["fc0/weight"].copy()
-    padding = TASKS[task].padding
-    if padding:
-        weights["fc0/weight"][:, -padding:] = 0
-    return TanhGaussian(weights)
-
-
-def _collect(environments: MujocoEnvironments, policy: Parameters, key: Key[Array, ""]) -> Rows:
-    """A block of steps of the stochastic policy, from a fresh episode on."""
-    steps = []
-    only = np.zeros(1, np.int64)
-    observation = environments.reset()
-    for time in range(BLOCK):
-        action, log_prob = (np.asarray(array) for array in _explore(policy, observation, key, time))
-        rows, ended = step(environments, observation, action, log_prob, only)
-        steps.append(rows)
-        observation = environments.reset() if ended[0] else rows["next_observations"]
-    steps[-1]["timeouts"] = ~steps[-1]["terminals"]
-    return {key: np.concatenate([rows[key] for rows in steps]) for key in steps[0]}
-
-
-@jax.jit
-def _explore(
-    policy: Parameters, observation: Float[Array, "E O"], key: Key[Array, ""], time: int | Int[Array, ""]
-) -> tuple[Float[Array, "E A"], Float[Array, " E"]]:
-    return RLKIT_SAC.sample(policy, observation, jax.random.fold_in(key, time))
-
-
-def _packed(rows: Rows) -> Float[np.ndarray, "N W"]:
-    names = ("observations", "actions", "rewards", "terminals", "next_observations")
-    return pack(*(rows[name] for name in names))
-
-
-def _returns_note(rows: Rows) -> str:
-    ends = np.flatnonzero(rows["terminals"]) + 1
-    starts = np.concatenate([[0], ends])
-    sums = np.add.reduceat(rows["rewards"], starts[starts < BLOCK])
-    return f"return {sums[: max(1, len(ends))].mean():.0f}"
-
-
-def _add_block(online: Online, rows: Float[Array, "N W"]) -> Online:
-    added = jax.lax.dynamic_update_slice_in_dim(online.rows, rows, online.added, 0)
-    return Online(added, online.added + rows.shape[0])
-
-
-def _update(
-    replay: Replay, state: State, online: Online, key: Key[Array, ""], start: int | Int[Array, ""]
-) -> State:
-    nothing = online.rows[:0]
-
-    def one(state: State, i: Array) -> tuple[State, None]:
-        sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-        batch = replay.sample(nothing, online, sample_key)
-        return update(RLKIT_SAC, state, batch, update_key, 0)[0], None
-
-    return jax.lax.scan(one, state, start + jnp.arange(UPDATES))[0]
-
-
-def _load(path: Path, like: Any) -> Any:
-    try:
-        return checkpoint.load(path, like)
-    except checkpoint.CheckpointError as error:
-        raise ConfigError([f"{error}: delete {path.parent} to begin anew"]) from None
+def _seeds(text: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    numbers = first, last if dash else first
+    if all(number.isdecimal() for number in numbers) and (
+        seeds := [*range(int(numbers[0]), int(numbers[1]) + 1)]
+    ):
+        return seeds
+    raise argparse.ArgumentTypeError(f"{text}: write a seed, as 3, or the first and the last, as 0-9")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -278,17 +157,20 @@ def main(arguments: list[str] | None = None) -> int:
     exporting = commands.add_parser("export", help="make a run's snapshots what the package ships")
     for command in (training, exporting):
         command.add_argument("task", choices=TASKS)
-        command.add_argument("--seed", type=int, default=0)
         command.add_argument("--out", type=Path, required=True, help="where the run and its snapshots are")
+    training.add_argument("--seeds", type=_seeds, default=[0], help="a number, or first-last")
     training.add_argument("--epochs", type=int, default=300)
     training.add_argument("--snapshot-every", type=int, default=5)
+    training.add_argument("--seconds", type=float, default=math.inf, help="after which no epoch is begun")
+    exporting.add_argument("--seed", type=int, default=0)
     exporting.add_argument("--epoch", type=int, help="the medium policy's; else nearest D4RL's mean return")
     exporting.add_argument("--last", type=int, help="the last policy of the replay; else the medium one")
     exporting.add_argument("--to", type=Path, default=POLICIES)
     options = parser.parse_args(arguments)
     try:
         if options.command == "train":
-            train(options.task, options.seed, options.epochs, options.snapshot_every, options.out)
+            epochs = options.epochs, options.snapshot_every
+            train(options.task, options.seeds, *epochs, options.out, options.seconds)
         else:
             chosen = options.epoch, options.last
             print(*export(options.task, options.seed, options.out, *chosen, options.to), sep="\n")

@@ -34,7 +34,8 @@ from o2o.rollouts import BLOCK, STREAMS, Request, Rows, streamed
 from o2o.schema import Dataset, Paths
 
 POLICIES = Path(__file__).with_name("policies")
-RECIPE_VERSION = 2  # raise it with anything below that changes the values generated
+# Raise these with anything below that changes the values generated.
+RECIPE_VERSIONS = {"regenerated": 2, "snapshots": 2, "retrain": 3}
 ENVIRONMENTS = 16  # in each stream
 GROUP = 16  # blocks that one policy collects together, at most
 QUALITIES = {"regenerated": "medium", "snapshots": "medium-replay", "retrain": "medium-replay"}
@@ -81,7 +82,7 @@ def recipe(dataset: Dataset) -> dict[str, Any]:
         "seed": dataset.seed,
         "snapshots": dataset.snapshots,
         "policies_sha256": path and _sha256(path),
-        "recipe_version": RECIPE_VERSION,
+        "recipe_version": RECIPE_VERSIONS[dataset.source],
         "mujoco": _mujoco_version(),
     }
 
@@ -180,9 +181,9 @@ def generate(
         else:
             _roll_out(dataset, writer, progress)
     if dataset.source == "retrain":
-        from o2o.datasets import behavior
+        from o2o.datasets import rlkit
 
-        behavior.forget(path.with_suffix(".training"))
+        rlkit.forget(path.with_suffix(".training"))
 
 
 def verify(path: Path, dataset: Dataset) -> None:
@@ -261,13 +262,14 @@ def _retrain(
     dataset: Dataset, directory: Path, writer: Writer, progress: Callable[[int, str], object]
 ) -> None:
     """A replay: the buffer of a SAC run, which goes on where an earlier one was stopped."""
-    from o2o.datasets import behavior  # loads JAX, which planning does without
+    from o2o.datasets import rlkit  # loads JAX, which planning does without
 
     blocks = _blocks(dataset)
-    for epoch, note, _ in behavior.run(dataset.task, dataset.seed, blocks - 1, directory):
-        progress(min(writer.rows, (epoch + 1) * BLOCK), note)
+    for epoch in rlkit.run(dataset.task, [dataset.seed], blocks - 1, directory):
+        progress(min(writer.rows, (epoch.number + 1) * BLOCK), f"return {epoch.returns[0]:.0f}")
     for block in range(blocks):
-        writer.add(_marked(behavior.block(directory, block), max(0, block - 1)))
+        rows = {key: values[0] for key, values in rlkit.block(directory, block).items()}
+        writer.add(_marked(rows, max(0, block - 1)))
 
 
 def _marked(piece: Rows, policy: int) -> Rows:
