@@ -412,6 +412,11 @@ def test_another_policy_is_another_recipe(dataset: Dataset, tmp_path: Path, monk
     assert regenerate.recipe(dataset)["policies_sha256"] != before["policies_sha256"]
 
 
+def test_only_retrained_sets_changed_with_the_last_change_of_the_training():
+    versions = [regenerate.recipe(dataset)["recipe_version"] for dataset in (WALKER, REPLAY, RETRAIN)]
+    assert versions == [2, 2, 3]
+
+
 def test_an_altered_set_is_refused(tmp_path: Path):
     path = regenerate.obtain(WALKER, tmp_path)
     with h5py.File(path, "a") as opened:

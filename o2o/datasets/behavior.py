@@ -28,6 +28,7 @@ from o2o import tanh_gaussian
 from o2o.datasets import rlkit
 from o2o.envs import TASKS
 from o2o.errors import ConfigError
+from o2o.interruption import Interruption
 from o2o.rollouts import Rows
 from o2o.workers import Workers
 
@@ -148,7 +149,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 for bad input."""
+    """The exit code: 0, 2 for bad input, or 130 if interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m o2o.datasets.behavior", description="Behaviour policies for the regenerated datasets."
     )
@@ -170,13 +171,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "train":
             epochs = options.epochs, options.snapshot_every
-            train(options.task, options.seeds, *epochs, options.out, options.seconds)
+            with Interruption():  # so that processes end with this one
+                train(options.task, options.seeds, *epochs, options.out, options.seconds)
         else:
             chosen = options.epoch, options.last
             print(*export(options.task, options.seed, options.out, *chosen, options.to), sep="\n")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
