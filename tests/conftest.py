@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hidden
 import jax
 import pytest
 from tiny import TINY
@@ -26,6 +27,18 @@ def pytest_collection_modifyitems(items):
 
 def pytest_addoption(parser):
     parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden instead of comparing")
+
+
+@pytest.fixture(scope="session")
+def path_without_slurm(tmp_path_factory) -> str:
+    """The search path as it is on a machine that has no SLURM."""
+    return hidden.path_without(hidden.SLURM, os.environ["PATH"], tmp_path_factory.mktemp("path"))
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch, path_without_slurm):
+    """Tests neither need the SLURM of this machine nor reach it; those in `tests/slurm` bring up their own."""
+    monkeypatch.setenv("PATH", path_without_slurm)
 
 
 @pytest.fixture

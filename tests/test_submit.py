@@ -4,10 +4,12 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import hidden
 import pytest
 
 from o2o.errors import ConfigError
@@ -197,6 +199,17 @@ def test_a_machine_without_slurm_is_told_of_the_local_pool(planned, monkeypatch)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="sbatch, squeue, scontrol, srun not found"):
         send(planned(0))
+
+
+def test_a_machine_with_slurm_looks_to_the_tests_like_one_without(monkeypatch, tmp_path):
+    for name in ("sbatch", "squeue", "program"):
+        (tmp_path / name).write_text("#!/bin/sh\necho it is there\n")
+        (tmp_path / name).chmod(0o755)
+    (place := tmp_path / "links").mkdir()
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", hidden.path_without(hidden.SLURM, path, place))
+    assert [shutil.which(name) for name in hidden.SLURM] == [None] * len(hidden.SLURM)
+    assert subprocess.run(["program"], capture_output=True, check=True).stdout == b"it is there\n"
 
 
 def test_a_command_that_hangs_is_ended_and_named(monkeypatch, tmp_path):

@@ -36,6 +36,11 @@ class Array(SlurmExecutor):
         except ValueError as error:
             raise SlurmError([f"hydra.launcher: {error}"]) from None
 
+    @classmethod
+    def affinity(cls) -> int:
+        """That scripts can be written anywhere; whether they can be sent is `slurm.require`'s to say."""
+        return 1
+
     def send(self, command: str, count: int, name: str, comment: str, after: Sequence[str]) -> str:
         """Submits `count` tasks of a shell's command, to begin when the jobs `after` have ended; gives the array's id.
 

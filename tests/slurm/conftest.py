@@ -15,6 +15,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(3 * PATIENCE))
 
 
+@pytest.fixture(autouse=True)
+def no_slurm():
+    """Nothing is hidden here."""
+
+
 @pytest.fixture(scope="session")
 def cluster():
     with available() as up:
