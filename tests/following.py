@@ -90,9 +90,19 @@ def silence(run: Path, quiet: timedelta) -> None:
 
 
 def launch(
-    root: Path, runs: dict[str, list[Path]], sweep: str = "small", launcher: Any = "slurm", **settings: Any
+    root: Path,
+    runs: dict[str, list[Path]],
+    sweep: str = "small",
+    launcher: Any = "slurm",
+    *,
+    token: str = "abc123",
+    ago: float = 3600.0,
+    **settings: Any,
 ) -> Submission:
-    """Writes a launch whose jobs have the ids and runs of `runs`; ids are tasks 0, 1, … of one array."""
+    """Writes a launch whose jobs have the ids and runs of `runs`; ids are tasks 0, 1, … of one array.
+
+    It was made so many seconds `ago`: by default before what is written of the runs now.
+    """
     jobs = [
         Job(
             number=number,
@@ -106,9 +116,9 @@ def launch(
     ]
     submission = Submission(
         sweep=sweep,
-        token="abc123",
+        token=token,
         launcher=launcher,
-        at=manifest.now(),
+        at=(datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
         host="login",
         user="someone",
         command=["launch.py"],

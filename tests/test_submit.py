@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,14 @@ from pathlib import Path
 import hidden
 import pytest
 
+from o2o.config import container
 from o2o.errors import ConfigError
 from o2o.layout import RESULT
-from o2o.sweep import jobs, manifest, pool, prepare, slurm, snapshot, submit
+from o2o.run_directory import RunDirectory
+from o2o.sweep import job, jobs, launched, manifest, pool, prepare, slurm, submit
+from o2o.sweep.__main__ import main
 from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
+from o2o.sweep.job import Place
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Batch
 
@@ -45,13 +50,18 @@ def planned(configure, tmp_path):
 
 @pytest.fixture
 def sbatch(monkeypatch):
-    """Answers SLURM's commands; `sbatch.scripts` has what was submitted, `sbatch.most` the jobs that are let in."""
+    """Answers SLURM's commands; `sbatch.scripts` has what was submitted, `sbatch.most` the jobs that are let in.
+
+    Of the calls that `sbatch.lost` counts from 0, the answer is lost; where it is `sbatch.silent`, also that of squeue.
+    """
 
     class Answers:
         def __init__(self):
             self.scripts, self.most, self.queue = [], 10**6, ""
+            self.lost, self.silent, self.called = (), False, []
 
         def __call__(self, command, *words, seconds=None):
+            self.called.append((command, *words))
             if command == "sbatch":
                 text = Path(words[0]).read_text(encoding="utf-8")
                 tasks = 1 + int(text.partition("--array=0-")[2].partition("%")[0])
@@ -59,13 +69,23 @@ def sbatch(monkeypatch):
                     raise slurm.LimitError(["sbatch: error: AssocMaxSubmitJobLimit"])
                 self.most -= tasks
                 self.scripts.append(text)
+                if len(self.scripts) - 1 in self.lost:
+                    name, comment = (
+                        text.partition(f"--{key}=")[2].splitlines()[0] for key in ("job-name", "comment")
+                    )
+                    array = 100 + len(self.scripts)
+                    for task in range(tasks):
+                        self.queue += f"{array}|{task}|{array + task}|PENDING|None|{comment}|{name}|\n"
+                    raise slurm.NoAnswerError(["sbatch: Socket timed out on send/recv operation"])
                 return f"Submitted batch job {100 + len(self.scripts)}\n"
-            return {"squeue": self.queue, "scontrol": "MaxArraySize            = 4\n"}[command]
+            if command == "squeue" and self.silent:
+                raise slurm.NoAnswerError(["squeue: Socket timed out on send/recv operation"])
+            answers = {"squeue": self.queue, "scontrol": "MaxArraySize            = 4\n"}
+            return answers.get(command, "")
 
     answers = Answers()
     monkeypatch.setattr(slurm, "require", lambda: None)
     monkeypatch.setattr(slurm, "ask", answers)
-    monkeypatch.setattr("o2o.sweep.array.ask", answers)
     return answers
 
 
@@ -75,7 +95,7 @@ def send(runs, seeds=10, **settings):
 
 def test_seeds_of_a_cell_share_jobs(planned):
     packed = jobs.pack(planned(*range(5), algorithms=("td3", "td3_c")), 2)
-    assert [[run.config.seed for run in job] for job in packed] == [[0, 1], [2, 3], [4]] * 2
+    assert [[run.config.seed for run in members] for members in packed] == [[0, 1], [2, 3], [4]] * 2
 
 
 def test_pretrainings_come_first_and_each_arm_waits_for_the_one_it_needs(planned, sbatch):
@@ -134,16 +154,96 @@ def test_as_much_is_submitted_as_the_quota_lets_in_and_the_rest_is_told(planned,
     assert "not submitted: 7 of 10 jobs\n  sbatch: error: AssocMaxSubmitJobLimit" in report.text()
 
 
-def test_a_refusal_leaves_nothing_behind(planned, sbatch, tmp_path):
+def test_a_refusal_is_told_and_stays_on_record_for_retry(planned, sbatch, tmp_path):
     sbatch.most = 0
     with pytest.raises(ConfigError, match="AssocMaxSubmitJobLimit"):
         send(planned(0))
-    assert list((tmp_path / "runs").glob(".sweeps/*/submissions/*")) == []
+    root = tmp_path / "runs"
+    (launch,) = manifest.submissions(root)
+    (batch,) = manifest.batches(root, launch)
+    assert "AssocMaxSubmitJobLimit" in str(batch.error)
+    sbatch.silent = True  # nothing of it can be in the queue, so nobody asks
+    assert submit.in_queue(root) == {}
 
 
-def test_a_launcher_setting_that_submitit_does_not_know_is_refused(planned, sbatch):
+def test_a_launcher_setting_that_submitit_does_not_know_is_refused_before_anything_is_written(
+    planned, sbatch, tmp_path
+):
     with pytest.raises(ConfigError, match="partitionn"):
         send(planned(0), partitionn="main")
+    assert not (tmp_path / "runs" / ".sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "clear"),
+    [
+        ("error: Batch job submission failed: Invalid partition name specified", True),
+        ("error: Batch job submission failed: Requested node configuration is not available", True),
+        (
+            "error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, …)",
+            True,
+        ),
+        ("error: Memory specification can not be satisfied", True),
+        ("unrecognized option '--bad'", True),
+        ("error: Batch job submission failed: Socket timed out on send/recv operation", False),
+        ("error: Batch job submission failed: Unable to contact slurm controller (connect failure)", False),
+        ("error: Batch job submission failed: Zero Bytes were transmitted or received", False),
+        ("error: Batch job submission failed: Invalid authentication credential", False),
+        ("error: Batch job submission failed: Slurm backup controller in standby mode", False),
+        ("error: something that nobody has heard of", False),
+        ("", False),
+    ],
+)
+def test_only_a_clear_refusal_of_sbatch_is_one(monkeypatch, tmp_path, said, clear):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ncat >&2 <<'EOF'\nsbatch: {said}\nEOF\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(slurm.SlurmError) as raised:
+        slurm.submit("script")
+    assert isinstance(raised.value, slurm.NoAnswerError) is not clear
+    assert said.removeprefix("error: ") in str(raised.value)
+
+
+@pytest.mark.parametrize("script", ["kill -KILL $$", "echo queued, thank you"])
+def test_an_sbatch_that_was_killed_or_speaks_in_riddles_may_have_been_heard(monkeypatch, tmp_path, script):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(slurm.NoAnswerError):
+        slurm.submit("script")
+
+
+@pytest.mark.parametrize("call", [0, 1])
+def test_an_answer_that_is_lost_is_looked_for_by_name_and_the_launch_goes_on(planned, sbatch, tmp_path, call):
+    sbatch.lost = (call,)
+    report = send(planned(0))
+    assert [job.id for job in report.submission.jobs] == ["101_0", "102_0"]
+    assert report.problem is None
+    assert [job.id for job in next(iter(manifest.submissions(tmp_path / "runs"))).jobs] == ["101_0", "102_0"]
+
+
+def test_the_first_call_whose_answer_is_lost_is_kept_and_not_made_twice(planned, sbatch, tmp_path):
+    sbatch.lost, sbatch.silent = (0,), True
+    report = send(planned(0))
+    assert "not known to be submitted: 2 of 2 jobs\n  sbatch: Socket timed out" in report.text()
+    assert "looks for them by name" in report.text()
+    sbatch.silent = False
+    again = send(planned(0))  # the pretraining is in the queue, and only what it is for is submitted
+    assert [(job.phase, job.id) for job in again.submission.jobs] == [("finetune", "102_0")]
+    assert "--dependency=afterany:101_0" in sbatch.scripts[-1]
+    first = next(iter(manifest.submissions(tmp_path / "runs")))
+    assert [job.id for job in first.jobs] == ["101_0", None]
+    assert manifest.read_job(tmp_path / "runs", "101_0") is not None
+
+
+def test_a_later_call_whose_answer_is_lost_is_kept_and_not_made_twice(planned, sbatch):
+    sbatch.lost, sbatch.silent = (1,), True
+    report = send(planned(0))
+    assert "submitted 1 job " in report.text()
+    assert "not known to be submitted: 1 of 2 jobs" in report.text()
+    sbatch.silent = False
+    assert send(planned(0)).already == 1
+    assert len(sbatch.scripts) == 2
 
 
 @pytest.mark.parametrize("name", ["job-name", "job_name", "comment", "dependency"])
@@ -251,16 +351,151 @@ def test_a_batch_knows_the_ids_of_its_jobs():
     assert Batch(0, [4], []).ids() == {4: None}
 
 
-def test_what_a_job_needs_and_does_not_find_is_told_by_the_run(planned, sbatch, tmp_path):
+@pytest.fixture
+def follow(sbatch, tmp_path, capsys, monkeypatch):
+    """A command of `o2o.sweep` where there is a SLURM: its exit code and what it said."""
+    monkeypatch.setattr(slurm, "present", lambda: True)
+
+    def call(*words):
+        launched._answers.cache_clear()
+        code = main([words[0], "--runs", str(tmp_path / "runs"), *words[1:]])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
+
+
+def test_status_and_cancel_know_what_slurm_took_without_saying_so(planned, sbatch, tmp_path, follow):
+    sbatch.lost, sbatch.silent = (0,), True
+    run = planned(0, overrides=["pretrain.updates=0", "replay_init=empty"])
+    send(run)
+    code, said = follow("status")
+    assert (code, "seed 0 PLANNED: SLURM gave no clear answer when it was submitted" in said) == (0, True), (
+        said
+    )
+    sbatch.silent = False
+    assert "QUEUED 1" in follow("status")[1]
+    assert "job 101_0: " in follow("cancel", "--yes")[1]
+    assert ("scancel", "101_0") in sbatch.called
+    sbatch.queue = ""
+    assert "CANCELLED 1" in follow("status")[1]  # though it never began
+
+
+def test_what_slurm_did_not_take_is_planned_and_retried(planned, sbatch, tmp_path, follow):
+    sbatch.lost, sbatch.silent = (0,), True
+    send(planned(0, overrides=["pretrain.updates=0", "replay_init=empty"]))
+    sbatch.silent, sbatch.queue = False, ""
+    code, said = follow("why")
+    assert (
+        "PLANNED\n  SLURM gave no clear answer when it was submitted, and it has no such job in its queue"
+        in said
+    )
+    assert "`retry` gives it a job" in said
+    code, said = follow("retry")
+    assert (code, "submitted 1 job " in said) == (0, True), said
+    assert "QUEUED 1" not in said
+
+
+def test_retry_gives_jobs_to_what_a_first_launch_that_was_refused_left_planned(planned, sbatch, follow):
+    sbatch.most = 0
+    with pytest.raises(ConfigError):
+        send(planned(0))
+    code, said = follow("status")
+    assert (code, said.count("seed 0 PLANNED: not submitted: sbatch: error: AssocMax")) == (0, 2), said
+    assert "`retry` gives it a job" in follow("why")[1]
+    sbatch.most = 10
+    code, said = follow("retry", "--set", "timeout_min=7")
+    assert (code, "submitted 2 jobs as test-" in said) == (0, True), said
+    assert ["--time=7" in text for text in sbatch.scripts] == [True, True]
+    assert "--dependency=afterany:101_0" in sbatch.scripts[1]
+
+
+def test_a_refused_retry_leaves_the_job_that_ran_the_newest(planned, sbatch, tmp_path, follow):
+    run = planned(0, overrides=["pretrain.updates=0", "replay_init=empty"])
+    send(run)
+    end = {
+        "exit_code": 137,
+        "failure": "infrastructure",
+        "failed": {},
+        "decision": "given up",
+        "reason": "enough",
+    }
+    manifest.note_attempt(tmp_path / "runs", "101_0", "ended", **end)
+    assert "FAILED 1" in follow("status")[1]
+    sbatch.most = 0
+    assert follow("retry")[0] == 2
+    assert "its job ended: enough" in follow("status")[1]
+
+
+def test_retry_names_what_no_launch_has(planned, tmp_path, follow):
+    root = tmp_path / "runs"
+    manifest.add_runs(root, "test", [prepare.entry(root, run) for run in planned(0)])
+    code, said = follow("retry")
+    assert (code, "left out: 1 run that no launch has" in said) == (0, True), said
+
+
+@pytest.fixture
+def began(capsys, monkeypatch):
+    """What a job said that SLURM began and that could run nothing."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(root, launch, number, job_id):
+        place = Place(manifest.submission_directory(root, launch.sweep, launch.token), number, job_id)
+        assert job.run(place) == 1
+        return place, capsys.readouterr().err
+
+    return run
+
+
+def test_what_a_job_needs_and_does_not_find_is_told_by_the_run(planned, sbatch, tmp_path, began):
     launch = send(planned(0)).submission
-    place = manifest.submission_directory(tmp_path / "runs", launch.sweep, launch.token)
-    command = [sys.executable, "-m", "o2o.sweep.job", "run", str(place), "1", "102_0"]
-    done = subprocess.run(command, cwd=snapshot.ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "is PLANNED, not DONE" in done.stderr
+    assert "is PLANNED, not DONE" in began(tmp_path / "runs", launch, 1, "102_0")[1]
     status = json.loads((tmp_path / "runs" / launch.jobs[1].runs[0] / "status.json").read_text())
     assert status["state"] == "FAILED"
     assert describe(planned(0)[0].config)["identity"] == planned(0)[0].identity
+
+
+def test_a_job_that_begins_notes_what_its_submitter_could_not(planned, sbatch, tmp_path, began):
+    sbatch.lost, sbatch.silent = (1,), True
+    launch = send(planned(0)).submission
+    began(tmp_path / "runs", launch, 1, "102_0")
+    assert [each.id for each in next(iter(manifest.submissions(tmp_path / "runs"))).jobs] == [
+        "101_0",
+        "102_0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decision", "noted", "reason", "told"),
+    [
+        ("given up", "infrastructure", "3 attempts more", "FAILED, not DONE: its job ended: 3 attempts more"),
+        ("given up", "memory", "not even one seed", "FAILED, not DONE: its job ended: not even one seed"),
+        ("cancelled", None, None, "CANCELLED, not DONE: its job was cancelled"),
+        (None, None, None, "STALLED, not DONE\n"),  # killed with its node
+    ],
+)
+def test_an_arm_whose_pretraining_was_killed_has_its_class_and_is_not_tried_again(
+    planned, sbatch, tmp_path, began, decision, noted, reason, told
+):
+    root = tmp_path / "runs"
+    (run,) = planned(0)
+    launch = send([run]).submission
+    manifest.note_attempt(root, "101_0", "started", attempt=1, node="n1", pid=1, steps=0, log_size=0)
+    writer = RunDirectory(run.pretrain_directory)
+    writer.start(container(run.pretraining.config), describe(run.pretraining.config))  # and not a word more
+    if decision:
+        end = {"exit_code": 137, "failure": noted, "failed": {}, "decision": decision, "reason": reason}
+        manifest.note_attempt(root, "101_0", "ended", **end)
+    place, said = began(root, launch, 1, "102_0")
+    assert f"{launch.jobs[0].runs[0]} is {told}" in said
+    status = json.loads((run.directory / "status.json").read_text())
+    assert (status["state"], status["failure"]) == ("FAILED", noted or "infrastructure")
+    # Its own job has nothing to try again, though others of this class are.
+    assert not job.end(place, 1, {"JobState": "RUNNING"})
+    assert (place.endings[-1]["reason"], place.endings[-1]["failed"]) == (
+        "what it finetunes from is not there",
+        {},
+    )
 
 
 @pytest.fixture

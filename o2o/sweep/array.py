@@ -9,7 +9,8 @@ from typing import Any
 
 from submitit.slurm.slurm import SlurmExecutor
 
-from o2o.sweep.slurm import LimitError, SlurmError, ask
+from o2o.sweep import slurm
+from o2o.sweep.slurm import LimitError, NoAnswerError, SlurmError
 
 OURS = ("job_name", "comment", "array", "dependency", "output", "error", "open_mode")
 """What sbatch is told here and nowhere else."""
@@ -21,8 +22,11 @@ class Array(SlurmExecutor):
     def __init__(
         self, logs: Path, settings: Mapping[str, Any], setup: Sequence[str], teardown: Sequence[str]
     ):
-        """An array that writes to `logs`, which is created here: SLURM would not."""
-        logs.mkdir(parents=True, exist_ok=True)
+        """An array that writes to `logs`.
+
+        Raises:
+            SlurmError: a setting is none of submitit's.
+        """
         super().__init__(logs)
         given = {key: value for key, value in settings.items() if value is not None}
         given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
@@ -46,7 +50,8 @@ class Array(SlurmExecutor):
 
         Raises:
             LimitError: not now.
-            SlurmError: sbatch refused it, with its words, or gave no answer.
+            NoAnswerError: whether SLURM took it is not known.
+            SlurmError: sbatch refused it, with its words.
         """
         parameters = {**self.parameters, "job_name": name, "comment": comment, "map_count": count}
         if after:
@@ -56,10 +61,13 @@ class Array(SlurmExecutor):
             text = self._make_submission_file_text(command, "")
         finally:
             self.parameters = before
+        self.folder.mkdir(parents=True, exist_ok=True)  # SLURM would not
         script = self.folder.parent / f"{comment}.sh"
         script.write_text(text, encoding="utf-8")
         try:
-            return self._get_job_id_from_submission_command(ask("sbatch", str(script)))
+            return slurm.submit(str(script))
+        except NoAnswerError:
+            raise
         except SlurmError as error:
             if re.search(r"[Ll]imit|QOS policy|AssocGrp|temporarily unable to accept", str(error)):
                 raise LimitError(error.problems) from None

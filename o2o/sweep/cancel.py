@@ -17,7 +17,7 @@ from pathlib import Path
 from o2o import lease
 from o2o.counting import counted
 from o2o.errors import ConfigError
-from o2o.sweep import slurm
+from o2o.sweep import slurm, unanswered
 from o2o.sweep.status import look
 from o2o.sweep.summary import seeds
 from o2o.sweep.survey import Run, Seen
@@ -46,6 +46,11 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     if not yes and not _confirmed(f"cancel {chosen}?"):
         print("nothing was cancelled")
         return 0
+    for launched in (run.launched for run in runs):
+        if (
+            launched and launched.job.id in jobs
+        ):  # or, cancelled before it begins, it would never be known again
+            unanswered.record_job(root, launched.submission, launched.job.number, launched.job.id)
     _note(
         root, [*jobs, *(job for members in processes.values() for run in members if (job := _local_job(run)))]
     )
@@ -53,7 +58,8 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
         if jobs:
             slurm.cancel(jobs)
     except slurm.SlurmError as error:
-        print(f"not cancelled: {error}", file=sys.stderr)
+        unclear = isinstance(error, slurm.NoAnswerError)
+        print(f"{'not known to be' if unclear else 'not'} cancelled: {error}", file=sys.stderr)
         return 1
     for pid in processes:
         try:

@@ -2,7 +2,7 @@
 
 ```
 python -P -m o2o.sweep.job run SUBMISSION NUMBER ID         exit codes as launch.py's
-python -P -m o2o.sweep.job end SUBMISSION NUMBER ID CODE    requeues the job, or exits with CODE
+python -P -m o2o.sweep.job end SUBMISSION NUMBER ID CODE    has the job requeued, or not; exits with CODE
 ```
 
 A job reads its runs from its own file, frozen at the launch, and where they stand from their directories. So it can be
@@ -11,29 +11,35 @@ started again at any time and place, and does what is left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import o2o
+from o2o import lease
 from o2o.errors import ConfigError
 from o2o.layout import RESULT, STATUS, State, read_object, read_state
-from o2o.sweep import failures, manifest
+from o2o.sweep import failures, launched, manifest, slurm, unanswered
 from o2o.sweep.failures import RETRYABLE, Failure
 from o2o.sweep.manifest import Job, Submission
+from o2o.sweep.survey import Seen
 
 if TYPE_CHECKING:
     from o2o.schema import Config
 
 LOG_END = 8000
 """Bytes of an attempt's stderr that tell how it was killed."""
+
+Answer = TypeVar("Answer")
 
 
 class MissingPretrainingError(Exception):
@@ -72,6 +78,11 @@ class Place:
         found = [read_object(self.runs / run / STATUS) or {} for run in self.job.runs]
         return sum(int(status.get("step", 0)) for status in found)
 
+    def lacks(self, run: str) -> str | None:
+        """What one of its runs finetunes from, where that is not there."""
+        needed = dict(zip(self.job.runs, self.job.needs, strict=False)).get(run)
+        return None if needed is None or (self.runs / needed / RESULT).is_file() else needed
+
     def failed(self) -> dict[str, Failure]:
         """The runs that failed, and how."""
         statuses = {run: read_object(self.runs / run / STATUS) or {} for run in self.job.runs}
@@ -87,6 +98,7 @@ def run(place: Place) -> int:
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, _leave)  # until training takes them over, there is nothing to save
     manifest.write_job(place.runs, place.submission, place.job)
+    unanswered.record_job(place.runs, place.submission, place.job.number, place.id)
     attempt = 1 + sum(row["event"] == "started" for row in place.history)
     node = os.environ.get("SLURMD_NODENAME", platform.node())
     log_size = place.log.stat().st_size if place.log.exists() else 0
@@ -107,18 +119,69 @@ def run(place: Place) -> int:
     return 0 if done else failures.RUNS_FAILED
 
 
-def end(place: Place, exit_code: int, slurm: dict[str, str]) -> bool:
-    """Notes how an attempt ended and decides whether the job is to be tried again; `slurm` as the controller has it."""
-    started = next((row for row in reversed(place.history) if row["event"] == "started"), {})
+def end_in_slurm(place: Place, exit_code: int) -> None:
+    """As `end`, and puts the job back where it is to be tried again.
+
+    A controller that gives no answer is asked again for as long as `slurm.PATIENCE_SECONDS`.
+    """
+    until = time.monotonic() + slurm.PATIENCE_SECONDS
+    known: dict[str, str] = {}
+    with contextlib.suppress(slurm.NoAnswerError):
+        known = _answer(place, exit_code, until, lambda: slurm.describe(place.id))
+    if not end(place, exit_code, known):
+        return
+    try:
+        _answer(place, exit_code, until, lambda: slurm.requeue(place.id, known))
+    except slurm.SlurmError as error:
+        manifest.note_attempt(place.runs, place.id, "not requeued", reason=str(error))
+        print(f"job {place.id} is not requeued: {error}", file=sys.stderr, flush=True)
+    else:
+        if place.history[-1]["event"] == "unanswered":
+            manifest.note_attempt(place.runs, place.id, "requeued")
+
+
+def _answer(place: Place, exit_code: int, until: float, question: Callable[[], Answer]) -> Answer:
+    """SLURM's answer, asked for again until there is one; notes that it is waited for.
+
+    Raises:
+        NoAnswerError: time is up.
+    """
+    while True:
+        try:
+            return question()
+        except slurm.NoAnswerError as error:
+            if time.monotonic() > until:
+                raise
+            if not place.history or place.history[-1]["event"] != "unanswered":
+                told = {"exit_code": exit_code, "reason": str(error)}
+                manifest.note_attempt(place.runs, place.id, "unanswered", **told)
+                print(f"{error}; it is asked until it answers", file=sys.stderr, flush=True)
+            time.sleep(slurm.PAUSE_SECONDS)
+
+
+def end(place: Place, exit_code: int, known: Mapping[str, str]) -> bool:
+    """Notes how an attempt ended and decides whether the job is to be tried again.
+
+    Args:
+        place: the job.
+        exit_code: of its process, as a shell has it.
+        known: what SLURM's controller says of the job; empty where there is none.
+    """
+    history = place.history
+    began = max((index for index, row in enumerate(history) if row["event"] == "started"), default=None)
+    started = {} if began is None else history[began]
     failed = place.failed()
+    begun = {run: how for run, how in failed.items() if not place.lacks(run)}
     log = _end_of(place.log, started.get("log_size", 0))
-    cancelled = place.history[-1:] and place.history[-1]["event"] == "cancelled"
-    failure = None if cancelled else failures.of_job(exit_code, failed.values(), log, slurm)
+    cancelled = any(row["event"] == "cancelled" for row in history[began:])
+    failure = None if cancelled else failures.of_job(exit_code, (begun or failed).values(), log, known)
     steps = place.steps()
     gained = steps > started.get("steps", 0)
     reason = None
     if failure is not None:
         reason = failures.try_again(failure, place.endings, len(place.job.runs), gained)
+        if exit_code == failures.RUNS_FAILED and failed and not begun:
+            reason = "what it finetunes from is not there"
     again = failure is not None and reason is None
     decision = "requeued" if again else "done" if exit_code == 0 else "given up" if failure else "cancelled"
     manifest.note_attempt(
@@ -128,7 +191,7 @@ def end(place: Place, exit_code: int, slurm: dict[str, str]) -> bool:
         attempt=started.get("attempt", 0),
         exit_code=exit_code,
         failure=failure,
-        failed=failed,
+        failed=begun,
         steps=steps,
         gained=gained,
         decision=decision,
@@ -162,22 +225,33 @@ def _configurations(place: Place) -> dict[str, Config]:
 
 
 def _pretrained(place: Place, run: str, config: Config) -> bool:
-    """Whether a run can begin. It is recorded as FAILED if its pretraining, another job's work, was not made."""
+    """Whether a run can begin. If its pretraining, another job's work, was not made, it is FAILED as that is."""
     from o2o.config import container
     from o2o.run_directory import RunDirectory
     from o2o.sweep.identity import describe
 
-    needed = dict(zip(place.job.runs, place.job.needs, strict=False)).get(run)
-    if needed is None or (place.runs / needed / RESULT).is_file():
+    needed = place.lacks(run)
+    if needed is None:
         return True
-    status = read_object(place.runs / needed / STATUS) or {}
-    told = f": {status['error']}" if "error" in status else ""
-    error = MissingPretrainingError(f"{needed} is {read_state(place.runs / needed)}, not DONE{told}")
+    state, note, failure = _ended_as(place.runs, needed)
+    error = MissingPretrainingError(f"{needed} is {state}, not DONE{note and ': '}{note}")
     directory = RunDirectory(place.runs / run)
     directory.start(container(config), describe(config))
-    directory.fail(f"{type(error).__name__}: {error}\n", str(error), failures.classify(told))
+    directory.fail(f"{type(error).__name__}: {error}\n", str(error), failure)
     print(f"{run}: {error}", file=sys.stderr)
     return False
+
+
+def _ended_as(runs: Path, pretraining: str) -> tuple[Seen, str, str]:
+    """What has become of a pretraining whose job has ended: state, note, and class; a kill if nothing is on record."""
+    run = launched.seen(runs, pretraining)
+    owner = lease.read(run.path)
+    state = run.state
+    if state is Seen.RUNNING and not (owner and owner.alive):
+        state = Seen.STALLED  # its last heartbeat may be fresh
+    if state is Seen.QUEUED:
+        state = Seen.PLANNED
+    return state, run.note.strip(), run.failure or Failure.INFRASTRUCTURE
 
 
 def _run_members(configs: Sequence[Config]) -> bool:
@@ -210,11 +284,9 @@ def main(words: Sequence[str]) -> int:
     if command == "run":
         number, job_id = rest
         return run(Place(Path(submission), int(number), job_id))
-    from o2o.sweep import slurm
-
     number, job_id, code = rest
-    if end(Place(Path(submission), int(number), job_id), int(code), slurm.describe(job_id)):
-        slurm.requeue(job_id)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends it to what it puts back, before this is noted
+    end_in_slurm(Place(Path(submission), int(number), job_id), int(code))
     return int(code)
 
 

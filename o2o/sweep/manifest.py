@@ -109,7 +109,8 @@ class Submission:
 class Batch:
     """One call of sbatch: a job array whose task i is the job `numbers[i]` of the submission.
 
-    A batch without an id was about to be submitted when its submitter died, or sbatch refused it (`error`).
+    A batch without an id was refused by sbatch (`error`), or it is not known what became of it: its submitter died, or
+    SLURM gave no clear answer.
     """
 
     index: int
@@ -252,9 +253,11 @@ def note_attempt(runs: Path, job_id: str, event: str, **details: Any) -> None:
     """Appends a dated line to the job's history.
 
     Events are `started` (attempt, node, pid, steps, log_size), `cancelled` (by somebody, who then ends it) and `ended`
-    (attempt, exit_code, failure: one of `o2o.sweep.failures.Failure` or null, failed: the runs that did, with their
-    classes, steps, gained, decision: `done`, `requeued`, `given up` or `cancelled`, reason). An attempt that was killed
-    with its node has no end.
+    (attempt, exit_code, failure: one of `o2o.sweep.failures.Failure` or null, failed: the runs that did after they
+    had begun, with their classes, steps, gained, decision: `done`, `requeued`, `given up` or `cancelled`, reason). An
+    attempt that was killed with its node has no end. Where SLURM gives no answer to what is asked at the end of an
+    attempt, that is `unanswered` (exit_code, reason). A job that was put back after that is `requeued`; one that
+    could not be put back is `not requeued` (reason).
     """
     RunDirectory(job_directory(runs, job_id)).append(JOB_ATTEMPTS, {"at": now(), "event": event, **details})
 

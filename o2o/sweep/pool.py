@@ -55,8 +55,8 @@ def run(
     places = slots(settings["processes"], settings["gpus"])
     try:
         with prepare.locked(root):
-            manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
             submission = prepare.launch(root, due, name, seeds, "local", settings, {})
+            manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
     except OSError as error:
         raise ConfigError([prepare.unwritten(error, root)]) from None
     return _Pool(root, submission, places).run()

@@ -59,6 +59,11 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
         )
     if alive:
         print(f"left alone, for they are under way: {_by_state(alive)}")
+    unknown = [run for run in runs if run.state is Seen.PLANNED and not run.launched]
+    if unknown:
+        print(
+            f"left out: {counted(len(unknown), 'run')} that no launch has; the command that planned them launches them"
+        )
     if not stopped:
         print(f"{root}: nothing failed or stopped{' among what matches' if filters else ''}")
         return 0

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from o2o.errors import ConfigError
@@ -15,10 +15,26 @@ ANSWER_SECONDS = 60.0
 """How long a command may take to answer; a busy controller needs some."""
 LOOK_SECONDS = 10.0
 """The same for whoever only looks, and can say that it is not known."""
+PATIENCE_SECONDS, PAUSE_SECONDS = 3600.0, 5.0
+"""So long, and so often, a job whose process has ended asks what is to become of it."""
 DEFAULT_ARRAY_SIZE = 1001  # SLURM's own
 A_CALL = 500
 """So many names or ids fit into one command line."""
 FORMAT = "%F|%K|%i|%T|%r|%k|%j|%N"
+
+_UNANSWERED = re.compile(
+    r"timed? ?out|unable to contact|not responding|connect|communicat|(send|receive|shutdown) failure"
+    r"|transmitted|message|protocol|socket|standby|authentication|credential|internal error",
+    re.IGNORECASE,
+)
+"""What is said where a command and the controller did not understand each other."""
+_REFUSED = re.compile(
+    r"invalid|denied|violates|limit|exceed|\bthan\b|\bmust\b|can ?not be|unrecognized|required|disabled|in use"
+    r"|not (permitted|available|specified|supported|usable|allowed|found|in this|provided|accessible)"
+    r"|dependency|no partition|no such|unable to open|unable to accept|QOS policy|AssocGrp",
+    re.IGNORECASE,
+)
+"""What is said where it is the job that does not please."""
 
 
 class SlurmError(ConfigError):
@@ -26,7 +42,7 @@ class SlurmError(ConfigError):
 
 
 class NoAnswerError(SlurmError):
-    """A command of SLURM was ended for it took too long; what it asked for may happen or not."""
+    """A command of SLURM got no answer, or none that is clear; what it asked for may have happened or not."""
 
 
 class LimitError(SlurmError):
@@ -120,29 +136,69 @@ def array_size() -> int:
     return max(1, int(match.group(1))) if match else DEFAULT_ARRAY_SIZE
 
 
+def submit(script: str) -> str:
+    """Submits a script to sbatch, and gives the number of its job.
+
+    Raises:
+        NoAnswerError: whether the job was taken is not known.
+        SlurmError: it was clearly refused.
+    """
+    try:
+        said = ask("sbatch", script)
+    except NoAnswerError:
+        raise
+    except SlurmError as error:
+        if _REFUSED.search(str(error)):
+            raise
+        raise NoAnswerError(error.problems) from None
+    match = re.search(r"Submitted batch job (\d+)", said)
+    if match is None:
+        raise NoAnswerError([f"sbatch: {said.strip() or 'it said nothing'}"])
+    return match[1]
+
+
 def describe(job_id: str) -> dict[str, str]:
-    """What the controller says of a job: JobState, TimeLimit, PreemptTime and more; empty if it does not know it."""
+    """What the controller says of a job: JobState, TimeLimit, PreemptTime and more; empty if it does not know it.
+
+    Raises:
+        NoAnswerError: it says nothing.
+    """
     try:
         words = ask("scontrol", "--oneliner", "show", "job", job_id).split()
+    except NoAnswerError:
+        raise
     except SlurmError:
         return {}
     return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
-def requeue(job_id: str) -> None:
-    """Puts a job back into the queue under its own id.
+def requeue(job_id: str, before: Mapping[str, str]) -> None:
+    """Puts a job back into the queue under its own id; not again where a call that got no answer has done so.
+
+    Args:
+        job_id: the job's.
+        before: what `describe` said of it before the first call.
 
     Raises:
+        NoAnswerError: whether it is put back is not known.
         SlurmError: the cluster does not allow it.
     """
-    ask("scontrol", "requeue", job_id)
+    try:
+        ask("scontrol", "requeue", job_id)
+    except NoAnswerError:
+        raise
+    except SlurmError:
+        restarts = describe(job_id).get("Restarts")
+        if not before or restarts in (None, before.get("Restarts")):
+            raise
 
 
 def ask(*command: str, seconds: float | None = None) -> str:
     """What one of SLURM's commands prints.
 
     Raises:
-        SlurmError: it failed, or gave no answer within so many seconds.
+        NoAnswerError: the controller gave no clear answer within so many seconds.
+        SlurmError: it failed for another reason.
     """
     seconds = ANSWER_SECONDS if seconds is None else seconds
     # Inside a job, its own settings would become those of the jobs it submits; a user's for squeue would hide some.
@@ -163,7 +219,8 @@ def ask(*command: str, seconds: float | None = None) -> str:
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         said = re.sub(rf"(?m)^{command[0]}: (error: )?", "", said)
-        raise SlurmError([f"{command[0]}: {said}"])
+        unclear = done.returncode < 0 or _UNANSWERED.search(said)
+        raise (NoAnswerError if unclear else SlurmError)([f"{command[0]}: {said}"])
     return done.stdout
 
 

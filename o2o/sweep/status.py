@@ -29,7 +29,7 @@ def look(root: Path, filters: Sequence[str]) -> tuple[list[Run], list[str]]:
         notes = launched.join(root, cells)
         runs = [run for cell in cells for run in cell.runs]
         launched.hear_jobs(root, runs)
-        notes += launched.ask_slurm(runs)
+        notes += launched.ask_slurm(root, runs)
     return select([run for cell in cells for run in cell.runs], filters, root), notes
 
 

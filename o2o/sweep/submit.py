@@ -1,8 +1,9 @@
 """A plan becomes jobs of SLURM, each run exactly once, whoever else launches it and wherever a launch dies.
 
 The launch is written down before anything is submitted (`o2o.sweep.prepare`), each call of sbatch before it is made.
-The name and the comment of SLURM's jobs point back, so that a call whose answer was lost is found again in the queue.
-One launch at a time looks into the queue and adds to it, and it leaves out what is there.
+Only a clear refusal of sbatch is taken for one: the name and the comment of SLURM's jobs point back, so that a call
+whose answer was lost is found again in the queue (`o2o.sweep.unanswered`). One launch at a time looks into the queue
+and adds to it, and it leaves out what is there.
 
 A finetuning depends on the very jobs that make its pretrainings, and begins when they have *ended* (`afterany`): with
 `afterok`, one failed seed of ten would hold back nine good ones for ever. A run whose pretraining is then missing says
@@ -12,7 +13,6 @@ so.
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from o2o.counting import counted
 from o2o.errors import ConfigError
 from o2o.layout import PRETRAIN, RESULT
 from o2o.names import sweep_command
-from o2o.sweep import manifest, prepare, slurm
+from o2o.sweep import manifest, prepare, slurm, unanswered
 from o2o.sweep.jobs import PlannedRun
 from o2o.sweep.manifest import Batch, Submission
 from o2o.sweep.slurm import Queued
@@ -39,6 +39,8 @@ class Report:
     already: int
     """Runs that were in the queue when it was this launch's turn."""
     problem: str | None
+    unclear: bool = False
+    """Whether SLURM may have taken some of what is not known to be submitted."""
 
     def text(self) -> str:
         """What is said to the user."""
@@ -57,9 +59,9 @@ class Report:
             ]
         if self.problem:
             lines += [
-                f"not submitted: {len(jobs) - len(sent)} of {counted(len(jobs), 'job')}",
+                f"not {'known to be ' * self.unclear}submitted: {len(jobs) - len(sent)} of {counted(len(jobs), 'job')}",
                 *(f"  {line}" for line in self.problem.splitlines()),
-                "  The same command submits what is missing.",
+                f"  The same command {'looks for them by name, and ' * self.unclear}submits what is missing.",
             ]
         return "\n".join(lines)
 
@@ -77,21 +79,27 @@ def to_slurm(
         settings: the launcher's: submitit's names for what sbatch is to be told.
 
     Raises:
-        ConfigError: nothing was submitted, and why.
+        ConfigError: nothing was submitted, and why. What sbatch refused stays on record, for `retry`.
     """
+    from o2o.sweep.array import Array  # not above: submitit sets up logging when it is imported
+
     slurm.require()
     root = due[0].config.execution.paths.runs.absolute()
+    Array(root, settings, [], [])  # a setting that there is not is refused before anything is written
     try:
         with prepare.locked(root):
+            largest = slurm.array_size()
             known = in_queue(root, record=True)
             mine = [run for run in due if prepare.relative(root, run.directory) not in known]
             submission = prepare.launch(root, mine, name, seeds, "slurm", settings, known)
             manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
-            ids, problem = _send(root, submission, known)
+            ids, error = _send(root, submission, known, largest)
     except OSError as error:
         raise ConfigError([prepare.unwritten(error, root)]) from None
     jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
-    return Report(root, replace(submission, jobs=jobs), len(due) - len(mine), problem)
+    problem = prepare.unwritten(error, root) if isinstance(error, OSError) else error and str(error)
+    unclear = isinstance(error, slurm.NoAnswerError)
+    return Report(root, replace(submission, jobs=jobs), len(due) - len(mine), problem, unclear)
 
 
 def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:
@@ -102,42 +110,43 @@ def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:
     Raises:
         ConfigError: SLURM does not answer.
     """
-    launches = [launch for launch in manifest.submissions(root) if launch.launcher == "slurm"]
-    launches = [launch for launch in launches if _unfinished(root, launch)]
+    launches = [
+        (launch, lost)
+        for launch in manifest.submissions(root)
+        if launch.launcher == "slurm" and _unfinished(root, launch)
+        if (lost := unanswered.batches(root, launch)) or any(job.id for job in launch.jobs)
+    ]
     if not launches:
         return {}
-    jobs = slurm.queue(launch.job_name for launch in launches)
+    jobs = slurm.queue(launch.job_name for launch, _ in launches)
     by_id = {job.id: job for job in jobs}
-    found = {}
-    for launch in launches:
+    known = {}
+    for launch, lost in launches:
         ids = {job.number: job.id for job in launch.jobs}
-        for batch in manifest.batches(root, launch):
-            lost = (job for job in jobs if (job.name, job.comment) == (launch.job_name, batch.comment))
-            if batch.id is None and (job := next(lost, None)) is not None:
-                batch = replace(batch, id=job.id.partition("_")[0], error=None)
-                ids |= batch.ids()
+        for batch in lost:
+            if (there := unanswered.found(launch, batch, jobs)) is not None:
+                ids |= there.ids()
                 if record:
-                    manifest.write_batch(root, launch, batch)
+                    unanswered.record(root, launch, there)
         for job in launch.jobs:
             if (queued := by_id.get(ids[job.number] or "")) is not None:
-                found |= dict.fromkeys(job.runs, queued)
-    return found
+                known |= dict.fromkeys(job.runs, queued)
+    return known
 
 
 def _send(
-    root: Path, submission: Submission, known: Mapping[str, Queued]
-) -> tuple[dict[int, str], str | None]:
-    """Submits the jobs, and gives the ids by their numbers, and what kept it from submitting the rest.
+    root: Path, submission: Submission, known: Mapping[str, Queued], largest: int
+) -> tuple[dict[int, str], Exception | None]:
+    """Submits the jobs in arrays of at most `largest`; gives the jobs' ids, and what kept it from the rest.
 
     Raises:
-        ConfigError: nothing was submitted; what was written down is removed.
+        ConfigError: SLURM refused the first of them.
     """
     ids: dict[int, str] = {}
     makers = {run: job.number for job in submission.jobs if job.phase == PRETRAIN for run in job.runs}
     waiting: dict[tuple[str, ...], list[int]] = {}
     index = 0
     try:
-        largest = slurm.array_size()
         for phase_is_first in (True, False):
             waiting.clear()
             for job in submission.jobs:
@@ -155,17 +164,15 @@ def _send(
                         manifest.write_job(root, submission, replace(submission.jobs[number], id=job_id))
                     numbers, index = numbers[len(batch.numbers) :], index + 1
     except (slurm.SlurmError, OSError) as error:
-        problem = prepare.unwritten(error, root) if isinstance(error, OSError) else str(error)
-        if ids or isinstance(error, slurm.NoAnswerError):
-            return ids, problem
-        shutil.rmtree(manifest.submission_directory(root, submission.sweep, submission.token))
-        raise
+        if not ids and not isinstance(error, slurm.NoAnswerError):
+            raise
+        return ids, error
     return ids, None
 
 
 def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
     """Submits an array, or as much of it as SLURM takes for now; its id is still to be written down."""
-    from o2o.sweep.array import Array  # not above: submitit sets up logging when it is imported
+    from o2o.sweep.array import Array
 
     directory = manifest.submission_directory(root, submission.sweep, submission.token)
     python = f"{shlex.quote(sys.executable)} -P -u -m o2o.sweep.job"
@@ -195,6 +202,8 @@ def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
             batch = replace(batch, numbers=batch.numbers[: count // 2])
             continue
         except slurm.NoAnswerError:
+            if (there := unanswered.look_for(submission, batch)) is not None:
+                return there
             raise
         except slurm.SlurmError as error:
             manifest.write_batch(root, submission, replace(batch, error=str(error)))

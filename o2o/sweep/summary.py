@@ -85,7 +85,8 @@ class Row:
         """What a reader should know of its runs, in a line for all that say the same."""
         alike: dict[str, list[Run]] = defaultdict(list)
         for run in self.runs:
-            if run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
+            waits = run.state in (Seen.PLANNED, Seen.WAITING) and run.note
+            if waits or run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
                 alike[kind(explained(run))].append(run)
         return [f"{seeds([run.seed for run in runs])} {explained(runs[0])}" for runs in alike.values()]
 

@@ -66,6 +66,15 @@ class Launched:
     job: Job
 
 
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended."""
+
+    state: Seen
+    failure: str | None
+    note: str
+
+
 @dataclass(eq=False)
 class Run:
     """One run as it was seen."""
@@ -83,6 +92,10 @@ class Run:
     """Why it stopped, or what is damaged."""
     failure: str | None = None
     """The class of its failure."""
+    before: End | None = None
+    """How it ended last, where a job has it again."""
+    spent: bool = False
+    """Whether its job will not try it again, though that may go on with others."""
     sweeps: list[str] = field(default_factory=list)
     """The names it was asked for under."""
     launched: Launched | None = None
@@ -139,6 +152,17 @@ def survey(root: Path) -> list[Cell]:
     with ThreadPoolExecutor(READERS) as readers:
         cells = list(readers.map(_look_at_cell, _cell_paths(str(root))))
     return sorted(cells, key=lambda cell: cell.path)
+
+
+def look_at(path: Path) -> Run:
+    """The run of a directory, without the others of its cell."""
+    seed = int(path.name.removeprefix("seed-"))
+    if path.is_dir():
+        (run,) = _look_at_cell((str(path.parent), [(seed, str(path))])).runs
+        return run
+    cell = Cell(path.parent)
+    cell.runs.append(Run(path, seed, cell))
+    return cell.runs[0]
 
 
 def _cell_paths(folder: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:

@@ -188,6 +188,7 @@ def _cell_as_json(root: Path, row: Row, told: dict[str, Any]) -> dict[str, Any]:
                 "alive_at": run.alive_at.isoformat() if run.alive_at else None,
                 "failure": run.failure,
                 "note": run.note,
+                "before": vars(run.before) if run.before else None,
                 "sweeps": run.sweeps,
                 "job": run.launched.job.id if run.launched else None,
             }

@@ -1,5 +1,6 @@
 """Why runs failed or stopped: the class, the end of the traceback, the end of the log, and what to do about it.
 
+A run that a job has again is told too, by how it ended before, and so is one that was to have a job and has none.
 Runs that ended alike are told together, so that one mistake in a thousand runs is one answer.
 """
 
@@ -41,6 +42,7 @@ _ADVICE_BY_STATE = {
     Seen.STALLED: f"it was killed without a word, or lives where its clock is wrong. {_AGAIN}",
     Seen.INTERRUPTED: f"it was stopped after a checkpoint. {_AGAIN}, and so does the command that launched it",
     Seen.CANCELLED: f"its job was cancelled. {_AGAIN}",
+    Seen.PLANNED: "`retry` gives it a job, and so does the command that launched it",
     Seen.DAMAGED: "remove the damaged file, or the run's directory to run it from the start",
 }
 
@@ -50,9 +52,10 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     runs, notes = look(root, filters)
     ends: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        if run.state in STOPPED:
-            ends[run.state, run.failure or "", kind(run.note)].append(run)
-    ordered = sorted(ends.values(), key=len, reverse=True)
+        if run.state in STOPPED or run.before or (run.state is Seen.PLANNED and run.note):
+            before = (run.before.state, run.before.failure or "", kind(run.before.note)) if run.before else ()
+            ends[run.state, run.failure or "", kind(run.note), *before].append(run)
+    ordered = sorted(ends.values(), key=lambda alike: (alike[0].state in STOPPED, len(alike)), reverse=True)
     blocks = [_told(root, alike) for alike in ordered[:TOLD]]
     if len(ordered) > TOLD:
         kinds, rest = counted(len(ordered) - TOLD, "more kind"), sum(map(len, ordered[TOLD:]))
@@ -71,22 +74,31 @@ def _told(root: Path, alike: Sequence[Run]) -> str:
     steps = sorted(run.step for run in alike if run.step is not None)
     place = f" at step {span(steps)}" if steps else ""
     where = f", attempt {attempt['attempt']} on {attempt.get('host', 'an unknown host')}" if attempt else ""
-    failure = f" ({run.failure})" if run.failure else ""
     since = (
         f", silent since {run.alive_at:%Y-%m-%d %H:%M} UTC"
         if run.state is Seen.STALLED and run.alive_at
         else ""
     )
-    lines.append(f"{run.state}{failure}{place}{where}{since}")
-    lines += [f"  {line}" for line in run.note.strip().splitlines()]
+    lines += _end(f"{run.state}", run.failure, run.note, "" if run.before else f"{place}{where}{since}")
+    if run.before:
+        before = run.before
+        lines += _end(f"before that: {before.state}", before.failure, before.note, f"{place}{where}{since}")
     if traceback := str(attempt.get("traceback") or "").rstrip().splitlines():
         lines += [f"traceback, in {_file(root, run, attempt)}:", *_end_of(traceback, TRACEBACK_LINES)]
     log = log_of(root, run)
     if log is not None and (said := tail(log, LOG_LINES)):
         lines += [f"log, in {log}:", *(f"  {line}" for line in said)]
-    advice = _ADVICE.get(Failure(run.failure)) if run.failure in set(Failure) else None
-    lines.append(f"what to do: {advice or _ADVICE_BY_STATE.get(run.state, _AGAIN)}")
+    if run.state in (Seen.QUEUED, Seen.WAITING):
+        lines.append("what to do: nothing, a job has it again")
+    else:
+        advice = _ADVICE.get(Failure(run.failure)) if run.failure in set(Failure) else None
+        lines.append(f"what to do: {advice or _ADVICE_BY_STATE.get(run.state, _AGAIN)}")
     return "\n".join(lines)
+
+
+def _end(state: str, failure: str | None, note: str, where: str) -> list[str]:
+    kind_of_failure = f" ({failure})" if failure else ""
+    return [f"{state}{kind_of_failure}{where}", *(f"  {line}" for line in note.strip().splitlines())]
 
 
 def last_attempt(run: Run) -> dict[str, Any]:

@@ -165,6 +165,10 @@ class Cluster:
         (self.root / f"spool-{node}").mkdir(exist_ok=True)
         self._start(f"slurmd-{node}", "slurmd", "-D", "-f", str(self.config), "-N", node)
 
+    def process(self, name: str) -> int:
+        """The process of a daemon."""
+        return self._daemons[name].pid
+
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """Ends a daemon."""
         daemon = self._daemons.pop(name, None)

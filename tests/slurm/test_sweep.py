@@ -194,19 +194,30 @@ def test_arrays_are_no_longer_than_the_cluster_allows(sweep):
     assert sorted(job.partition("_")[2] for job in sweep.jobs()).count("0") == 2
 
 
+def test_a_setting_that_there_is_not_is_refused_before_anything_is_written(sweep):
+    code, _, errors = sweep.launch("+hydra.launcher.queue=main")
+    assert (code, "Traceback" in errors, "queue" in errors) == (2, False, True), errors
+    assert not (sweep.runs / ".sweeps").exists()
+
+
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "said", "mended"),
     [
-        ("hydra.launcher.partition=gpuu", "Invalid partition"),
-        ("hydra.launcher.mem_gb=100000", "Memory"),
-        ("+hydra.launcher.queue=main", "queue"),
+        ("hydra.launcher.partition=gpuu", "Invalid partition", "partition=main"),
+        ("hydra.launcher.mem_gb=100000", "Memory", "mem_gb=1"),
     ],
 )
-def test_what_sbatch_refuses_is_told_and_leaves_nothing_behind(sweep, override, said):
-    code, output, errors = sweep.launch(override)
-    assert (code, "Traceback" in errors) == (2, False), errors
-    assert said in errors
-    assert list(sweep.runs.glob(".sweeps/*/submissions/*")) == []
+def test_what_sbatch_refuses_is_told_and_retry_gives_it_a_job(sweep, override, said, mended):
+    code, _, errors = sweep.launch(override, "pretrain.updates=0", "replay_init=empty")
+    assert (code, "Traceback" in errors, said in errors) == (2, False, True), errors
+    assert set(sweep.seen().values()) == {"PLANNED"}
+    assert said in sweep.follow("why")[1]
+    code, output = sweep.follow("retry")
+    assert (code, said in output) == (2, True), output  # it is refused again, as it was
+    code, output = sweep.follow("retry", "--set", mended)
+    assert (code, "submitted 1 job " in output) == (0, True), output
+    sweep.wait_for_end()
+    sweep.assert_done_once(1)
 
 
 def test_a_cluster_without_accounting_is_as_good(sweep_without_accounting):
