@@ -60,6 +60,20 @@ def test_slurm_says_the_same_of_what_was_retried(tmp_path, say, slurm, retried, 
     assert states(say) == {0: state, 1: state}
 
 
+def test_what_ended_again_before_it_began_is_told_so_with_both_ends(tmp_path, say, slurm, retried):
+    manifest.note_attempt(tmp_path, "88_0", "started", **STARTED)
+    ended(tmp_path, "88_0", "given up", "code", reason="it would end the same way")
+    slurm(
+        squeue=queued(retried.job_name, _0="RUNNING").replace("77|", "88|"), sacct=""
+    )  # its shell is about to end
+    assert states(say, "seed=0") == {0: "FAILED"}
+    said = say("why", "seed=0")[1]
+    assert (
+        "FAILED (code)\n  its job ended: it would end the same way\nbefore that: FAILED (code) at step"
+        in said
+    )
+
+
 def test_what_was_retried_and_lost_is_as_it_was_before(tmp_path, say, slurm, retried):
     slurm(squeue="", sacct="")
     assert states(say) == {0: "FAILED", 1: "STALLED"}
@@ -172,6 +186,13 @@ def test_a_killed_job_is_put_back_by_a_controller_that_was_away(tmp_path, killed
     said = say("why")[1]
     assert "QUEUED\n  requeued: infrastructure\nbefore that: STALLED (infrastructure) at step 1.5k" in said
     assert "its process ended with exit code 137" in said
+
+
+def test_a_job_that_is_done_waits_for_nobody(tmp_path, killed, end, scontrol):
+    scontrol(AWAY)
+    end(0)
+    assert not (tmp_path / "calls").exists()
+    assert events(tmp_path) == ["started", "ended"]
 
 
 def test_a_requeue_whose_answer_was_lost_is_known_by_the_count_of_restarts(tmp_path, killed, end, scontrol):

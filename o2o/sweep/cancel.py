@@ -46,11 +46,9 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     if not yes and not _confirmed(f"cancel {chosen}?"):
         print("nothing was cancelled")
         return 0
-    for launched in (run.launched for run in runs):
-        if (
-            launched and launched.job.id in jobs
-        ):  # or, cancelled before it begins, it would never be known again
-            unanswered.record_job(root, launched.submission, launched.job.number, launched.job.id)
+    for run in runs:  # one that is cancelled before it begins could not say whose it was
+        if (job := _slurm_job(run)) in jobs and run.launched and job:
+            unanswered.record_job(root, run.launched.submission, run.launched.job.number, job)
     _note(
         root, [*jobs, *(job for members in processes.values() for run in members if (job := _local_job(run)))]
     )

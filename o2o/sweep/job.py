@@ -126,8 +126,9 @@ def end_in_slurm(place: Place, exit_code: int) -> None:
     """
     until = time.monotonic() + slurm.PATIENCE_SECONDS
     known: dict[str, str] = {}
-    with contextlib.suppress(slurm.NoAnswerError):
-        known = _answer(place, exit_code, until, lambda: slurm.describe(place.id))
+    if exit_code:
+        with contextlib.suppress(slurm.NoAnswerError):
+            known = _answer(place, exit_code, until, lambda: slurm.describe(place.id))
     if not end(place, exit_code, known):
         return
     try:

@@ -129,7 +129,7 @@ def _hear_batches(root: Path, runs: Iterable[Run]) -> None:
     """Why runs have no job that were given to SLURM, or what is not known of it."""
     for launch, members in _without_job(runs):
         calls = manifest.batches(root, launch)
-        refused = next((batch.error for batch in calls if batch.error), "its launch did not come to it")
+        refused = next((batch.error for batch in calls if batch.error), "its launch has not come to it")
         lost = {number for batch in calls if not (batch.id or batch.error) for number in batch.numbers}
         for run in members:
             if run.launched and run.state is Seen.PLANNED:
@@ -218,8 +218,8 @@ def _tell_queued(run: Run, job: Queued) -> None:
     if job.state == "PENDING" and run.state is not Seen.RUNNING and not run.spent:
         histories.put_back(run, Seen.QUEUED, job.reason)
     elif job.state == "RUNNING":
-        begins = run.state in (*UNBEGUN, Seen.INTERRUPTED) or run.alive_at is None or run.before is not None
-        if begins and run.state is not Seen.WAITING:
+        unbegun = run.state is Seen.STALLED and (run.alive_at is None or run.before is not None)
+        if unbegun or run.state in (Seen.PLANNED, Seen.QUEUED, Seen.INTERRUPTED, Seen.CANCELLED):
             histories.put_back(run, Seen.WAITING)
 
 
