@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from o2o import layout
 from o2o.records import read_columns
+from o2o.set_names import shown_name
 
 # Runs that agree on these came from the same pretraining (o2o/sweep/identity.py).
 PRETRAINING_KEYS = ("seed", "batch_size", "discount", "learning_rate", "network", "dataset", "pretrain")
@@ -57,7 +58,7 @@ class Finetuning:
     @property
     def dataset(self) -> str:
         """The dataset's name, or the task's where training was from scratch."""
-        return f"{self.task} from scratch" if self.from_scratch else self.config["dataset"]["name"]
+        return f"{self.task} from scratch" if self.from_scratch else shown_name(self.config["dataset"])
 
     @property
     def source(self) -> str:

@@ -9,18 +9,17 @@ from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.names import PLAIN, is_plain
 from o2o.reading import shown, suggestion
 from o2o.schema import Config, Dataset, Evaluation, algorithm_name
+from o2o.set_names import D4RL_QUALITIES, REGENERATED, name_problem
 from o2o.types import Algorithm
-
-REGENERATED = ("medium", "medium-replay")
-"""The qualities that this project generates."""
 
 
 def contradictions(config: Config) -> list[str]:
     """One line for each contradiction in a configuration."""
     pretrain, finetune, replay = config.pretrain, config.finetune, config.replay_init
     ratio, batch_size = config.offline_ratio.value, config.batch_size
-    problems: list[str] = _dataset_problems(config.dataset) + _schedule_problems(config.evaluation)
     scratch = pretrain.updates == 0
+    problems = _dataset_problems(config.dataset, is_used=not scratch or replay.preload)
+    problems += _schedule_problems(config.evaluation)
     if scratch and finetune.env_steps == 0:
         problems.append(
             "pretrain.updates=0 and finetune.env_steps=0 leave nothing to do: set one of them above 0"
@@ -69,8 +68,8 @@ def _same_family(one: Algorithm, other: Algorithm) -> bool:
     return any(isinstance(one, cls) and isinstance(other, cls) for cls in ALGORITHMS.values())
 
 
-def _dataset_problems(dataset: Dataset) -> list[str]:
-    problems = []
+def _dataset_problems(dataset: Dataset, is_used: bool) -> list[str]:
+    problems: list[str] = []
     if not is_plain(dataset.name):
         problems.append(f"dataset.name={shown(dataset.name)} names a folder: {PLAIN}")
     needed = {
@@ -106,6 +105,8 @@ def _dataset_problems(dataset: Dataset) -> list[str]:
             "for a gymnasium id of your own set dataset.reference_min and dataset.reference_max, the returns "
             "that score 0 and 100"
         )
+    if is_used and not problems and not dataset.mix and (problem := name_problem(vars(dataset))):
+        problems.append(problem)
     return problems
 
 
@@ -119,6 +120,8 @@ def _mix_problems(dataset: Dataset, mix: dict[str, float]) -> list[str]:
         problems.append(
             f"dataset.mix: {', '.join(unknown)} cannot be regenerated, only {' and '.join(REGENERATED)} can"
         )
+    elif not dataset.made_here and (unknown := [quality for quality in mix if quality not in D4RL_QUALITIES]):
+        problems.append(f"dataset.mix: D4RL has no {', '.join(unknown)}, only {', '.join(D4RL_QUALITIES)}")
     if abs(sum(mix.values()) - 1) > 1e-6 or not all(mix.values()):
         problems.append("dataset.mix: the shares should be above 0 and add up to 1")
     if dataset.rows is None:

@@ -94,7 +94,7 @@ class Journal:
         algorithm = config.pretrain.algorithm if pretraining else config.algorithm
         seeds = ",".join(str(c.seed) for c in self._configs)
         replay = "" if pretraining else f" {config.replay_init.name}"
-        label = f"{self._phase} {algorithm_name(algorithm)}{replay} {config.dataset.name} seed {seeds}"
+        label = f"{self._phase} {algorithm_name(algorithm)}{replay} {config.dataset.shown_name} seed {seeds}"
         self._progress = Progress(label, total, "updates" if pretraining else "steps")
         self._evaluations: list[list[dict[str, Any]]] = [[] for _ in self._configs]
         self._note = ""

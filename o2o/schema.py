@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
+from o2o import set_names
 from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
 
 
@@ -45,6 +46,11 @@ class Dataset:
     def made_here(self) -> bool:
         """Whether this project generates it."""
         return self.source in ("regenerated", "snapshots", "retrain")
+
+    @property
+    def shown_name(self) -> str:
+        """What it is called where its settings are not seen."""
+        return set_names.shown_name(vars(self))
 
 
 @dataclass(frozen=True)

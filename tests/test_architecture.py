@@ -40,7 +40,15 @@ DOORS = {
     "submitit": ("o2o/sweep/", "hydra_plugins/"),
 }
 # Modules that JAX must not reach, and what they may import of o2o.
-LIGHT = {"o2o.layout", "o2o.records", "o2o.run_directory", "o2o.collapse", "o2o.counting", "o2o.names"}
+LIGHT = {
+    "o2o.layout",
+    "o2o.records",
+    "o2o.run_directory",
+    "o2o.collapse",
+    "o2o.counting",
+    "o2o.names",
+    "o2o.set_names",
+}
 
 
 def imports_of(module: str) -> set[str]:

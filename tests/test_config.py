@@ -3,14 +3,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from o2o import set_names
 from o2o.algorithms import ALGORITHMS
 from o2o.config import build, container, load, plain
+from o2o.datasets import d4rl
 from o2o.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -190,6 +193,101 @@ def test_a_contradiction_between_keys_is_told(tree, changes, problem):
     assert any(problem in told for told in problems_of(tree, **changes))
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            "dataset=file dataset.path=a dataset.task=hopper dataset.name=hopper-medium-v2",
+            "give yours another name",
+        ),
+        ("dataset=file dataset.path=a dataset.task=hopper dataset.name=Hopper_Medium-v2", "D4RL's own set"),
+        (
+            "dataset=file dataset.path=a dataset.task=ant dataset.name=hopper-mix-medium-50-v2",
+            "a mixture of D4RL's",
+        ),
+        ("dataset=file dataset.path=a dataset.task=hopper dataset.name=regen-hopper-medium", "another name"),
+        (
+            "dataset=file dataset.path=a dataset.task=hopper dataset.name=regen-mine",
+            "that this project generates",
+        ),
+        ("dataset=minari dataset.id=a dataset.task=ant dataset.name=ant-expert-v2", "D4RL's own set"),
+        ("dataset=hopper-medium-v2 dataset.rows=1000", "dataset.name=hopper-medium-v2-first-1000"),
+        ("dataset=halfcheetah-medium-v2 dataset.task=walker2d", "choose dataset=walker2d-medium-v2"),
+        ("dataset=hopper-medium-v2 dataset.quality=expert", "choose dataset=hopper-expert-v2"),
+        ("dataset=hopper-medium-v2 dataset.quality=superb", "hopper-superb-v2, which does not exist"),
+        (
+            "dataset=hopper-medium-v2 dataset.source=regenerated dataset.rows=9",
+            "choose dataset=regen-hopper-medium",
+        ),
+        ("dataset=regen-hopper-medium dataset.task=walker2d", "choose dataset=regen-walker2d-medium"),
+        (
+            "dataset=regen-hopper-medium dataset.name=regen-hopper-expert",
+            "one of the sets that this project generates",
+        ),
+        (
+            "dataset=regen-hopper-medium-replay dataset.source=retrain"
+            " dataset.name=regen-hopper-medium-replay-snapshots",
+            "is regen-hopper-medium-replay-retrain: choose dataset=regen-hopper-medium-replay",
+        ),
+        (
+            "dataset=regen-hopper-medium dataset.task=Swimmer-v5 dataset.reference_min=0 dataset.reference_max=1",
+            "dataset=file for your own",
+        ),
+        (
+            "dataset=hopper-medium-v2 'dataset.mix={superb: 1.0}' dataset.rows=1000",
+            "dataset.mix: D4RL has no superb",
+        ),
+    ],
+)
+def test_a_name_of_d4rl_or_of_a_regenerated_set_belongs_to_its_own_bytes_task_and_size(words, problem):
+    (told,) = problems_of(composed(*shlex.split(words)))
+    assert problem in told
+    assert "dataset." in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "dataset=hopper-medium-v2 dataset.rows=1000 dataset.name=hopper-medium-v2-first-1000",
+        "dataset=hopper-medium-v2 'dataset.mix={medium: 1.0}' dataset.rows=1000",
+        "dataset=hopper-medium-v2 'dataset.mix={medium: 1.0}' dataset.rows=1000 dataset.task=walker2d",
+        "dataset=regen-hopper-medium dataset.rows=1000",
+        "dataset=regen-hopper-medium dataset.rows=1000 dataset.name=regen-mine",
+        "dataset=regen-hopper-medium-replay dataset.source=retrain",
+        "dataset=file dataset.path=a dataset.task=hopper dataset.name=hopper-medium-v2-first-1000",
+        # No row of a set is used.
+        "dataset=hopper-medium-v2 dataset.task=walker2d pretrain.updates=0 replay_init=empty",
+    ],
+)
+def test_other_names_and_sizes_are_everybodys(words, tmp_path):
+    config = build(composed(*shlex.split(words)))
+    assert build(container(config)) == config
+
+
+def test_a_regenerated_set_of_another_size_seed_or_number_of_policies_says_so_where_it_is_shown():
+    replay = "dataset=regen-hopper-medium-replay"
+    shown = {
+        "dataset=regen-hopper-medium": "regen-hopper-medium",
+        "dataset=regen-hopper-medium dataset.rows=200000": "regen-hopper-medium-200k",
+        "dataset=regen-hopper-medium dataset.rows=300 dataset.seed=3": "regen-hopper-medium-300-seed-3",
+        f"{replay} dataset.snapshots=5": "regen-hopper-medium-replay-snapshots-5-policies",
+        "dataset=hopper-medium-v2": "hopper-medium-v2",
+        "dataset=file dataset.path=a dataset.task=hopper dataset.rows=5": "file",
+    }
+    for words, name in shown.items():
+        assert build(composed(*words.split())).dataset.shown_name == name
+
+
+@pytest.mark.parametrize("name", [name for name in options("dataset") if name.startswith("regen-")])
+def test_the_size_that_a_regenerated_name_stands_for_is_its_files(name):
+    dataset = build(composed(f"dataset={name}")).dataset
+    assert dataset.shown_name == dataset.name
+
+
+def test_the_names_of_d4rl_are_those_of_its_files():
+    assert sorted(set_names.D4RL_NAMES) == sorted(d4rl.SETS)
+
+
 def test_an_algorithm_of_another_family_cannot_take_over_a_pretraining():
     tree = composed("dataset=hopper-medium-v2", "algorithm=sac")
     assert "algorithm=sac cannot take over what td3_bc pretrained" in problems_of(tree)[0]
@@ -217,7 +315,8 @@ def test_whole_numbers_do_for_floats_and_whole_floats_for_integers(tree):
     assert type(config.finetune.env_steps) is int
 
 
-def test_a_task_of_ones_own_needs_its_reference_returns_only(tree):
+def test_a_task_of_ones_own_needs_its_reference_returns_only():
+    tree = composed("dataset=file", "dataset.path=my.hdf5", "dataset.task=hopper")
     for key, value in {"task": "Swimmer-v4", "reference_min": 0.0, "reference_max": 100.0}.items():
         put(tree, f"dataset.{key}", value)
     assert build(tree).dataset.task == "Swimmer-v4"

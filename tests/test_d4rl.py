@@ -75,7 +75,8 @@ def test_the_command_line_puts_published_statistics_beside_a_sets_own_and_says_w
 def test_the_command_line_compares_part_of_a_set_with_nothing(
     data: Path, halfcheetah: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert command.main(["info", "halfcheetah-medium-v2", f"paths.data={data}", "dataset.rows=5000"]) == 0
+    part = ["dataset.rows=5000", "dataset.name=halfcheetah-part"]
+    assert command.main(["info", "halfcheetah-medium-v2", f"paths.data={data}", *part]) == 0
     out = capsys.readouterr().out
     assert "published for the whole set" in out
     assert "DIFFERS" not in out
@@ -165,7 +166,7 @@ def test_locate_finds_what_is_there_and_gives_none_for_what_is_not(tmp_path: Pat
 
 def test_unknown_names_and_sources_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="not a D4RL set"):
-        datasets.load(replace(HALFCHEETAH, name="halfcheetah-simple-v2"), tmp_path)
+        datasets.load(replace(HALFCHEETAH, quality="simple"), tmp_path)
     with pytest.raises(ConfigError, match=r"dataset\.path"):
         datasets.load(OWN, tmp_path)
 

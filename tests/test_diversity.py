@@ -175,7 +175,8 @@ def test_the_table_puts_a_set_beside_its_original_and_points_at_what_is_far_off(
     off = 2000 / (d4rl.EXPECTED["walker2d-medium-v2"].return_mean or 0) - 1
     text = page.read_text()
     assert (
-        f"| `regen-walker2d-medium` | 1 | 20 | 2 | 2000 (**{off:+.0%}**) | 0 | 2000 | 2000 | 43.5 |" in text
+        f"| `regen-walker2d-medium-600-seed-3` | 1 | 20 | 2 | 2000 (**{off:+.0%}**) | 0 | 2000 | 2000 | 43.5 |"
+        in text
     )
     assert "| D4RL's walker2d-medium-v2 | 1 | 1,000,000 | 1,190 | 2852 | 1095 | -7 | 4227 | 62.1 |" in text
     assert text.startswith("before\n")

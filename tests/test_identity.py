@@ -33,7 +33,10 @@ def composed(*overrides):
         return plain(compose("config", ["dataset=hopper-medium-v2", *overrides]))
 
 
-TREE = composed("algorithm=td3_c", "replay_init=empty")
+# A set whose name is its owner's to choose, so that every key can have another value.
+TREE = composed(
+    "algorithm=td3_c", "replay_init=empty", "dataset=minari", "dataset.id=a", "dataset.task=hopper"
+)
 
 # Another legal value of each key of the science; `pretrained` where the pretraining is another one too.
 SCIENCE = {
@@ -43,7 +46,7 @@ SCIENCE = {
     "learning_rate.policy": (1e-3, True),
     "learning_rate.critic": (1e-3, True),
     "network.hidden_sizes": ([256], True),
-    "dataset.name": ("hopper-medium-replay-v2", True),
+    "dataset.name": ("mine", True),
     "dataset.task": ("ant", True),
     "dataset.rows": (7, True),
     "dataset.quality": ("expert", True),

@@ -98,7 +98,7 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
         return paths[0] if all(paths) else None
     match dataset.source:
         case "d4rl":
-            path = d4rl.file_path(dataset.name, data_directory)
+            path = d4rl.file_path(d4rl.set_name(dataset), data_directory)
         case "regenerated" | "snapshots" | "retrain":
             path = regenerate.file_path(dataset, data_directory)
         case "minari":

@@ -40,7 +40,7 @@ def _row(dataset: Dataset, found: hdf5.Statistics) -> str:
     off = 0.0 if published is None else found.return_mean / published - 1
     mean = f"{found.return_mean:.0f}" + (f" (**{off:+.0%}**)" if abs(off) > FAR else "")
     cells = [
-        f"`{dataset.name}`",
+        f"`{dataset.shown_name}`",
         str(regenerate.count_policies(dataset)),
         f"{found.rows:,}",
         f"{found.episodes:,}",

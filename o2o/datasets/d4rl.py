@@ -10,6 +10,7 @@ from o2o.datasets.digest import sha256
 from o2o.datasets.download import download
 from o2o.errors import ConfigError
 from o2o.schema import Dataset, Paths
+from o2o.set_names import own_name
 
 BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 PAPERS = ("medium-v2", "medium-replay-v2")
@@ -134,14 +135,20 @@ EXPECTED = {
 }
 
 
-def file_path(name: str, data_directory: Path) -> Path:
-    """Where the set's file belongs, whether it is there or not.
+def set_name(dataset: Dataset) -> str:
+    """D4RL's name of the set, which a part of it does not carry.
 
     Raises:
-        ConfigError: if D4RL has no set of this name.
+        ConfigError: if D4RL has no such set.
     """
+    name = str(own_name(vars(dataset)))
     if name not in SETS:
-        raise ConfigError([f"dataset.name={name}: not a D4RL set. Choose one of: {', '.join(SETS)}."])
+        raise ConfigError([f"dataset={name}: not a D4RL set. Choose one of: {', '.join(SETS)}."])
+    return name
+
+
+def file_path(name: str, data_directory: Path) -> Path:
+    """Where the file of D4RL's set of this name belongs, whether it is there or not."""
     return data_directory / "d4rl" / file_name(name)
 
 
@@ -172,19 +179,15 @@ def obtain(dataset: Dataset, data_directory: Path, mirrors: str | None = None) -
     Raises:
         ConfigError: saying what to do if the file cannot be downloaded or is another one.
     """
-    path = file_path(dataset.name, data_directory)
-    published = SETS[dataset.name]
+    name = set_name(dataset)
+    path, published = file_path(name, data_directory), SETS[name]
     if not path.is_file():
         bases = [*(mirrors or "").split(), BASE_URL]
         urls = [f"{base.rstrip('/')}/{path.name}" for base in bases]
         download(urls, path, published.bytes, published.sha256)
     way_out = f"Delete it to download it again; for a file of your own, use dataset=file dataset.path={path}."
     if (size := path.stat().st_size) != published.bytes:
-        raise ConfigError(
-            [f"{path}: {size} bytes, but D4RL's {dataset.name} has {published.bytes}. {way_out}"]
-        )
+        raise ConfigError([f"{path}: {size} bytes, but D4RL's {name} has {published.bytes}. {way_out}"])
     if (actual := sha256(path)) != published.sha256:
-        raise ConfigError(
-            [f"{path}: SHA-256 {actual}, but D4RL's {dataset.name} has {published.sha256}. {way_out}"]
-        )
+        raise ConfigError([f"{path}: SHA-256 {actual}, but D4RL's {name} has {published.sha256}. {way_out}"])
     return path

@@ -74,7 +74,7 @@ def _way(dataset: Dataset) -> str:
 
 
 def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | None) -> None:
-    print(f"{dataset.name}  {path}")
+    print(f"{dataset.shown_name}  {path}")
     shown = dict(vars(statistics))
     reference = REFERENCE_RETURNS.get(dataset.task)
     if dataset.reference_min is not None and dataset.reference_max is not None:
@@ -83,7 +83,9 @@ def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | Non
         )
     elif reference:
         shown["score_mean"] = normalised_score(statistics.return_mean, *reference)
-    published = d4rl.EXPECTED.get(dataset.name) if dataset.source == "d4rl" else None
+    published = None
+    if dataset.source == "d4rl" and dataset.mix is None:
+        published = d4rl.EXPECTED.get(d4rl.set_name(dataset))
     expected = published._asdict() if published else {}
     for label, value in shown.items():
         note = _comparison(value, expected.get(label), dataset.rows)

@@ -93,10 +93,10 @@ def _compared(sets: Sequence[Dataset], paths: Paths, samples: int) -> dict[str, 
     )
     found = {}
     for dataset, rows in zip(sets, loaded, strict=True):
-        found[dataset.name] = result = measure(rows, samples, fit_rows, scale, known_policies(dataset))
+        found[dataset.shown_name] = result = measure(rows, samples, fit_rows, scale, known_policies(dataset))
         low, high = result.return_range
         print(
-            f"{dataset.name:44} {len(rows.rewards):8} {result.entropy:8.2f} {result.log_determinant:8.2f} "
+            f"{dataset.shown_name:44} {len(rows.rewards):8} {result.entropy:8.2f} {result.log_determinant:8.2f} "
             f"{result.residual_action_variance:9.3f} {result.return_std:13.0f} {f'{low:.0f}–{high:.0f}':>13}  "
             f"{result.policies}",
             flush=True,

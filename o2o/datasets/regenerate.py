@@ -145,7 +145,7 @@ def obtain(dataset: Dataset, data_directory: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_suffix(".lock"), "generated"):
             if not path.is_file():
-                bar = Progress(dataset.name, dataset.rows or 0, "rows")
+                bar = Progress(dataset.shown_name, dataset.rows or 0, "rows")
                 try:
                     generate(dataset, path, bar.at)
                 finally:

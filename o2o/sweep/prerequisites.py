@@ -61,7 +61,7 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
             yield f"missing data, whose runs will fail: {error}"
             continue
         if not found and dataset.made_here:
-            yield f"{dataset.name} will be generated first, in {directory}"
+            yield f"{dataset.shown_name} will be generated first, in {directory}"
         elif not found and dataset.source == "d4rl" and dataset.mix is None:
             yield f"{dataset.name} will be downloaded first, to {directory}"
         elif not found:

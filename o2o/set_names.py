@@ -1,0 +1,96 @@
+"""Whose the names of sets are: D4RL's belong to its own files, regenerated ones to their recipes, to nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+TASKS = ("hopper", "halfcheetah", "walker2d", "ant")
+D4RL_QUALITIES = ("medium", "medium-replay", "random", "expert", "medium-expert", "full-replay")
+D4RL_NAMES = tuple(f"{task}-{quality}-v2" for quality in D4RL_QUALITIES for task in TASKS)
+REGENERATED = ("medium", "medium-replay")
+"""The qualities that this project generates."""
+REGENERATED_ROWS = {
+    **{("medium", task): 1_000_000 for task in TASKS},
+    ("medium-replay", "hopper"): 402_000,
+    ("medium-replay", "halfcheetah"): 202_000,
+    ("medium-replay", "walker2d"): 302_000,
+    ("medium-replay", "ant"): 302_000,
+}
+"""The size of a regenerated set whose name says no other: D4RL's."""
+
+_MADE_HERE = ("regenerated", "snapshots", "retrain")
+_OWNERS = {
+    rf"({'|'.join(D4RL_NAMES)})": "D4RL's own set",
+    rf"({'|'.join(TASKS)})-mix-.*-v2": "a mixture of D4RL's sets",
+    rf"regen-({'|'.join(TASKS)})-.*": "one of the sets that this project generates",
+    r"regen-.*": "data that this project generates",
+}
+_ANY_GENERATED = _OWNERS[r"regen-.*"]
+
+
+def own_name(dataset: Mapping[str, Any]) -> str | None:
+    """The name of a set from D4RL or generated here, by its task, quality and recipe; None for any other."""
+    source, stem = dataset["source"], f"{dataset['task']}-{dataset.get('quality')}"
+    if source == "d4rl":
+        return f"{stem}-v2"
+    if source not in _MADE_HERE:
+        return None
+    return f"regen-{stem}" if source == "regenerated" else f"regen-{stem}-{source}"
+
+
+def shown_name(dataset: Mapping[str, Any]) -> str:
+    """What a set is called where its settings are not seen, in tables and figures for one.
+
+    A regenerated set of another size, seed or number of policies than its name stands for says so.
+    """
+    name = dataset["name"]
+    if dataset["source"] not in _MADE_HERE or dataset.get("mix") or name != own_name(dataset):
+        return name
+    rows, parts = dataset["rows"], [name]
+    if rows != REGENERATED_ROWS.get((dataset["quality"], dataset["task"])):
+        parts.append(f"{rows // 1000}k" if rows % 1000 == 0 else str(rows))
+    if dataset.get("snapshots"):
+        parts.append(f"{dataset['snapshots']}-policies")
+    if dataset.get("seed"):
+        parts.append(f"seed-{dataset['seed']}")
+    return "-".join(parts)
+
+
+def name_problem(dataset: Mapping[str, Any]) -> str | None:
+    """Why a set that is no mixture may not have its name, and the way out; None where it may."""
+    name, rows, own = dataset["name"], dataset["rows"], own_name(dataset)
+    owner = _owner(name)
+    if own is None:
+        return owner and (
+            f"dataset.name={name} is the name of {owner}, which dataset.source={dataset['source']} is not: "
+            "give yours another name with dataset.name=…"
+        )
+    what = f"dataset.task={dataset['task']} dataset.quality={dataset['quality']}"
+    generated = dataset["source"] != "d4rl"
+    if (
+        dataset["quality"] not in (REGENERATED if generated else D4RL_QUALITIES)
+        or dataset["task"] not in TASKS
+    ):
+        return (
+            f"dataset.name={name}: {what} would be {own}, which does not exist; choose another dataset=…, "
+            "dataset=file for your own, or pretrain.updates=0 replay_init=empty to train without one"
+        )
+    if name == own and rows is not None and not generated:
+        return (
+            f"dataset.rows={rows} is a part of D4RL's {own}, whose name belongs to the whole set: "
+            f"name the part, for instance dataset.name={own}-first-{rows}"
+        )
+    if owner and name != own and not (generated and owner == _ANY_GENERATED):
+        return (
+            f"dataset.name={name} is the name of {owner}, but {what} is {own}: choose dataset="
+            f"{own.removesuffix('-snapshots').removesuffix('-retrain')}, or another dataset.name"
+        )
+    return None
+
+
+def _owner(name: str) -> str | None:
+    """Whose the name is, however it is written; None if nobody's."""
+    plain = name.casefold().replace("_", "-")
+    return next((owner for pattern, owner in _OWNERS.items() if re.fullmatch(pattern, plain)), None)
