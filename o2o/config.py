@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from o2o.contradictions import contradictions
 from o2o.errors import ConfigError
 from o2o.reading import BROKEN, MISSING, Reader, hints_of, shown, suggestion
 from o2o.schema import EXECUTION, Config, Dataset, Execution, Pretrain
+from o2o.types import ADDED_LATER
 
 Composed = DictConfig
 """What Hydra composes."""
@@ -92,12 +93,21 @@ def _named_for_its_mix(dataset: Dataset) -> Dataset:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        tree = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        tree = {
+            field.name: _plain(getattr(value, field.name))
+            for field in fields(value)
+            if _is_said(field, value)
+        }
         names = [name for name, cls in ALGORITHMS.items() if type(value) is cls]
         return {"name": names[0], **tree} if names else tree
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _is_said(field: Field[Any], value: Any) -> bool:
+    """Whether a field is written; not where it was added later, and stands for what was done before it was."""
+    return not ADDED_LATER.keys() <= field.metadata.keys() or getattr(value, field.name) != field.default
 
 
 def _read(reader: Reader, tree: dict[str, Any]) -> Config:

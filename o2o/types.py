@@ -73,6 +73,10 @@ Positive = Range(above=0.0)
 NonNegative = Range(at_least=0.0)
 Fraction = Range(at_least=0.0, at_most=1.0)
 
+ADDED_LATER = {"added_later": True}
+"""Metadata of a setting that older runs lack: at its default, which is what was done before, it is neither written nor
+hashed, so that no finished run changes its identity."""
+
 
 @dataclass(frozen=True)
 class LearningRate:

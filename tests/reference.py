@@ -72,7 +72,8 @@ def critic_step(
 ) -> None:
     """Both critics; targets and policy are those of `s`."""
     size, actions = batch.action.shape
-    for i, own in zip((1, 2), jax.random.split(key), strict=True):
+    first, second = jax.random.split(key)
+    for i, own in ((1, first), (2, first if x.target_noise_shared_by_critics else second)):
         if x.target_noise_shared_in_batch:
             n = jnp.stack([jax.random.normal(own, (actions,))] * size)
         else:

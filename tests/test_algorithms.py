@@ -29,6 +29,7 @@ def doubled(tree: Any) -> Any:
         ("td3", {}),
         ("td3", {"dpg_reduce": "mean", "action_gradient_clip": 0.05}),
         ("td3", {"target_noise_shared_in_batch": False, "delay_target_critic": True}),
+        ("td3", {"target_noise_shared_in_batch": False, "target_noise_shared_by_critics": True}),
         ("td3", {"gradient_norm_clip": 0.05, "policy_delay": 3}),
         ("td3_bc", {}),
         ("td3_bc", {"bc_normaliser": "mean_abs_dqda", "dpg_reduce": "mean"}),
@@ -150,6 +151,19 @@ def test_what_follows_a_termination_changes_nothing(name):
     assert_equal(one, other)
     going_on = elsewhere._replace(terminated=jnp.zeros(8, bool))
     assert differ(algorithm.update_critic(state, going_on, KEY, 0)[0], one)
+
+
+def test_with_fujimotos_noise_both_critics_have_one_target_and_with_acmes_each_its_own():
+    state = used(make("td3"))
+    (phi, _), (target, other) = state.critics.critics, state.critics.target_critics
+    # Equal critics at equal targets part company by nothing but the noise of their targets.
+    twins = state.critics.replace(critics=(phi, phi), target_critics=(target, other))
+    state = State(state.actor, twins)
+    batch = batch_of()._replace(terminated=jnp.zeros(8, bool))
+    for shared in (True, False):
+        algorithm = make("td3", target_noise_shared_in_batch=False, target_noise_shared_by_critics=shared)
+        first, second = algorithm.update_critic(state, batch, KEY, 0)[0].critics
+        assert differ(first, second) != shared
 
 
 def policy_gradient(algorithm: Any, state: State, batch: Any) -> Any:

@@ -17,7 +17,13 @@ from o2o.datasets import d4rl
 from o2o.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-CONVENTIONS = ("dpg_reduce", "bc_normaliser", "target_noise_shared_in_batch", "delay_target_critic")
+CONVENTIONS = (
+    "dpg_reduce",
+    "bc_normaliser",
+    "target_noise_shared_in_batch",
+    "delay_target_critic",
+    "target_noise_shared_by_critics",
+)
 
 
 def composed(*overrides):
@@ -110,6 +116,7 @@ def test_one_choice_of_conventions_sets_both_phases():
     for algorithm in (config.algorithm, config.pretrain.algorithm):
         assert algorithm.delay_target_critic
         assert not algorithm.target_noise_shared_in_batch
+        assert algorithm.target_noise_shared_by_critics
 
 
 def test_one_key_of_the_conventions_can_be_overridden_in_one_phase():

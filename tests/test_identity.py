@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o2o.config import build, plain
+from o2o.config import build, container, plain
 from o2o.datasets import hdf5
 from o2o.errors import ConfigError
 from o2o.schema import EXECUTION
@@ -56,6 +56,8 @@ SCIENCE = {
     "algorithm.constraint_epsilon": (1e-4, False),
     "algorithm.action_gradient_clip": (None, False),
     "algorithm.dual": ("exp", False),
+    "algorithm.target_noise_shared_by_critics": (True, False),
+    "pretrain.algorithm.target_noise_shared_by_critics": (True, True),
     "finetune.env_steps": (1000, False),
     "finetune.reset_optimizers": (True, False),
     "finetune.reset_targets": (True, False),
@@ -124,6 +126,35 @@ def test_how_and_where_it_runs_changes_nothing(keys):
 def test_the_execution_keys_tried_are_all_there_are():
     tried = {key.partition(".")[0] for key in EXECUTED}
     assert tried == set(EXECUTION)
+
+
+# Of the code before any setting was added: identity of the run, and of its pretraining.
+PINNED = {
+    "": (
+        "ee1ea9e861417cc0db89e73b329ea733821d266c7d279b6bc95820fd05e8c0ba",
+        "b35ede6be95be27ad01ce5d2491b6b1acb750e949e33a8a088f4d3f760bf63b6",
+    ),
+    "algorithm=td3_c replay_init=empty": (
+        "a4aab0e65beb8621ca99943a618b76ffe9e4575e6a57878967b8513fe0df3b4a",
+        "b35ede6be95be27ad01ce5d2491b6b1acb750e949e33a8a088f4d3f760bf63b6",
+    ),
+    "algorithm=sac pretrain.updates=0 replay_init=empty": (
+        "d05070ec2ecb32765025b65233a52cd7a38bafbf867dab9038dccc350dc44ade",
+        None,
+    ),
+    "dataset=minari dataset.id=mujoco/hopper/medium-v0 dataset.task=hopper": (
+        "89c2b98d83e4fe972bc80607cc3eee31e1d217461efbf8899c80d5d4ec4a8dc2",
+        "96c441ce7bc4345903de2c3e9452e99d125302f79efc0c08a7afbb56a4cbfb1a",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", PINNED)
+def test_a_setting_that_was_added_changes_no_finished_run(words):
+    config = build(composed(*words.split()))
+    assert (identity(config), pretrain_identity(config)) == PINNED[words]
+    assert not {"target_noise_shared_by_critics"} & container(config)["algorithm"].keys()
+    assert build(container(config)) == config
 
 
 @pytest.mark.parametrize("key", LABELS)

@@ -12,12 +12,13 @@ The policy is due in the first of every `policy_delay` updates, the critics and 
 Not in the paper, and taken from Acme: the discount, target critics that are not delayed, noise of one
 action's shape shared by the whole batch and drawn for each critic, the order above. The sum over action
 dimensions in the policy's loss is the first author's later correction of Acme, which takes the mean.
+`conventions=standard` is Fujimoto's noise, one draw for each row which both critics share, and his delayed targets.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import jax
@@ -29,6 +30,7 @@ from jaxtyping import Array, Float, Key
 from o2o import losses
 from o2o.networks import critic_value, init_critic, init_policy, policy_action
 from o2o.types import (
+    ADDED_LATER,
     Fraction,
     LearningRate,
     Metrics,
@@ -79,6 +81,7 @@ class TD3:
     dpg_reduce: Literal["sum", "mean"]
     target_noise_shared_in_batch: bool
     delay_target_critic: bool
+    target_noise_shared_by_critics: bool = field(default=False, kw_only=True, metadata=ADDED_LATER)
 
     @property
     def period(self) -> int:
@@ -147,6 +150,8 @@ class TD3:
         new: list[tuple[Parameters, Parameters, optax.OptState]] = []
         errors, values = [], []
         keys = jax.random.split(key)
+        if self.target_noise_shared_by_critics:
+            keys = (keys[0], keys[0])
         for i in range(2):
             target = self.td_target(state, batch, keys[i])
             (error, value), gradient = jax.value_and_grad(_td_loss, has_aux=True)(

@@ -33,9 +33,7 @@ def science(config: Config) -> dict[str, Any]:
     return {
         **_shared_science(config),
         "algorithm": tree["algorithm"],
-        "dataset": _task_science(config.dataset)
-        if _from_scratch(config)
-        else _dataset_science(config.dataset),
+        "dataset": _task_science(config.dataset) if _from_scratch(config) else _dataset_science(config),
         "pretrain": pretrain_identity(config),
         "finetune": tree["finetune"],
         "replay_init": _without_name(tree["replay_init"]),
@@ -117,13 +115,14 @@ def _shared_science(config: Config) -> dict[str, Any]:
 def _pretrain_science(config: Config) -> dict[str, Any]:
     return {
         **_shared_science(config),
-        "dataset": _dataset_science(config.dataset),
+        "dataset": _dataset_science(config),
         "pretrain": _tree(config)["pretrain"],
     }
 
 
-def _dataset_science(dataset: Dataset) -> dict[str, Any]:
-    known = {key: value for key, value in vars(dataset).items() if key != "path"}
+def _dataset_science(config: Config) -> dict[str, Any]:
+    dataset = config.dataset
+    known = {key: value for key, value in _tree(config)["dataset"].items() if key != "path"}
     if dataset.made_here:
         known["recipe"] = _recipe(dataset)
     if dataset.source == "file":
