@@ -89,6 +89,11 @@ def _dataset_problems(dataset: Dataset, is_used: bool) -> list[str]:
             f"dataset.snapshots={dataset.snapshots} is for replays that are made of snapshots, which "
             f"dataset={dataset.name} is not: add dataset.source=snapshots to a regen-…-medium-replay"
         )
+    if dataset.episode_length is not None and dataset.source != "file":
+        problems.append(
+            f"dataset.episode_length={dataset.episode_length} is for dataset=file without timeouts, but "
+            f"dataset={dataset.name} says itself where its episodes end"
+        )
     if dataset.mix is not None:
         problems += _mix_problems(dataset, dict(dataset.mix))
     low, high = dataset.reference_min, dataset.reference_max

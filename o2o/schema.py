@@ -5,12 +5,12 @@ The keys of an algorithm stand with it, in `o2o.algorithms`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from o2o import set_names
-from o2o.types import Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
+from o2o.types import ADDED_LATER, Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Dataset:
     """How many policies to use, spread over the training; all for null. `source: snapshots` only."""
     mix: tuple[tuple[str, Annotated[float, Fraction]], ...] | None = None
     """Qualities and their shares, which make a set of `rows` rows together; the set's own quality is not used then."""
+    episode_length: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """After how many rows an episode was cut, where the file has no timeouts; `source: file` only."""
 
     @property
     def made_here(self) -> bool:

@@ -193,6 +193,7 @@ def test_a_mistake_is_told_with_its_key_its_value_and_the_way_out(tree, key, val
         ({"replay_init.preload": False, "batch_size": 2000}, "batch_size=2000 is above replay_init.min_size"),
         ({"replay_init.preload": False, "finetune.env_steps": 500}, "updates would never begin"),
         ({"dataset.source": "file"}, "dataset.path is missing"),
+        ({"dataset.episode_length": 100}, "dataset.episode_length=100 is for dataset=file"),
         ({"dataset.reference_min": 2.0, "dataset.reference_max": 1.0}, "should be below"),
     ],
 )

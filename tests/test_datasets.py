@@ -215,6 +215,147 @@ def strings(file: h5py.File) -> None:
     file.create_dataset("rewards", data=["one"] * 20, dtype=h5py.string_dtype())
 
 
+def own(path: Path, **arrays: Any) -> Path:
+    """A file of ten episodes of two rows that count their steps, with other arrays; None leaves one out."""
+    step = np.arange(20, dtype=np.float32)
+    steps = {
+        "observations": np.stack([step, step % 2], axis=1),
+        "actions": np.zeros((20, 1), np.float32),
+        "rewards": step,
+        "terminals": step % 4 == 1,
+        "timeouts": step % 4 == 3,
+    }
+    return write(path, {key: values for key, values in (steps | arrays).items() if values is not None})
+
+
+def read_own(path: Path, **settings: Any) -> hdf5.Rows:
+    return datasets.load_rows(replace(OWN, path=str(path), **settings), path.parent)
+
+
+def problem_of(path: Path, **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_own(path, **settings)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: ")
+    assert "\n" not in problem
+    return problem
+
+
+NONE = np.zeros(20, bool)
+FOURTHS = np.arange(20) % 4 == 3
+
+
+def test_a_file_whose_terminals_are_all_timeouts_as_well_is_refused(tmp_path: Path):
+    told = problem_of(own(tmp_path / "a.hdf5", terminals=FOURTHS, timeouts=FOURTHS))
+    assert "each of its 5 rows with 'terminals' has 'timeouts' as well" in told
+    assert "clear 'timeouts'" in told
+    assert "clear 'terminals'" in told
+    ends = np.arange(20) % 2 == 1
+    assert "each of its 5 rows" in problem_of(own(tmp_path / "b.hdf5", terminals=FOURTHS, timeouts=ends))
+
+
+def test_a_file_whose_terminals_are_all_ends_and_whose_timeouts_say_which_were_cut_is_read(tmp_path: Path):
+    ends = np.arange(20) % 2 == 1
+    rows = read_own(own(tmp_path / "a.hdf5", terminals=ends))
+    assert hdf5.transitions(rows).terminated.sum() == 5
+
+
+def test_a_file_without_an_end_is_refused_and_read_with_the_length_of_its_episodes(tmp_path: Path):
+    path = own(tmp_path / "a.hdf5", terminals=NONE, timeouts=NONE)
+    told = problem_of(path)
+    assert "'terminals' and 'timeouts' are false in all 20 rows" in told
+    assert "dataset.episode_length=…" in told
+    assert "all 20 rows" in problem_of(path, rows=10)
+    rows = read_own(path, episode_length=4)
+    np.testing.assert_array_equal(rows.timeouts, FOURTHS)
+    assert not read_own(path, episode_length=100).timeouts.any()
+
+
+def test_a_part_of_a_file_need_not_hold_an_end(tmp_path: Path):
+    rows = read_own(own(tmp_path / "a.hdf5", terminals=NONE), rows=3)
+    assert not (rows.terminals | rows.timeouts).any()
+
+
+def test_missing_timeouts_are_derived_from_the_length_of_episodes_that_no_terminal_ended(tmp_path: Path):
+    path = own(tmp_path / "a.hdf5", timeouts=None, terminals=np.isin(np.arange(20), (4, 7)))
+    told = problem_of(path)
+    assert "no 'timeouts' (there is:" in told
+    assert "dataset.episode_length=…" in told
+    assert "truncated and not terminated" in told
+    rows = read_own(path, episode_length=3)
+    assert np.flatnonzero(rows.timeouts).tolist() == [
+        2,
+        10,
+        13,
+        16,
+        19,
+    ]  # row 7 is a third row, and a terminal
+    assert np.flatnonzero(rows.terminals).tolist() == [4, 7]
+    assert len(read_own(path, episode_length=3, rows=5).timeouts) == 5
+
+
+def test_the_length_of_episodes_is_refused_where_the_file_says_their_ends(tmp_path: Path):
+    told = problem_of(own(tmp_path / "a.hdf5"), episode_length=4)
+    assert "'timeouts' is true in 5 of 20 rows, so dataset.episode_length=4 says it twice" in told
+
+
+def successors(**changes: Any) -> dict[str, np.ndarray]:
+    step = np.arange(1, 21, dtype=np.float32)
+    return {"next_observations": np.stack([step, step % 2], axis=1)} | changes
+
+
+def test_rows_that_are_shuffled_are_refused_where_the_file_has_successors(tmp_path: Path):
+    path = own(tmp_path / "a.hdf5", **successors())
+    read_own(path)
+    order = np.random.default_rng(0).permutation(20)
+    with h5py.File(path) as opened:
+        file: Any = opened
+        arrays = {key: file[key][:][order] for key in (*hdf5.KINDS, "next_observations")}
+    told = problem_of(write(tmp_path / "b.hdf5", arrays))
+    assert "the next row is not what 'next_observations' says comes next (first: row " in told
+    assert "Put the rows in the order of time" in told
+    read_own(write(tmp_path / "c.hdf5", {("old" if key[0] == "n" else key): arrays[key] for key in arrays}))
+
+
+def test_ends_that_no_flag_marks_are_refused_where_the_file_has_successors(tmp_path: Path):
+    following = successors()["next_observations"]
+    following[3::4] = 77  # what came before a reset
+    path = own(tmp_path / "a.hdf5", next_observations=following)
+    read_own(path)
+    late = FOURTHS & (np.arange(20) > 10)
+    told = problem_of(own(tmp_path / "b.hdf5", next_observations=following, timeouts=late))
+    assert "after 2 of 12 rows that go on" in told
+    assert "(first: row 3)" in told
+    assert "Set 'timeouts'" in told
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros(20, np.float32),
+        np.zeros((20, 3), np.float32),
+        np.zeros((5, 2), np.float32),
+        np.full((20, 2), b"text"),
+    ],
+)
+def test_successors_that_are_none_are_left_alone(tmp_path: Path, other: np.ndarray):
+    read_own(own(tmp_path / "a.hdf5", next_observations=other))
+
+
+def test_successors_in_another_precision_or_of_rounding_are_the_same(tmp_path: Path):
+    following = successors()["next_observations"].astype(np.float64) + 1e-4
+    read_own(own(tmp_path / "a.hdf5", next_observations=following))
+
+
+def test_the_flags_and_the_order_of_d4rls_own_rows_are_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = own(tmp_path / "a.hdf5", timeouts=NONE, terminals=NONE)
+    monkeypatch.setattr(datasets.d4rl, "obtain", lambda dataset, data_directory, mirrors: path)
+    d4rls = replace(OWN, name="hopper-medium-v2", source="d4rl", quality="medium")
+    assert len(datasets.load_rows(d4rls, tmp_path).rewards) == 20
+
+
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing file": (lambda path: None, "no such file"),
     "directory": (lambda path: path.mkdir(), "not a file"),

@@ -113,7 +113,7 @@ def serve() -> None:
         path, source = Path(job["path"]), job["source"]
         dataset = replace(OWN, source=source, path=str(path), id=MINARI_ID)
         if source == "d4rl":
-            dataset = replace(dataset, name="hopper-medium-v2")
+            dataset = replace(dataset, name="hopper-medium-v2", task="hopper", quality="medium")
             d4rl.SETS["hopper-medium-v2"] = d4rl.Published(*job["published"])
         try:
             rows = datasets.load_rows(dataset, path.parent, 3, 2)

@@ -154,6 +154,7 @@ def test_a_setting_that_was_added_changes_no_finished_run(words):
     config = build(composed(*words.split()))
     assert (identity(config), pretrain_identity(config)) == PINNED[words]
     assert not {"target_noise_shared_by_critics"} & container(config)["algorithm"].keys()
+    assert "episode_length" not in container(config)["dataset"]
     assert build(container(config)) == config
 
 

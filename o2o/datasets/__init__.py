@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from o2o.datasets import d4rl, hdf5, minari, mix, regenerate
+from o2o.datasets import d4rl, hdf5, minari, mix, own_file, regenerate
 from o2o.datasets.hdf5 import Rows
 from o2o.errors import ConfigError
 from o2o.schema import Dataset
@@ -54,11 +54,12 @@ def load_rows(
     if dataset.source == "minari":
         return minari.read(str(dataset.id), **wanted)
     path = _obtain(dataset, data_directory, mirrors)
+    if dataset.source == "file":
+        return own_file.read(path, **wanted, episode_length=dataset.episode_length)
     rows = hdf5.read(path, **wanted)
     if dataset.made_here:
         regenerate.verify(path, dataset)
-    without_contact_forces = dataset.task == "ant" and (dataset.source == "d4rl" or dataset.made_here)
-    if without_contact_forces and rows.observations[:, ANT_OBSERVED:].any():
+    if dataset.task == "ant" and rows.observations[:, ANT_OBSERVED:].any():
         raise ConfigError(
             [
                 f"{path}: observations[:, {ANT_OBSERVED}:] are not all zero, so it has contact forces, which "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,28 @@ def read(
     Raises:
         ConfigError: naming file, key, value and way out, if anything about the file is not as it should be.
     """
+    found = arrays(path, {"observations": observation_size, "actions": action_size}, rows)
+    return checked_rows(path, {key: array[:rows] for key, array in found.items()})
+
+
+def arrays(
+    path: Path, sizes: Mapping[str, int | None], rows: int | None, may_lack: Collection[str] = ()
+) -> dict[str, np.ndarray]:
+    """The arrays of the file by name, as they are stored: the first `rows` rows, but all flags.
+
+    Raises:
+        ConfigError: if they cannot be read safely, or their shapes are not those of `sizes` and of each other.
+    """
     with opened(path) as file:
         raise_any(path, inspection.outside_problems(file))
-        raise_any(path, inspection.storage_problems(file, KINDS, path.stat().st_size))
-        sizes = {"observations": observation_size, "actions": action_size}
-        raise_any(path, inspection.shape_problems({key: file[key].shape for key in KINDS}, sizes, rows))
-        arrays = {key: file[key][:rows] for key in KINDS}
-    return checked_rows(path, arrays)
+        kinds = {
+            key: kind
+            for key, kind in KINDS.items()
+            if key not in may_lack or file.id.links.exists(key.encode())
+        }
+        raise_any(path, inspection.storage_problems(file, kinds, path.stat().st_size))
+        raise_any(path, inspection.shape_problems({key: file[key].shape for key in kinds}, sizes, rows))
+        return {key: file[key][:] if kind == "flags" else file[key][:rows] for key, kind in kinds.items()}
 
 
 def checked_rows(path: Path, arrays: dict[str, np.ndarray]) -> Rows:

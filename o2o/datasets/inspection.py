@@ -143,9 +143,13 @@ def _array_problems(
     """What forbids reading the array `key`; at most one problem."""
     links = group.id.links  # h5py's own look-ups would follow a link before telling what it is
     if not links.exists(key.encode()):
+        derived = (
+            " Say with dataset.episode_length=… after how many rows an episode was cut, and they are derived, or "
+            "store them: true in the rows after which one was, which is gymnasium's truncated and not terminated."
+        )
         return [
             f"no {key!r} (there is: {_present(group)}). A set in this layout has all of: "
-            f"{', '.join(wanted_keys)}."
+            f"{', '.join(wanted_keys)}.{derived if key == 'timeouts' else ''}"
         ]
     if links.get_info(key.encode()).type != h5l.TYPE_HARD:
         return [f"{key!r} is a link, which is not followed. Store the array itself (h5repack, or copy it)."]
