@@ -55,6 +55,8 @@ def contradictions(config: Config) -> list[str]:
             f"finetune.env_steps={finetune.env_steps} is below replay_init.min_size={replay.min_size}: "
             "updates would never begin; lower replay_init.min_size or collect more"
         )
+    if config.dataset.rows is not None:
+        problems += starvation(config, config.dataset.rows - 1)  # the last row has no successor
     if not scratch and finetune.env_steps > 0 and not _same_family(config.algorithm, pretrain.algorithm):
         online, offline = algorithm_name(config.algorithm), algorithm_name(pretrain.algorithm)
         problems.append(
@@ -62,6 +64,19 @@ def contradictions(config: Config) -> list[str]:
             f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init=empty"
         )
     return problems
+
+
+def starvation(config: Config, transitions: int) -> list[str]:
+    """That a run which begins with so many offline transitions would never learn online; at most one problem."""
+    env_steps, replay = config.finetune.env_steps, config.replay_init
+    uniform = config.offline_ratio.value is None
+    if env_steps == 0 or not replay.preload or not uniform or transitions + env_steps >= replay.min_size:
+        return []
+    return [
+        f"the set's {transitions} transitions and finetune.env_steps={env_steps} are together below "
+        f"replay_init.min_size={replay.min_size}: updates would never begin online; lower replay_init.min_size, or "
+        "collect more"
+    ]
 
 
 def _same_family(one: Algorithm, other: Algorithm) -> bool:

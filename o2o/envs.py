@@ -4,7 +4,7 @@ The four locomotion tasks are gymnasium's `-v4` environments, which keep the rew
 D4RL's `-v2` data were collected with (`-v5` changed both). They are made and reset by gymnasium; their
 physics is stepped here, in threads, since MuJoCo releases Python's lock, and their observations and rewards
 are computed for all at once (`o2o.locomotion`), equal to gymnasium's bit for bit. Any other gymnasium id is
-stepped by gymnasium itself.
+stepped by gymnasium itself, with all the wrappers that it was registered with.
 
 Ant: D4RL's observations have 111 entries of which the last 84, contact forces, are zero throughout (MuJoCo
 2 no longer filled them in). So contact forces stay off and 84 zeros are appended.
@@ -25,9 +25,9 @@ import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt64
 
+from o2o.episodes import DEFAULT_TIME_LIMIT
 from o2o.locomotion import RULES
 
-DEFAULT_TIME_LIMIT = 1000
 _INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -92,6 +92,18 @@ def task_sizes(task: Task) -> tuple[int, int]:
     return environments.observation_size, environments.action_size
 
 
+@functools.cache
+def own_time_limit(task: Task) -> int | None:
+    """After how many steps the task itself cuts an episode; None where it never does."""
+    if task.name in TASKS:
+        return gymnasium.spec(task.gymnasium_id).max_episode_steps
+    environment = _make(task)
+    try:
+        return _time_limit(environment)
+    finally:
+        environment.close()
+
+
 class Environments:
     """A number of environments of one task, stepped together; element i of every array is environment i.
 
@@ -103,7 +115,7 @@ class Environments:
     def __init__(self, task: Task, seeds: Sequence[int]):
         """Makes one environment a seed; `reset` must come before the first `step`."""
         self.task = task
-        self.time_limit: int = gymnasium.spec(task.gymnasium_id).max_episode_steps or DEFAULT_TIME_LIMIT
+        self.time_limit: int = own_time_limit(task) or DEFAULT_TIME_LIMIT
         self._envs: list[Any] = [_make(task) for _ in seeds]
         self.observation_size: int = self._envs[0].observation_space.shape[0] + task.padding
         self.action_size: int = self._envs[0].action_space.shape[0]
@@ -280,10 +292,22 @@ def make_environments(task: Task, seeds: Sequence[int]) -> Environments:
 
 
 def _make(task: Task) -> Any:
-    # gymnasium's checker, order and time limit wrappers cost more than the physics.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date.*")  # -v4 is meant: see the module's docstring
-        return gymnasium.make(task.gymnasium_id, disable_env_checker=True).unwrapped
+        environment = gymnasium.make(task.gymnasium_id, disable_env_checker=True)
+    # Of the four tasks, gymnasium's order and time limit wrappers cost more than the physics; others' wrappers may be
+    # what the task is.
+    return environment.unwrapped if task.name in TASKS else environment
+
+
+def _time_limit(environment: Any) -> int | None:
+    """The shortest of the limits that its wrappers set."""
+    limits = []
+    while isinstance(environment, gymnasium.Wrapper):
+        if isinstance(environment, gymnasium.wrappers.TimeLimit):
+            limits.append(environment._max_episode_steps)
+        environment = environment.env
+    return min(limits, default=None)
 
 
 def _physics(env: Any) -> Float64[np.ndarray, " S"]:

@@ -86,7 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
     )
     print(f"score   {score.mean():9.2f} ± {score.std():.2f}")
-    print(f"length  {evaluation.lengths.mean():9.1f}   Q - return {evaluation.q_minus_return:.2f}")
+    excess = evaluation.q_minus_return
+    compared = "none: no return is long enough" if excess is None else f"{excess:.2f}"
+    print(f"length  {evaluation.lengths.mean():9.1f}   Q - return {compared}")
     return 0
 
 

@@ -8,7 +8,6 @@ scores a trained policy again (o2o/evaluate.py).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,11 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from o2o.envs import Environments, Task, make_environments
+from o2o.episodes import unearned_steps
 from o2o.members import Bundle, Members
 from o2o.types import Algorithm, State
-
-UNEARNED = 0.05
-"""The discounted share of a return that may be missing where Q is compared with it."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,6 @@ class Evaluation:
         """The mean overestimation over all states that count; None if none does."""
         steps = int(self.overestimation_steps.sum())
         return float(self.overestimation.sum()) / steps if steps else None
-
-
-def unearned_steps(discount: float, time_limit: int) -> int:
-    """How many last steps of a truncated episode have too little of their discounted return: 299 for 0.99."""
-    if discount >= 1:
-        return time_limit
-    return 0 if discount <= 0 else min(time_limit, math.ceil(math.log(UNEARNED) / math.log(discount)))
 
 
 def episode_seeds(seed: int, step: int, episodes: int) -> list[int]:

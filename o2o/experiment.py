@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import datasets, memory
+from o2o.contradictions import starvation
 from o2o.counting import counted
 from o2o.envs import Task, find_task, task_sizes
 from o2o.errors import ConfigError
@@ -98,6 +99,8 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     offline = jnp.zeros((0, row_width(*sizes)))
     if config.pretrain.updates or config.replay_init.preload:
         offline = _offline_rows(config.dataset, config.execution.paths, sizes)
+    if problems := starvation(config, len(offline)):
+        raise ConfigError(problems)
     return Job(task, _replay(config, sizes), offline, stop, leases)
 
 

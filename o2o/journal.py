@@ -74,9 +74,14 @@ class Journal:
     Runs without env steps are pretrainings.
     """
 
-    def __init__(self, configs: Sequence[Config]):
-        """Names the run directories; nothing is written before the context is entered."""
-        self._configs = configs
+    def __init__(self, configs: Sequence[Config], remarks: Sequence[str] = ()):
+        """Names the run directories; nothing is written before the context is entered.
+
+        Args:
+            configs: one a run.
+            remarks: what must be known of the results, and stands beside them.
+        """
+        self._configs, self._remarks = configs, list(remarks)
         self._phase = FINETUNE if configs[0].finetune.env_steps else PRETRAIN
         self._directories = [RunDirectory(run_directory(c)) for c in configs]
         self._seconds = {"training": 0.0, "evaluation": 0.0}
@@ -222,6 +227,8 @@ class Journal:
         config, evaluations = self._configs[i], self._evaluations[i]
         scores = np.array([row["score"] for row in evaluations])
         result: dict[str, Any] = {"identity": identity(config), "execution": self._execution()}
+        if self._remarks:
+            result["remarks"] = self._remarks
         if self._phase == PRETRAIN:
             return {"offline_score": float(scores[-1])} | result
         online = {

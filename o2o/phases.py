@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from o2o import checkpoint, layout, training
+from o2o import checkpoint, episodes, layout, training
 from o2o.diagnostics import Diagnostics
-from o2o.envs import Task, make_environments
+from o2o.envs import Task, make_environments, own_time_limit
 from o2o.errors import ConfigError
 from o2o.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.failures import DivergedError
@@ -83,7 +83,7 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
     keys = members.bundle([_key(c, PRETRAIN_STREAM) for c in configs])
     with (
         _evaluator(config, algorithm, members, job) as evaluator,
-        Journal(configs) as journal,
+        Journal(configs, _remarks(config, job)) as journal,
         job.stop.deferred(),
     ):
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
@@ -119,7 +119,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
     with (
         closing(environments),
         _evaluator(config, algorithm, members, job) as evaluator,
-        Journal(configs) as journal,
+        Journal(configs, _remarks(config, job)) as journal,
         job.stop.deferred(),
     ):
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
@@ -215,6 +215,10 @@ def _follow(
 def _evaluator(config: Config, algorithm: Algorithm, members: Members, job: Job) -> closing[Evaluator]:
     episodes = config.evaluation.episodes
     return closing(Evaluator(algorithm, members, job.task, episodes, config.discount, job.stop.check))
+
+
+def _remarks(config: Config, job: Job) -> list[str]:
+    return episodes.remarks(config.dataset.task, own_time_limit(job.task), config.discount)
 
 
 def pretraining(config: Config) -> Config:

@@ -193,6 +193,10 @@ def test_a_mistake_is_told_with_its_key_its_value_and_the_way_out(tree, key, val
         ({"replay_init.preload": False, "batch_size": 2000}, "batch_size=2000 is above replay_init.min_size"),
         ({"replay_init.preload": False, "finetune.env_steps": 500}, "updates would never begin"),
         ({"dataset.source": "file"}, "dataset.path is missing"),
+        (
+            {"dataset.rows": 50, "dataset.name": "part", "finetune.env_steps": 100},
+            "the set's 49 transitions and finetune.env_steps=100 are together below replay_init.min_size=1000",
+        ),
         ({"dataset.episode_length": 100}, "dataset.episode_length=100 is for dataset=file"),
         ({"dataset.reference_min": 2.0, "dataset.reference_max": 1.0}, "should be below"),
     ],
@@ -294,6 +298,14 @@ def test_the_size_that_a_regenerated_name_stands_for_is_its_files(name):
 
 def test_the_names_of_d4rl_are_those_of_its_files():
     assert sorted(set_names.D4RL_NAMES) == sorted(d4rl.SETS)
+
+
+@pytest.mark.parametrize("enough", [{"finetune.env_steps": 951}, {"replay_init.min_size": 149}])
+def test_a_run_that_can_learn_at_its_last_step_is_no_contradiction(tree, enough):
+    settings = {"dataset.rows": 50, "dataset.name": "part", "finetune.env_steps": 100}
+    for key, value in (settings | enough).items():
+        put(tree, key, value)
+    build(tree)
 
 
 def test_an_algorithm_of_another_family_cannot_take_over_a_pretraining():

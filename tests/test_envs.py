@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from o2o.envs import TASKS, find_task, make_environments
+from o2o import episodes
+from o2o.envs import TASKS, find_task, make_environments, own_time_limit
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -74,6 +75,125 @@ def test_any_gymnasium_id_of_boxes_is_a_task():
     reference.reset(seed=0)
     expected = reference.step(np.array([2.0], np.float32))  # 1 of [-1, 1] is 2 of Pendulum's [-2, 2]
     np.testing.assert_array_equal(observation[0], expected[0].astype(np.float32))
+
+
+class Line(gymnasium.Env):
+    """A point that goes where it is told and gets a reward of one, for ever."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = np.zeros(1, np.float32)
+        return self.place, {}
+
+    def step(self, action):
+        self.place = self.place + action
+        return self.place, 1.0, False, False, {}
+
+
+class Doubled(gymnasium.ObservationWrapper):
+    """The place twice."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def observation(self, observation):
+        return np.repeat(observation, 2)
+
+
+def wrapped():
+    return Doubled(gymnasium.wrappers.TransformReward(Line(), lambda reward: 1000 * float(reward)))
+
+
+def short():
+    return gymnasium.wrappers.TimeLimit(Line(), 3)
+
+
+@pytest.fixture
+def register():
+    """Registers an id for a test."""
+    ids = []
+
+    def register(name, entry_point, **settings):
+        gymnasium.register(name, entry_point, **settings)
+        ids.append(name)
+        return find_task(name)
+
+    yield register
+    for name in ids:
+        del gymnasium.registry[name]
+
+
+def ends(task, steps=9):
+    """At which of the steps it terminated, and at which it was truncated, with a reset after each."""
+    ours = make_environments(task, [0])
+    ours.reset()
+    found = [], []
+    for step in range(1, steps + 1):
+        _, _, *flags = ours.step(np.zeros((1, 1), np.float32))
+        for own, flag in zip(found, flags, strict=True):
+            own += [step] if flag[0] else []
+        if flags[0][0] or flags[1][0]:
+            ours.reset([0])
+    return found
+
+
+def test_an_id_of_ones_own_keeps_the_wrappers_that_it_was_registered_with(register):
+    task = register("Wrapped-v0", wrapped, max_episode_steps=50)
+    ours = make_environments(task, [0, 1])
+    assert ours.observation_size == 2
+    assert ours.reset().tolist() == [[0, 0], [0, 0]]
+    observation, reward, _, _ = ours.step(np.array([[0.5], [1.0]], np.float32))
+    assert observation.tolist() == [[0.5, 0.5], [1, 1]]
+    assert reward.tolist() == [1000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "settings", "limit"),
+    [
+        (Line, {"max_episode_steps": 4}, 4),
+        (short, {}, 3),
+        (short, {"max_episode_steps": 4}, 3),
+        (short, {"max_episode_steps": 2}, 2),
+    ],
+)
+def test_time_limits_of_ones_own_truncate_once_and_never_terminate(register, entry_point, settings, limit):
+    task = register("Limited-v0", entry_point, **settings)
+    own_time_limit.cache_clear()
+    assert make_environments(task, [0]).time_limit == own_time_limit(task) == limit
+    assert ends(task) == ([], list(range(limit, 10, limit)))
+
+
+def test_an_id_without_a_time_limit_gets_one_and_it_is_said(register):
+    task = register("Endless-v0", Line)
+    own_time_limit.cache_clear()
+    assert own_time_limit(task) is None
+    assert make_environments(task, [0]).time_limit == 1000
+    (said,) = episodes.remarks(task.name, None, 0.99)
+    assert said.startswith("Endless-v0 has no time limit: an episode is cut after 1000 steps")
+
+
+def test_the_four_tasks_have_the_limit_that_a_plan_takes_them_to_have():
+    assert {own_time_limit(task) for task in TASKS.values()} == {episodes.DEFAULT_TIME_LIMIT}
+
+
+@pytest.mark.parametrize(
+    ("limit", "discount", "is_said"),
+    [
+        (300, 0.99, False),
+        (299, 0.99, True),
+        (200, 0.9, False),
+        (1000, 0.999, True),
+        (1000, 1.0, True),
+        (5, 0.0, False),
+    ],
+)
+def test_where_no_return_is_long_enough_to_compare_q_with_it_is_said(limit, discount, is_said):
+    said = episodes.remarks("mine", limit, discount)
+    assert [f"cuts the others after {limit} steps" in line for line in said] == [True] * is_said
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "NoSuchTask-v0", "walker3d"])

@@ -46,6 +46,21 @@ def test_a_run_writes_the_files_that_it_promises(finished):
         assert read_run(directory).state == layout.State.DONE
 
 
+def test_a_run_that_can_never_learn_is_refused_before_anything_is_written(configure, tmp_path):
+    config = configure(tmp_path, "replay_init.min_size=1000")
+    with pytest.raises(ConfigError, match=r"replay_init\.min_size=1000: updates would never begin"):
+        experiment.run(config)
+    assert not run_directory(config).exists()
+
+
+def test_what_must_be_known_of_episodes_stands_in_the_result(configure, tmp_path, finished):
+    config = configure(tmp_path, "discount=1", "finetune.env_steps=0")
+    experiment.run(config)
+    (remark,) = json.loads((run_directory(config) / layout.RESULT).read_text())["remarks"]
+    assert "too few to earn 95% of a return at discount=1" in remark
+    assert "remarks" not in json.loads((run_directory(finished) / layout.RESULT).read_text())
+
+
 def test_evaluations_come_at_their_steps_with_their_columns(finished):
     rows = lines(run_directory(finished) / layout.EVAL)
     assert [row["env_steps"] for row in rows] == [0, 10, 20, 120, 150]

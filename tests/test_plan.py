@@ -21,6 +21,11 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 BASE = ["dataset=hopper-medium-v2"]
 
 
+def build_of(*words):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return build(plain(compose("config", list(words))))
+
+
 def options(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
@@ -93,6 +98,7 @@ def test_planned_configurations_are_those_that_the_launcher_composes(planned):
         "seed=3,1",
         *values,
         "dataset.rows=${batch_size}",
+        "dataset.name=part",
         grids=[{"replay_init": "empty"}],
     )
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -174,6 +180,39 @@ def test_data_that_will_be_generated_are_not_missing(planned, monkeypatch):
     text = planned("dataset=regen-hopper-medium").text()
     assert "regen-hopper-medium will be generated first" in text
     assert "missing" not in text
+
+
+def test_a_run_that_can_never_learn_is_refused_before_it_begins(planned, dataset):
+    words = ["dataset=file", f"dataset.path={dataset}", "dataset.task=hopper"]
+    transitions = len(datasets.load(build_of(*words).dataset, Path()).reward)
+    least = 1000 - transitions
+    with pytest.raises(ConfigError) as error:
+        planned(*words, f"finetune.env_steps={least},{least - 1},10")
+    assert len(error.value.problems) == 2
+    for problem, env_steps in zip(error.value.problems, (least - 1, 10), strict=True):
+        assert f"the set's {transitions} transitions and finetune.env_steps={env_steps}" in problem
+        assert "replay_init.min_size=1000" in problem
+    planned(*words, f"finetune.env_steps={least}")
+    planned(*words, "finetune.env_steps=0")
+    planned(*words, "finetune.env_steps=10", "offline_ratio.value=1")
+
+
+def test_what_must_be_known_of_episodes_and_of_the_sets_name_is_said_before_they_begin(planned):
+    assert "q_minus_return" not in planned().text()
+    text = planned("discount=0.99,0.999", "dataset=regen-hopper-medium", "dataset.rows=1000").text()
+    assert text.count("q_minus_return counts only episodes that terminate") == 1
+    assert text.count("this regen-hopper-medium is called regen-hopper-medium-1k in tables") == 1
+    scratch = [
+        "pretrain.updates=0",
+        "replay_init=empty",
+        "dataset.reference_min=0",
+        "dataset.reference_max=1",
+    ]
+    text = planned(*scratch, "dataset.task=Pendulum-v1").text()
+    assert (
+        "Pendulum-v1 cuts the others after 200 steps, too few to earn 95% of a return at discount=0.99"
+        in text
+    )
 
 
 def test_a_seed_that_other_keys_hang_on_is_refused(planned):

@@ -72,7 +72,8 @@ def _end_problems(
     if episode_length is None and not (terminals.any() or timeouts.any()):
         return [
             f"'terminals' and 'timeouts' are false in all {count} rows, so no episode ends and resets would be "
-            "learned from. Say with dataset.episode_length=… after how many rows an episode was cut, or set them."
+            "learned from. Say with dataset.episode_length=… after how many rows an episode was cut, or set "
+            "'timeouts' there."
         ]
     if ended and not (terminals & ~timeouts).any():
         return [

@@ -105,7 +105,7 @@ class Plan:
             root = self.to_run[0].config.execution.paths.runs
             due = [*self.to_run, *jobs.missing_pretrainings(self.to_run)]
             lines.append(f"  {estimate.device_hours(due, root)}")
-        notes = [*self.notes, *prerequisites.data_to_come(self.to_run)]
+        notes = [*self.notes, *prerequisites.remarks(self.to_run)]
         return "\n".join([*lines, *(f"  {line}" for line in notes)])
 
     def _states(self) -> str:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from o2o import datasets
+from o2o import datasets, episodes
+from o2o.contradictions import starvation
+from o2o.datasets import hdf5
 from o2o.datasets.regenerate import QUALITIES
 from o2o.datasets.scores import REFERENCE_RETURNS
 from o2o.errors import ConfigError
 from o2o.names import PLAIN, is_plain, project_problem
 from o2o.reading import shown
+from o2o.schema import Dataset
 from o2o.sweep.jobs import PlannedRun
 
 
@@ -46,8 +49,19 @@ def check(runs: Collection[PlannedRun]) -> None:
             problems.append(f"dataset.{error}")
         except ConfigError as error:
             problems += error.problems
+    problems += _starved(runs) if not problems else []
     if problems:
         raise ConfigError(problems)
+
+
+def remarks(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What must be known of the runs' sets and episodes before they begin."""
+    yield from data_to_come(runs)
+    for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
+        if dataset.shown_name != dataset.name:
+            yield f"this {dataset.name} is called {dataset.shown_name} in tables and figures"
+    for task, discount in dict.fromkeys((run.config.dataset.task, run.config.discount) for run in runs):
+        yield from episodes.remarks(task, _own_time_limit(task), discount)
 
 
 def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
@@ -66,6 +80,26 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
             yield f"{dataset.name} will be downloaded first, to {directory}"
         elif not found:
             yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
+
+
+def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What keeps runs from ever learning online, where their sets are there to be counted."""
+    counts: dict[Dataset, int] = {}
+    for config in (run.config for run in runs):
+        dataset, data = config.dataset, config.execution.paths.data
+        if not starvation(config, transitions=0) or not datasets.locate(dataset, data):
+            continue
+        if dataset not in counts:
+            counts[dataset] = len(hdf5.transitions(datasets.load_for_task(dataset, data)).reward)
+        yield from starvation(config, counts[dataset])
+
+
+def _own_time_limit(task: str) -> int | None:
+    if task in REFERENCE_RETURNS:
+        return episodes.DEFAULT_TIME_LIMIT
+    from o2o.envs import find_task, own_time_limit  # loads the simulator, as their check did
+
+    return own_time_limit(find_task(task))
 
 
 def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
