@@ -116,7 +116,7 @@ class Paths:
     data: Path
     runs: Path
     mirrors: str | None = None
-    """Base URLs, separated by spaces, that are tried before D4RL's own for its files."""
+    """Base URLs, separated by spaces, that are tried first for D4RL's files."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ FILE = "halfcheetah_medium-v2.hdf5"
 
 @pytest.fixture(autouse=True)
 def nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """D4RL's own host is a port at which nobody listens."""
-    monkeypatch.setattr(d4rl, "BASE_URL", "http://127.0.0.1:9/sets/")
+    """The sources are a port at which nobody listens."""
+    monkeypatch.setattr(d4rl, "SOURCES", ("http://127.0.0.1:9/sets/", "http://127.0.0.1:9/copy/"))
     monkeypatch.setenv("no_proxy", "*")
 
 
@@ -139,7 +139,8 @@ def test_a_set_that_cannot_be_downloaded_is_an_error_with_the_ways_out_and_nothi
         datasets.load(HALFCHEETAH, tmp_path)
     (problem,) = caught.value.problems
     path = tmp_path / "d4rl" / FILE
-    for part in (f"http://127.0.0.1:9/sets/{FILE}: ", "refused", "O2O_MIRRORS", str(path), "dataset=regen-"):
+    places = [f"http://127.0.0.1:9/{place}/{FILE}: " for place in ("sets", "copy")]
+    for part in (*places, "refused", "O2O_MIRRORS", str(path), "dataset=regen-"):
         assert part in problem
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size] == []
 
@@ -152,6 +153,22 @@ def test_what_is_known_of_each_set_is_plausible(name: str):
     assert published.bytes > 50_000_000
     if expected and expected.return_mean is not None:
         assert expected.return_min < expected.return_mean < expected.return_max  # pyright: ignore[reportOperatorIssue]
+
+
+def test_each_file_has_its_own_name_at_both_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.undo()
+    asked = []
+    monkeypatch.setattr(d4rl, "download", lambda urls, path, size, sha256: asked.extend(urls) or path.touch())
+    (tmp_path / "d4rl").mkdir()
+    with pytest.raises(ConfigError):
+        d4rl.obtain(
+            replace(HALFCHEETAH, task="hopper", quality="medium-replay"), tmp_path, "https://mirror.example"
+        )
+    assert asked == [
+        "https://mirror.example/hopper_medium_replay-v2.hdf5",
+        "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium_replay-v2.hdf5",
+        "https://huggingface.co/datasets/imone/D4RL/resolve/main/hopper_medium_replay-v2.hdf5",
+    ]
 
 
 def test_no_two_sets_share_a_checksum():

@@ -332,6 +332,77 @@ def test_a_mirror_is_tried_first_and_the_next_place_goes_on_with_what_it_gave(se
     assert server.ranges[-1] == "bytes=100000-"
 
 
+DOWN = {
+    "nobody listens": "http://127.0.0.1:9/set.hdf5",
+    "no such host": "http://sets.invalid/set.hdf5",
+    "HTTP 500": status(500),
+    "HTTP 503": status(503),
+    "HTTP 404": status(404),
+    "HTTP 403": status(403),
+    "other bytes": corrupted,
+    "another file": announces(1000),
+    "a page": page,
+    "silence": lambda handler: threading.Event().wait(1),
+    "a hang-up": lambda handler: handler.hang_up(),
+}
+
+
+@pytest.mark.parametrize("how", DOWN)
+def test_a_second_place_is_tried_at_once_when_the_first_is_down(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+):
+    monkeypatch.setattr(download, "WAITS", (60.0,))
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.5)
+    first = DOWN[how]
+    url = first if isinstance(first, str) else server.url + "?first"
+    server.script = [in_ranges] if isinstance(first, str) else [first, in_ranges]
+    download.download([url, server.url], path, SIZE, SHA256)
+    assert path.read_bytes() == DATA
+    assert files(path) == {"set.hdf5"}
+    assert server.paths == ["/set.hdf5?first"] * (not isinstance(first, str)) + ["/set.hdf5"]
+    assert f"; trying {server.url}\n" in capsys.readouterr().err
+
+
+def test_places_whose_failure_may_pass_are_asked_again_when_none_had_it(server: Server, path: Path):
+    server.script = [status(503), status(404), status(503), in_ranges]
+    download.download([server.url + "?first", server.url], path, SIZE, SHA256)
+    assert path.read_bytes() == DATA
+    assert server.paths == ["/set.hdf5?first", "/set.hdf5", "/set.hdf5?first", "/set.hdf5?first"]
+
+
+def test_when_both_are_down_both_are_named_and_what_was_received_is_kept(server: Server, path: Path):
+    server.script = [ends_after(100_000), *[status(503)] * 4, status(502)]
+    with pytest.raises(ConfigError) as caught:
+        download.download([server.url + "?first", server.url], path, SIZE, SHA256)
+    told = str(caught.value)
+    assert f"  {server.url}?first: HTTP 502" in told
+    assert f"  {server.url}: HTTP 502" in told
+    assert "0.1 MB are kept" in told
+    assert path.with_name("set.hdf5.partial").read_bytes() == DATA[:100_000]
+
+
+def test_what_one_place_began_with_other_bytes_is_downloaded_anew_from_the_next(server: Server, path: Path):
+    def spoiled(handler: Handler) -> None:
+        in_ranges(handler, until=100_000, data=DATA[:1000] + b"\0" + DATA[1001:])
+
+    server.script = [spoiled, status(404), in_ranges]
+    download.download([server.url + "?first", server.url], path, SIZE, SHA256)
+    assert path.read_bytes() == DATA
+    assert server.ranges == [None, "bytes=100000-", "bytes=100000-", None]
+
+
+def test_a_place_that_sends_one_on_is_followed_to_where_the_rest_of_the_file_is(server: Server, path: Path):
+    def elsewhere(handler: Handler) -> None:
+        handler.head(302, Location="/store/set.hdf5", Content_Length=0)
+
+    path.parent.mkdir()
+    path.with_name("set.hdf5.partial").write_bytes(DATA[:100_000])
+    fetch(server, path, elsewhere, in_ranges)
+    assert path.read_bytes() == DATA
+    assert server.paths == ["/set.hdf5", "/store/set.hdf5"]
+    assert server.ranges == ["bytes=100000-", "bytes=100000-"]
+
+
 def test_all_places_are_named_when_none_has_it(server: Server, path: Path):
     server.script = [status(403), corrupted]
     with pytest.raises(ConfigError) as caught:
@@ -455,7 +526,7 @@ def test_the_command_line_fetches_from_a_mirror(
     by: str,
 ):
     monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.Published(SIZE, SHA256))
-    monkeypatch.setattr(d4rl, "BASE_URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr(d4rl, "SOURCES", ("http://127.0.0.1:9/",))
     mirror = f"http://127.0.0.1:{server.server_port}/d4rl/"
     words = ["fetch", "ant-random-v2", f"paths.data={tmp_path}"]
     if by == "key":
@@ -472,10 +543,26 @@ def test_the_command_line_fetches_from_a_mirror(
 def test_the_command_line_tells_what_went_wrong_in_a_few_lines(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(d4rl, "BASE_URL", server.url.removesuffix("set.hdf5"))
+    base = server.url.removesuffix("set.hdf5")
+    monkeypatch.setattr(d4rl, "SOURCES", (base, f"{base}copy/"))
     server.script = [page]
     assert command.main(["fetch", "ant-random-v2", f"paths.data={tmp_path}"]) == 2
     told = capsys.readouterr().err
     assert "text/html" in told
     assert "Traceback" not in told
+    told = told[told.index("could not be downloaded") :]
+    assert f"{base}ant_random-v2.hdf5: " in told
+    assert f"{base}copy/ant_random-v2.hdf5: " in told
     assert len(told.splitlines()) < 8
+
+
+def test_the_command_line_fetches_from_the_second_source_when_the_first_is_down(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base = server.url.removesuffix("set.hdf5")
+    monkeypatch.setattr(d4rl, "SOURCES", (f"{base}first/", f"{base}second/"))
+    monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.Published(SIZE, SHA256))
+    server.script = [status(503), in_ranges]
+    assert command.main(["fetch", "ant-random-v2", f"paths.data={tmp_path}"]) == 0
+    assert server.paths == ["/first/ant_random-v2.hdf5", "/second/ant_random-v2.hdf5"]
+    assert (tmp_path / "d4rl" / "ant_random-v2.hdf5").read_bytes() == DATA

@@ -107,7 +107,7 @@ def serve() -> None:
     from o2o.datasets import d4rl
     from o2o.errors import ConfigError
 
-    d4rl.BASE_URL = "http://127.0.0.1:9/"
+    d4rl.SOURCES = ("http://127.0.0.1:9/",)
     for line in sys.stdin:
         job = json.loads(line)
         path, source = Path(job["path"]), job["source"]

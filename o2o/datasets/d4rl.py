@@ -12,7 +12,11 @@ from o2o.errors import ConfigError
 from o2o.schema import Dataset, Paths
 from o2o.set_names import own_name
 
-BASE_URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
+SOURCES = (
+    "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/",
+    "https://huggingface.co/datasets/imone/D4RL/resolve/main/",
+)
+"""Where the files lie under their own names: D4RL's host, and a copy for when that is down, as in 2025 and 2026."""
 PAPERS = ("medium-v2", "medium-replay-v2")
 """What the paper uses, of each task."""
 
@@ -174,7 +178,7 @@ def obtain(dataset: Dataset, data_directory: Path, mirrors: str | None = None) -
     Args:
         dataset: one of D4RL's.
         data_directory: the file is, or goes, into its folder `d4rl`.
-        mirrors: base URLs, separated by spaces, that are tried before D4RL's own.
+        mirrors: base URLs, separated by spaces, that are tried before `SOURCES`.
 
     Raises:
         ConfigError: saying what to do if the file cannot be downloaded or is another one.
@@ -182,7 +186,7 @@ def obtain(dataset: Dataset, data_directory: Path, mirrors: str | None = None) -
     name = set_name(dataset)
     path, published = file_path(name, data_directory), SETS[name]
     if not path.is_file():
-        bases = [*(mirrors or "").split(), BASE_URL]
+        bases = [*(mirrors or "").split(), *SOURCES]
         urls = [f"{base.rstrip('/')}/{path.name}" for base in bases]
         download(urls, path, published.bytes, published.sha256)
     way_out = f"Delete it to download it again; for a file of your own, use dataset=file dataset.path={path}."

@@ -85,28 +85,30 @@ def _download(urls: Sequence[str], path: Path, size: int, sha256: str) -> None:
                 "Make room, or name another directory with O2O_DATA."
             ]
         )
-    refusals = []
-    for url in urls:
+    refusals: dict[str, str] = {}
+    # First each place once: no waiting for one that is down while another may have the file. Then again those whose
+    # failure may pass.
+    turns = [(url, len(urls) == 1) for url in urls] + [(url, True) for url in urls if len(urls) > 1]
+    while turns:
+        url, patient = turns.pop(0)
         try:
-            resumed = partial.exists()
-            _complete(url, partial, size)
-            if resumed and not _is_published(partial, sha256):
-                partial.unlink()  # it was begun from other bytes, perhaps
-                _complete(url, partial, size)
-            if not _is_published(partial, sha256):
-                partial.unlink()
-                raise _RefusedError("its bytes do not have the published SHA-256: corrupted, or another file")
+            _fetch(url, partial, size, sha256, patient)
             partial.replace(path)
             return
         except _RefusedError as reason:
-            refusals.append(f"  {url}: {reason}")
+            turns = [turn for turn in turns if turn[0] != url]
+            refusals[url] = str(reason)
+        except _BrokenError as reason:
+            refusals[url] = str(reason)
         except OSError:  # the disk's: the network's are told apart where they happen
             partial.unlink(missing_ok=True)
             raise
+        if turns:
+            print(f"{url}: {refusals[url]}; trying {turns[0][0]}", file=sys.stderr, flush=True)
     kept = f"{_megabytes(_size_of(partial))} are kept, and the same command goes on from there."
     lines = [
         f"{path.name} could not be downloaded.",
-        *refusals,
+        *(f"  {url}: {reason}" for url, reason in refusals.items()),
         *([kept] if partial.exists() else []),
         f"Name a mirror with O2O_MIRRORS or paths.mirrors, or put the file there yourself: {path}",
         "Sets made by this project, dataset=regen-hopper-medium for one, need no download.",
@@ -114,12 +116,28 @@ def _download(urls: Sequence[str], path: Path, size: int, sha256: str) -> None:
     raise ConfigError(["\n".join(lines)])
 
 
-def _complete(url: str, partial: Path, size: int) -> None:
-    """Appends to the partial file what is missing, in as many connections as it takes.
+def _fetch(url: str, partial: Path, size: int, sha256: str, patient: bool) -> None:
+    """Completes the partial file from one place, and makes sure that it is the published one.
 
     Raises:
-        _RefusedError: if the place does not have it, or no connection gets further.
+        _RefusedError: if the place does not have it.
+        _BrokenError: if no connection gets further.
         OSError: if it cannot be written.
+    """
+    resumed = partial.exists()
+    _complete(url, partial, size, patient)
+    if resumed and not _is_published(partial, sha256):
+        partial.unlink()  # it was begun from other bytes, perhaps
+        _complete(url, partial, size, patient)
+    if not _is_published(partial, sha256):
+        partial.unlink()
+        raise _RefusedError("its bytes do not have the published SHA-256: corrupted, or another file")
+
+
+def _complete(url: str, partial: Path, size: int, patient: bool) -> None:
+    """Appends to the partial file what is missing, in as many connections as it takes; raises as `_fetch`.
+
+    Who is not `patient` gives up at the first failure, unless the place has sent something.
     """
     if not sys.stderr.isatty():
         print(f"downloading {_megabytes(size - _size_of(partial))} from {url}", file=sys.stderr, flush=True)
@@ -128,10 +146,12 @@ def _complete(url: str, partial: Path, size: int) -> None:
         while (before := _size_of(partial)) != size:
             try:
                 _receive(url, partial, size, bar)
-            except _BrokenError as reason:
-                failures = 1 if _size_of(partial) - before >= PROGRESS_BYTES else failures + 1
-                if failures > len(WAITS):
-                    raise _RefusedError(str(reason)) from None
+            except _BrokenError:
+                gained = _size_of(partial) - before
+                failures = 1 if gained >= PROGRESS_BYTES else failures + 1
+                patient = patient or gained > 0
+                if not patient or failures > len(WAITS):
+                    raise
                 time.sleep(WAITS[failures - 1])
 
 
