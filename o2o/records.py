@@ -42,7 +42,8 @@ EVAL_COLUMNS = {
     "score": "D4RL-normalised return_mean: 0 is the random policy, 100 the expert",
     "returns": "the return of each episode, in the order of the episodes' seeds",
     "length_mean": "mean episode length in environment steps",
-    "q_minus_return": "overestimation: mean over visited states of Q(s, π(s)) minus the discounted return then earned",
+    "q_minus_return": "overestimation: mean over visited states of Q(s, π(s)) minus the discounted return then earned; "
+    "none of the last states of an episode that was cut, so empty where all are short and cut",
 }
 
 EPISODE_COLUMNS = {

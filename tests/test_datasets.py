@@ -294,6 +294,13 @@ def test_missing_timeouts_are_derived_from_the_length_of_episodes_that_no_termin
     assert len(read_own(path, episode_length=3, rows=5).timeouts) == 5
 
 
+@pytest.mark.parametrize("settings", [{}, {"episode_length": 4}])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_file_of_no_transition_is_told_to_be_that(tmp_path: Path, rows: int, settings: dict[str, int]):
+    told = problem_of(write(tmp_path / "a.hdf5", {k: v[:rows] for k, v in contents().items()}), **settings)
+    assert f"no transition is left of {rows} rows" in told
+
+
 def test_the_length_of_episodes_is_refused_where_the_file_says_their_ends(tmp_path: Path):
     told = problem_of(own(tmp_path / "a.hdf5"), episode_length=4)
     assert "'timeouts' is true in 5 of 20 rows, so dataset.episode_length=4 says it twice" in told

@@ -263,7 +263,13 @@ def test_the_command_line_runs_from_another_directory(tmp_path):
             "launch.py",
         ),
         (
-            ["dataset.task=CartPole-v1", "dataset.reference_min=0", "dataset.reference_max=1"],
+            [
+                "pretrain.updates=0",
+                "replay_init=empty",
+                "dataset.task=CartPole-v1",
+                "dataset.reference_min=0",
+                "dataset.reference_max=1",
+            ],
             "one-dimensional boxes",
         ),
     ],

@@ -69,7 +69,7 @@ def _end_problems(
             f"'timeouts' is true in {int(timeouts.sum())} of {count} rows, so dataset.episode_length="
             f"{episode_length} says it twice. Leave dataset.episode_length out, or 'timeouts'."
         ]
-    if episode_length is None and not (terminals.any() or timeouts.any()):
+    if episode_length is None and count > 1 and not (terminals.any() or timeouts.any()):
         return [
             f"'terminals' and 'timeouts' are false in all {count} rows, so no episode ends and resets would be "
             "learned from. Say with dataset.episode_length=… after how many rows an episode was cut, or set "
@@ -87,7 +87,7 @@ def _end_problems(
 def _cut(terminals: Bool[np.ndarray, " N"], episode_length: int) -> Bool[np.ndarray, " N"]:
     """Timeouts after every so many rows without a terminal: D4RL's rule for files that lack them."""
     row = np.arange(len(terminals))
-    begins = np.concatenate([[True], terminals[:-1]])
+    begins = np.concatenate([[True], terminals])[:-1]
     start = np.maximum.accumulate(np.where(begins, row, 0))
     return ((row - start) % episode_length == episode_length - 1) & ~terminals
 

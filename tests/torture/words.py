@@ -205,6 +205,8 @@ OVERRIDES = [
     ("hydra.sweeper._target_=os.system", "os.system"),
 ]
 
+ONLINE = "pretrain.updates=0 replay_init=empty dataset.reference_min=0 dataset.reference_max=1"
+
 # Lines of several words: contradictions, and more than one mistake at once.
 LINES = [
     ("nothing to do", "pretrain.updates=0 finetune.env_steps=0 replay_init=empty", "nothing to do"),
@@ -219,10 +221,12 @@ LINES = [
     ("a file without path and task", "dataset=file", "dataset.path"),
     ("a file without task", "dataset=file dataset.path=x.hdf5", "dataset.task"),
     ("references upside down", "dataset.reference_min=5 dataset.reference_max=1", "dataset.reference_min=5"),
-    ("a discrete task", "dataset.task=CartPole-v1 dataset.reference_min=0 dataset.reference_max=1", "CartPole-v1"),
-    ("no such task", "dataset.task=Nope-v7 dataset.reference_min=0 dataset.reference_max=1", "Nope-v7"),
-    ("no such version", "dataset.task=Ant-v99 dataset.reference_min=0 dataset.reference_max=1", "Ant-v99"),
-    ("a task with code", "dataset.task=os:system dataset.reference_min=0 dataset.reference_max=1", "os:system"),
+    ("a discrete task", f"{ONLINE} dataset.task=CartPole-v1", "CartPole-v1"),
+    ("another's name", "dataset.task=walker2d", "dataset=walker2d-medium-v2"),
+    ("a part under the whole's name", "dataset.rows=1000", "hopper-medium-v2-first-1000"),
+    ("no such task", f"{ONLINE} dataset.task=Nope-v7", "Nope-v7"),
+    ("no such version", f"{ONLINE} dataset.task=Ant-v99", "Ant-v99"),
+    ("a task with code", f"{ONLINE} dataset.task=os:system", "os:system"),
     ("three mistakes", "discount=2 batch_size=0 seed=-1", "batch_size=0"),
     ("one cell of many", "discount=0.9,2 seed=range(3)", "in discount=2"),
     ("every cell of many", "discount=-1 seed=range(50) batch_size=16,32,64", "discount=-1"),
