@@ -187,7 +187,7 @@ def test_a_run_that_can_never_learn_is_refused_before_it_begins(planned, dataset
     transitions = len(datasets.load(build_of(*words).dataset, Path()).reward)
     least = 1000 - transitions
     with pytest.raises(ConfigError) as error:
-        planned(*words, f"finetune.env_steps={least},{least - 1},10")
+        planned(*words, f"finetune.env_steps={least},{least - 1},10", "seed=range(3)")
     assert len(error.value.problems) == 2
     for problem, env_steps in zip(error.value.problems, (least - 1, 10), strict=True):
         assert f"the set's {transitions} transitions and finetune.env_steps={env_steps}" in problem

@@ -49,7 +49,7 @@ def check(runs: Collection[PlannedRun]) -> None:
             problems.append(f"dataset.{error}")
         except ConfigError as error:
             problems += error.problems
-    problems += _starved(runs) if not problems else []
+    problems += dict.fromkeys(_starved(runs)) if not problems else []  # of all seeds the same
     if problems:
         raise ConfigError(problems)
 
