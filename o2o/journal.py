@@ -99,7 +99,7 @@ class Journal:
         algorithm = config.pretrain.algorithm if pretraining else config.algorithm
         seeds = ",".join(str(c.seed) for c in self._configs)
         replay = "" if pretraining else f" {config.replay_init.name}"
-        label = f"{self._phase} {algorithm_name(algorithm)}{replay} {config.dataset.shown_name} seed {seeds}"
+        label = f"{self._phase} {algorithm_name(algorithm)}{replay} {_data_name(config)} seed {seeds}"
         self._progress = Progress(label, total, "updates" if pretraining else "steps")
         self._evaluations: list[list[dict[str, Any]]] = [[] for _ in self._configs]
         self._note = ""
@@ -309,10 +309,15 @@ class Journal:
             mode=config.execution.tracker.mode,
             project=config.execution.tracker.project,
             run_id=identity(config)[:16],
-            group=f"{config.dataset.name}-{cell_hash(config)[:8]}-{self._phase}",
-            tags=[self._phase, config.dataset.name, algorithm_name(algorithm)],
+            group=f"{_data_name(config)}-{cell_hash(config)[:8]}-{self._phase}",
+            tags=[self._phase, _data_name(config), algorithm_name(algorithm)],
             config=container(config),
             directory=directory.path / "wandb",
             job_type=self._phase,
             name=directory.path.relative_to(config.execution.paths.runs).as_posix(),
         )
+
+
+def _data_name(config: Config) -> str:
+    """What a run learns from: the set, or from scratch, where no row of it is used, the task."""
+    return config.dataset.shown_name if config.pretrain.updates else config.dataset.task

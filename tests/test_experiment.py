@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o2o import experiment, layout, phases, records
+from o2o import experiment, journal, layout, phases, records
 from o2o.config import container
 from o2o.errors import ConfigError
 from o2o.journal import refuse_other_run
@@ -59,6 +59,36 @@ def test_what_must_be_known_of_episodes_stands_in_the_result(configure, tmp_path
     (remark,) = json.loads((run_directory(config) / layout.RESULT).read_text())["remarks"]
     assert "too few to earn 95% of a return at discount=1" in remark
     assert "remarks" not in json.loads((run_directory(finished) / layout.RESULT).read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "file"),
+        (["pretrain.updates=0", "replay_init=empty"], "hopper"),
+    ],
+)
+def test_a_run_is_called_after_its_data_and_from_scratch_after_its_task(
+    configure, tmp_path, monkeypatch, words, name
+):
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(journal, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
+    monkeypatch.setattr(journal, "Progress", lambda label, *_: told.update(label=label) or NoTracker())
+    with journal.Journal([configure(tmp_path, *words)]):
+        pass
+    assert f" {name} seed 0" in told["label"]
+    assert name in told["tags"]
+    assert told["group"].startswith(f"{name}-")
+
+
+class NoTracker:
+    """Takes what a tracker and a progress line are told."""
+
+    def finish(self, **_: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def test_evaluations_come_at_their_steps_with_their_columns(finished):
