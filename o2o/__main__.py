@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from o2o import terminal
 from o2o.installation import CONF
 from o2o.names import quoting
 
@@ -63,7 +64,8 @@ def _run_by_submitit(job: Callable[[], None]) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 comes from the signal."""
+    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143 and 129 come from the signal."""
+    terminal.forgive()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
     # Hydra would go on without a directory of presets that it was told of and cannot find.
     warnings.filterwarnings("error", r"\s*provider=.*is not available", UserWarning)
@@ -123,6 +125,8 @@ def _setup_problem(error: Exception) -> str | None:
         return next((f"{path} is not in UTF-8; save it so" for path in read if path), None)
     if isinstance(error, YAMLError):
         return str(error)
+    if re.search("for (environment|JAX flag)", str(error)):  # as JAX says it when it is imported
+        return f"{error}: unset it, or give it a value that JAX knows"
     if isinstance(error, RecursionError):
         return f"a preset's defaults name each other without end: {' '.join(sys.argv[1:])}"
     if "Config group override" in str(error):

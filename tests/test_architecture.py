@@ -48,6 +48,7 @@ LIGHT = {
     "o2o.counting",
     "o2o.names",
     "o2o.set_names",
+    "o2o.terminal",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from o2o import config
+from o2o import config, terminal
 from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
 from o2o.errors import ConfigError
 from o2o.installation import CONF
@@ -89,7 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
                 for name in names
             ]
         command.run([one.dataset for one in chosen], chosen[0].execution.paths, **options)
-        sys.stdout.flush()
     except (HydraException, OmegaConfBaseException) as error:
         unread = error.override if isinstance(error, OverrideParseException) else ""
         print(quoting(unread) or error, file=sys.stderr)
@@ -97,8 +95,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `… | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -132,4 +128,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run(main))

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from o2o import terminal
 from o2o.errors import ConfigError
 from o2o.sweep import status
 
@@ -30,9 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has seen enough
-        return 0
     except KeyboardInterrupt:
         return 130
 
@@ -153,4 +151,4 @@ def _positive(word: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run(main))

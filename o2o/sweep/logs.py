@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from o2o import terminal
 from o2o.counting import counted
 from o2o.sweep.status import look
 from o2o.sweep.summary import FINAL
@@ -99,7 +100,7 @@ def _follow(root: Path, filters: Sequence[str], directories: Sequence[Path], sho
                 print(f"==> {file} <==")
             print(added.decode(errors="replace").replace("\r", "\n"), end="", flush=True)
             last = file
-        if ended:
+        if ended or terminal.unread():
             return
         time.sleep(POLL_SECONDS)
         if time.monotonic() - looked >= LOOK_AGAIN_SECONDS:
