@@ -1,4 +1,7 @@
-"""Being asked to stop: by Ctrl-C, SIGTERM or SIGUSR2 (what SLURM is told to send before a job's time is up).
+"""Being asked to stop: by Ctrl-C, SIGTERM, SIGHUP or SIGUSR2.
+
+SIGHUP is sent when a terminal is closed or the connection to it lost, SIGUSR2 is what SLURM is told to send before a
+job's time is up.
 
 A signal ends the process at once, by an exception that lets every `finally` clean up, except while the
 request is deferred: then it is noted, and obeyed at the next safe point. A second signal ends at once in
@@ -14,7 +17,12 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+def signals() -> tuple[signal.Signals, ...]:
+    """Those that ask this process to stop; not SIGHUP where it is ignored, as `nohup` has it."""
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return asking if ignored else (*asking, signal.SIGHUP)
 
 
 class StopRequested(Exception):  # noqa: N818 (a request, not an error)
@@ -30,7 +38,7 @@ class Interruption:
         self._deferred = False
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in signals()}
         return self
 
     def __exit__(

@@ -111,7 +111,9 @@ PLACES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2], ids=lambda s: s.name
+)
 def test_a_signal_is_obeyed_within_seconds_in_every_phase(ground: Arena, place: str, number: signal.Signals):
     expected = ground.undisturbed(ALONE)
     ground.clear()

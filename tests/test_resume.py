@@ -117,7 +117,9 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     assert f'"step": {config.pretrain.updates + before}' in events
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, None)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, None)]
+)
 def test_a_signal_is_obeyed_at_the_next_safe_point(
     number, code, configure, uninterrupted, tmp_path, monkeypatch
 ):

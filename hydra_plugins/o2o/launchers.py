@@ -50,7 +50,7 @@ class LocalLauncher(JobLauncher):
     """Runs jobs in processes of this machine, some at a time, and waits for them."""
 
     def launch_plan(self, planned: Plan, name: str) -> int:
-        """Runs what is to run; 1 if a run failed, 130 or 143 if it was stopped."""
+        """Runs what is to run; 1 if a run failed, 128 and the signal's number if it was stopped."""
         from o2o.sweep import pool
 
         return pool.run(planned.asked, planned.to_run, name, planned.seeds_per_job, self.settings)

@@ -133,7 +133,7 @@ def describe_policies(dataset: Dataset) -> str:
 def obtain(dataset: Dataset, data_directory: Path) -> Path:
     """The set's file, generated first if it is not there; of two processes one generates, the other waits.
 
-    Asked to stop meanwhile (SIGINT, SIGTERM, SIGUSR2), it stops at once, and leaves nothing half-written.
+    Asked to stop meanwhile (SIGINT, SIGTERM, SIGHUP, SIGUSR2), it stops at once, and leaves nothing half-written.
 
     Raises:
         ConfigError: if it cannot be generated or written.

@@ -35,7 +35,8 @@ INFRASTRUCTURE_RETRIES = 3
 RETRYABLE = (Failure.MEMORY, Failure.INFRASTRUCTURE)
 """Failures of a run after which it is tried again in the same job."""
 
-INTERRUPTED, STOPPED, WARNED = 130, 143, 140  # 128 + SIGINT, SIGTERM, SIGUSR2: ended after a checkpoint
+# 128 + SIGINT, SIGTERM, SIGHUP, SIGUSR2: ended after a checkpoint.
+INTERRUPTED, STOPPED, HUNG_UP, WARNED = 130, 143, 129, 140
 RUNS_FAILED, BAD_INPUT = 1, 2
 
 _WORDS = {
@@ -73,7 +74,7 @@ def of_job(exit_code: int, failed: Iterable[Failure], log: str, slurm: Mapping[s
         return None
     if slurm.get("JobState", "RUNNING") != "RUNNING":  # SLURM ended it, for this or for another reason
         return Failure.TIME if slurm.get("Reason") == "TimeLimit" else None
-    if exit_code in (INTERRUPTED, STOPPED, WARNED):
+    if exit_code in (INTERRUPTED, STOPPED, HUNG_UP, WARNED):
         if slurm.get("PreemptTime", "None") != "None":
             return Failure.PREEMPTION
         if exit_code == WARNED:

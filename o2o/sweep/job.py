@@ -25,8 +25,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import o2o
-from o2o import lease
+from o2o import lease, terminal
 from o2o.errors import ConfigError
+from o2o.interruption import signals
 from o2o.layout import RESULT, STATUS, State, read_object, read_state
 from o2o.sweep import failures, launched, manifest, slurm, unanswered
 from o2o.sweep.failures import RETRYABLE, Failure
@@ -95,7 +96,7 @@ class Place:
 
 def run(place: Place) -> int:
     """Runs what is left of the job, and gives the exit code."""
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in signals():
         signal.signal(number, _leave)  # until training takes them over, there is nothing to save
     manifest.write_job(place.runs, place.submission, place.job)
     unanswered.record_job(place.runs, place.submission, place.job.number, place.id)
@@ -281,6 +282,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def main(words: Sequence[str]) -> int:
     """The exit code of one of the two commands."""
+    terminal.forgive()
     command, submission, *rest = words
     if command == "run":
         number, job_id = rest

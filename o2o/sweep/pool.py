@@ -15,8 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from o2o import device
 from o2o.counting import counted
 from o2o.errors import ConfigError
+from o2o.interruption import signals
 from o2o.layout import PRETRAIN
 from o2o.names import sweep_command
 from o2o.sweep import job, manifest, prepare
@@ -39,7 +41,7 @@ class Slot:
 def run(
     asked: Sequence[PlannedRun], due: Sequence[PlannedRun], name: str, seeds: int, settings: Mapping[str, Any]
 ) -> int:
-    """Runs the `due` runs, `seeds` to a job, and gives the exit code: 0 all done, 1 a run failed, 130 or 143 stopped.
+    """Runs the `due` runs, `seeds` to a job: 0 all done, 1 a run failed, 128 and the signal's number if stopped.
 
     Args:
         asked: all runs of the sweep, those that are done among them.
@@ -52,6 +54,8 @@ def run(
         ConfigError: nothing was started, and why.
     """
     root = due[0].config.execution.paths.runs.absolute()
+    for platform in {run.config.execution.device.platform for run in due}:
+        device.probe(platform)
     places = slots(settings["processes"], settings["gpus"])
     try:
         with prepare.locked(root):
@@ -95,7 +99,7 @@ class _Pool:
         due = counted(len(self._due), "job")
         print(f"{due}, {len(self._free)} at a time; output in {directory / manifest.LOGS}")
         (directory / manifest.LOGS).mkdir(parents=True, exist_ok=True)
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._stop) for number in signals()}
         try:
             while self._running or (self._due and self._stopped is None):
                 while self._free and self._stopped is None and (ready := self._next()) is not None:
