@@ -16,7 +16,9 @@ import jax
 
 from benchmarks import rates, report, startup, steps
 from benchmarks.workload import Workload, composed
+from o2o import device
 from o2o.envs import TASKS
+from o2o.errors import ConfigError
 from o2o.members import Members, make_members
 
 FULL_EPISODES = (
@@ -65,8 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     platform = "cuda" if options.device == "gpu" else "cpu"
     # Before this process takes the device.
     started = startup.start_seconds(platform)
-    jax.config.update("jax_platforms", platform)
-    jax.config.update("jax_default_matmul_precision", "highest")  # as in a job
+    try:
+        device.configure(options.device)
+    except ConfigError as error:
+        parser.error(str(error))
     started["load_1m_rows_seconds"] = startup.load_seconds()
     measured = measure(options.task, counts, options.rounds, options.updates, make_members) | started
     prefix = report.GPU if options.device == "gpu" else ""

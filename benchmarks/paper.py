@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import jax
 import yaml
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -23,6 +22,8 @@ from benchmarks import rates, report
 from benchmarks.workload import CONF, composed
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
+from o2o import device
+from o2o.errors import ConfigError
 from o2o.layout import FINETUNE, PRETRAIN
 from o2o.members import Members, make_members
 from o2o.phases import evaluation_steps
@@ -186,8 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=1000, help="of a phase in a round, about")
     options = parser.parse_args(arguments)
-    jax.config.update("jax_platforms", "cuda" if options.device == "gpu" else "cpu")
-    jax.config.update("jax_default_matmul_precision", "highest")  # as in a job
+    try:
+        device.configure(options.device)
+    except ConfigError as error:
+        parser.error(str(error))
     total = work(planned())
     tasks = dict.fromkeys(task for _, task in total)
     show(total, speeds(tasks, make_members, options.rounds, options.updates), report.machine())

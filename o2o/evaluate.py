@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from o2o import checkpoint
+from o2o import checkpoint, device, terminal
 from o2o.config import load
 from o2o.counting import counted
 from o2o.datasets.scores import normalised_score, reference_returns
@@ -32,8 +32,9 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     """The configuration of the run in `directory`, and its final policy's evaluation on fresh episodes.
 
     Raises:
-        ConfigError: if it is not the directory of a finished run of this version.
+        ConfigError: if it is not the directory of a finished run of this version, or JAX cannot be had as it must be.
     """
+    device.configure()
     if not (directory / CONFIG).is_file():
         raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
     config = load(directory / CONFIG)
@@ -93,4 +94,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run(main))

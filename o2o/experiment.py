@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from o2o import datasets, memory
+from o2o import datasets, device, memory, terminal
 from o2o.contradictions import starvation
 from o2o.counting import counted
 from o2o.envs import Task, find_task, task_sizes
@@ -51,8 +51,8 @@ def run(config: Config) -> None:
     """Runs one run to its result, and first the pretraining it needs where that is not there yet.
 
     What was interrupted, by a signal or a crash, goes on from its last checkpoint and writes what it would have
-    written. A first Ctrl-C, SIGTERM or SIGUSR2 asks for a checkpoint at the next safe point, a second one ends at once.
-    A pretraining that another process is making is waited for.
+    written. A first Ctrl-C, SIGTERM, SIGHUP or SIGUSR2 asks for a checkpoint at the next safe point, a second one
+    ends at once. A pretraining that another process is making is waited for.
 
     Raises:
         ConfigError: bad input, before anything is computed or written.
@@ -71,6 +71,7 @@ def run_members(configs: Sequence[Config]) -> None:
     Raises:
         MembersFailed: at the end, if some of several failed.
     """
+    terminal.forgive()
     with Interruption() as stop, Leases() as leases:
         job = _job(configs[0], stop, leases)
         planned = memory.plan(configs[0], job.replay, len(configs))
@@ -182,22 +183,12 @@ class _Wait:
 
 def _configure_jax(config: Config) -> None:
     """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
-    platform = config.execution.device.platform
-    if platform != "auto":
-        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
-    # On a GPU the default rounds the factors of matrix products, by more than TD3-C's constraint resolves.
-    jax.config.update("jax_default_matmul_precision", "highest")
+    device.configure(config.execution.device.platform)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update(
             "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
         )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    try:
-        jax.devices()
-    except RuntimeError:
-        raise ConfigError(
-            [f"device.platform={platform}: JAX finds no such device here; set device.platform=auto or cpu"]
-        ) from None
 
 
 def _task(name: str) -> Task:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from o2o import collapse, layout, records
+from o2o import collapse, device, layout, records
 from o2o.config import container
 from o2o.datasets.scores import normalised_score, reference_returns
 from o2o.errors import ConfigError
@@ -253,7 +253,7 @@ class Journal:
     def _execution(self) -> dict[str, Any]:
         config = self._configs[0]
         steps = config.pretrain.updates if self._phase == PRETRAIN else config.finetune.env_steps
-        device = jax.devices()[0]
+        used = jax.devices()[0]
         return {
             "seconds": sum(self._seconds.values()),
             "training_seconds": self._seconds["training"],
@@ -261,7 +261,8 @@ class Journal:
             "steps_per_second": steps / max(self._seconds["training"], 1e-9),
             "members": len(self._configs),
             "code_changed": self._code_changed,
-            "device": f"{device.platform}: {device.device_kind}",
+            "rounding": device.rounding_otherwise(),
+            "device": f"{used.platform}: {used.device_kind}",
             "host": platform.node(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         }

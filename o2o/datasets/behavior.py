@@ -24,7 +24,7 @@ from pathlib import Path
 
 import jax
 
-from o2o import tanh_gaussian
+from o2o import tanh_gaussian, terminal
 from o2o.datasets import rlkit
 from o2o.envs import TASKS
 from o2o.errors import ConfigError
@@ -186,4 +186,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run(main))

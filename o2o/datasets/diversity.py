@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
+from o2o import device
 from o2o.datasets import load_for_task, locate, regenerate
 from o2o.datasets.hdf5 import Rows
 from o2o.errors import ConfigError
@@ -70,6 +71,7 @@ def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int, json_fil
                     f"{dataset.name} is not there. Get it first: python -m o2o.datasets fetch (or generate) NAME"
                 ]
             )
+    device.configure()
     found: dict[str, Diversity] = {}
     for task in dict.fromkeys(dataset.task for dataset in sets):
         found |= _compared([dataset for dataset in sets if dataset.task == task], paths, samples)

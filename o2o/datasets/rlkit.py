@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from o2o import checkpoint
+from o2o import checkpoint, device
 from o2o.algorithms.sac import SAC
 from o2o.envs import TASKS, task_sizes
 from o2o.errors import ConfigError
@@ -74,8 +74,9 @@ def run(task: str, seeds: Sequence[int], epochs: int, directory: Path) -> Genera
     An epoch is yielded when it is saved, and the last saved one once more when a run goes on.
 
     Raises:
-        ConfigError: if what is saved cannot be read.
+        ConfigError: if what is saved cannot be read, or JAX cannot be had as it must be.
     """
+    device.configure()
     sizes = task_sizes(TASKS[task])
     inputs = sizes[0] - TASKS[task].padding
     members = make_members(len(seeds))

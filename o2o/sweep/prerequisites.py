@@ -1,4 +1,4 @@
-"""What planned runs need of this machine before any begins: places to write to, their tasks, and data."""
+"""What planned runs need of this machine before any begins: places to write to, arithmetic, their tasks, and data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from o2o import datasets, episodes
+from o2o import datasets, device, episodes
 from o2o.contradictions import starvation
 from o2o.datasets import hdf5
 from o2o.datasets.regenerate import QUALITIES
@@ -19,12 +19,12 @@ from o2o.sweep.jobs import PlannedRun
 
 
 def check(runs: Collection[PlannedRun]) -> None:
-    """That runs can be written, names are what SLURM and wandb take, and tasks and files are what the runs need.
+    """That runs can be written, that names and the environment are as they must be, and that tasks and files fit.
 
     Raises:
         ConfigError: with all that is wrong.
     """
-    problems: list[str] = []
+    problems = device.refused()
     for name in {run.config.execution.launch.name for run in runs} - {None}:
         if not is_plain(str(name)):
             problems.append(f"launch.name={shown(name)} names a folder and jobs of SLURM: {PLAIN}")

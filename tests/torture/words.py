@@ -185,6 +185,7 @@ OVERRIDES = [
     ("paths.runs=null", "paths.runs"),
     ("paths.data=[a]", "paths.data"),
     ("paths.runs=/dev/null/x", "paths.runs=/dev/null/x"),
+    ('paths.data="~nobody-of-this-name/x"', "paths.data=~nobody-of-this-name/x: no home directory"),
     ('paths.runs="a\0b"', "paths.runs"),
     ("paths.runs=" + 300 * "long", "paths.runs"),
     ("paths.runs=/proc/self/fdinfo/x", "paths.runs"),
@@ -218,6 +219,7 @@ LINES = [
     ("too few steps", "replay_init=empty finetune.env_steps=10", "finetune.env_steps=10"),
     ("families", "algorithm=sac", "algorithm=sac"),
     ("families, the other way", "algorithm@pretrain.algorithm=sac", "sac"),
+    ("a file of nobody", "dataset=file dataset.task=hopper dataset.path='~nobody-at-all/x'", "path=~nobody-at-all/x"),
     ("a file without path and task", "dataset=file", "dataset.path"),
     ("a file without task", "dataset=file dataset.path=x.hdf5", "dataset.task"),
     ("references upside down", "dataset.reference_min=5 dataset.reference_max=1", "dataset.reference_min=5"),
@@ -242,6 +244,7 @@ LINES = [
 ]  # fmt: skip
 
 BASE = "dataset=hopper-medium-v2"
+FAST_MATH = "--xla_cpu_enable_fast_math=true"
 
 
 def _preset(text: str) -> object:
@@ -298,6 +301,8 @@ def _environments() -> list[Case]:
     return [
         Case("O2O_RUNS is empty", (BASE,), "paths.runs", environment={"O2O_RUNS": ""}),
         Case("O2O_DATA is empty", (BASE,), "paths.data", environment={"O2O_DATA": ""}),
+        Case("fast math", (BASE,), FAST_MATH, environment={"XLA_FLAGS": f"--xla_dump_to=x {FAST_MATH}"}),
+        Case("factors rounded", (BASE,), "NVIDIA_TF32_OVERRIDE=1", environment={"NVIDIA_TF32_OVERRIDE": "1"}),
         Case("runs go to a file", (BASE, "paths.runs={}/file"), "file", file),
         Case("runs go below a file", (BASE, "paths.runs={}/file/deep"), "file", file),
         Case("runs go to a loop of links", (BASE, "paths.runs={}/loop"), "loop", loop),
