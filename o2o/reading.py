@@ -161,7 +161,12 @@ class Reader:
         if kind is str and isinstance(value, str):
             return value
         if kind is Path and isinstance(value, str):
-            return Path(value).expanduser()
+            try:
+                return Path(value).expanduser()
+            except RuntimeError:  # nobody of that name, or no HOME and no entry in /etc/passwd
+                return self.note(
+                    f"{key}={shown(value)}: no home directory is known for it; write the path in full"
+                )
         return self.note(f"{key}={shown(value)} should be {KINDS[kind]}")
 
 

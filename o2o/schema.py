@@ -29,7 +29,7 @@ class Dataset:
     """Steps in the file; for regenerated data, how many are made."""
     seed: Annotated[int, NonNegative]
     """The seed of the generation; regenerated data and mixtures only."""
-    path: str | None = None
+    path: Path | None = None
     """An HDF5 file with D4RL's keys; `source: file` only."""
     id: str | None = None
     """Minari's name of the set; `source: minari` only."""

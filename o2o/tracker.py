@@ -145,7 +145,7 @@ def open_tracker(
             x_transaction_log_flush_interval=1.0,
         )
 
-        service = wandb.setup(wandb.Settings(x_service_wait=SERVICE_SECONDS))
+        service = _service(wandb.Settings(x_service_wait=SERVICE_SECONDS))
         online = mode in ("wandb", "auto") and _has_key(service.settings)
         if mode == "wandb" and not online:
             logger.warning("tracker: no wandb API key is configured; tracking offline")
@@ -212,9 +212,18 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 def logged_in() -> bool:
     """Whether wandb would find an API key here."""
+    return _has_key(_service().settings)
+
+
+def _service(settings: Any = None) -> Any:
+    """What wandb keeps for the whole process, started."""
     import wandb
 
-    return _has_key(wandb.setup().settings)
+    if not Path(
+        os.path.expanduser("~")
+    ).is_absolute():  # wandb wants a home directory, for a file that may be absent
+        os.environ.setdefault("WANDB_CONFIG_DIR", os.devnull)
+    return wandb.setup(settings)
 
 
 def _has_key(settings: Any) -> bool:
@@ -222,7 +231,8 @@ def _has_key(settings: Any) -> bool:
     if settings.api_key:
         return True
     paths = [os.environ.get("NETRC", ""), "~/.netrc", "~/_netrc"]
-    for path in (Path(name).expanduser() for name in paths if name):
+    # Not by pathlib, which raises an error where there is no home.
+    for path in (Path(os.path.expanduser(name)) for name in paths if name):
         if path.is_file():
             try:
                 return netrc.netrc(path).authenticators(urlsplit(settings.base_url).netloc) is not None

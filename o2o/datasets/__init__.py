@@ -124,4 +124,4 @@ def _own_file(dataset: Dataset) -> Path:
         raise ConfigError(
             ["dataset.path=null: dataset=file needs the path of an HDF5 file in D4RL's layout."]
         )
-    return Path(dataset.path).expanduser()
+    return dataset.path

@@ -37,7 +37,7 @@ class _Bounds(NamedTuple):
 
 def file_path(identifier: str) -> Path:
     """Where Minari keeps the set's file, whether it is there or not."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    root = os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets")
     return Path(root) / identifier / "data" / "main_data.hdf5"
 
 

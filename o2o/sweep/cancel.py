@@ -6,7 +6,6 @@ process is sent a signal only where it owns the run's lease. Both save a checkpo
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 import sys
@@ -88,7 +87,7 @@ def _note(root: Path, jobs: Sequence[str]) -> None:
         from o2o.sweep import manifest
 
         for job in dict.fromkeys(jobs):
-            manifest.note_attempt(root, job, "cancelled", by=getpass.getuser())
+            manifest.note_attempt(root, job, "cancelled", by=manifest.user())
 
 
 def _local_job(run: Run) -> str | None:

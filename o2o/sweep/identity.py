@@ -126,7 +126,7 @@ def _dataset_science(config: Config) -> dict[str, Any]:
     if dataset.made_here:
         known["recipe"] = _recipe(dataset)
     if dataset.source == "file":
-        known["sha256"] = _file_hash(Path(str(dataset.path)).expanduser())
+        known["sha256"] = _file_hash(Path(str(dataset.path)))
     return known
 
 

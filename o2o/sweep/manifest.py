@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -265,6 +267,14 @@ def note_attempt(runs: Path, job_id: str, event: str, **details: Any) -> None:
 def read_attempts(runs: Path, job_id: str) -> list[dict[str, Any]]:
     """The job's history, oldest first; empty if it has not begun."""
     return read_rows(job_directory(runs, job_id) / JOB_ATTEMPTS, [])
+
+
+def user() -> str:
+    """Who started this process: a name, or the number of one whom the machine has no name for, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def now() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import os
 import platform
 import secrets
@@ -61,7 +60,7 @@ def launch(
         launcher=launcher,
         at=manifest.now(),
         host=platform.node(),
-        user=getpass.getuser(),
+        user=manifest.user(),
         command=sys.argv,
         code=relative(root, code),
         settings=dict(settings),
@@ -85,7 +84,7 @@ def locked(root: Path) -> Iterator[None]:
             fcntl.lockf(stream, fcntl.LOCK_EX)
         stream.seek(0)
         stream.truncate()
-        stream.write(f"process {os.getpid()} of {getpass.getuser()} on {platform.node()}\n")
+        stream.write(f"process {os.getpid()} of {manifest.user()} on {platform.node()}\n")
         stream.flush()
         yield
 
@@ -135,5 +134,5 @@ def _absolute(config: Config) -> Config:
         execution.paths, data=execution.paths.data.absolute(), runs=execution.paths.runs.absolute()
     )
     if dataset.path is not None:
-        dataset = replace(dataset, path=str(Path(dataset.path).expanduser().absolute()))
+        dataset = replace(dataset, path=dataset.path.absolute())
     return replace(config, dataset=dataset, execution=replace(execution, paths=paths))
