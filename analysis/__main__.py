@@ -7,6 +7,8 @@ Nothing that can be drawn waits for what cannot: what was left out is said, and 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -17,12 +19,11 @@ from analysis.collect import collect
 from analysis.curves import REPLAYS, Given
 from analysis.dashboard import dashboard
 from analysis.diversity import read_diversity
-from analysis.figures import draw_all
 from analysis.importing import read_curves, write_curves
 from analysis.measures import measure
-from analysis.report import write_report
 from analysis.table import write
 from analysis.tables import every_table, finetuning_tables
+from o2o import terminal
 from o2o.counting import counted
 
 COMMANDS = ("import", "dashboard")
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         return {"report": _report, "import": _import, "dashboard": _dashboard}[command](rest)
     except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:  # of what it was told to read or write
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
 
 
@@ -59,6 +63,13 @@ def _report(arguments: list[str]) -> int:
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was left out")
     options = parser.parse_args(arguments)
+    # What is drawn is the same for everybody: matplotlib reads these when it is imported, and a file where it is.
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    with contextlib.chdir(Path(__file__).parent):
+        import matplotlib  # noqa: F401
+    from analysis.figures import draw_all
+    from analysis.report import write_report
+
     if not options.runs.is_dir():
         raise ValueError(f"{options.runs} is not a directory: name the directory that holds the runs")
     diversity = read_diversity(options.diversity) if options.diversity else None
@@ -165,4 +176,4 @@ def _dashboard(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.run(main))

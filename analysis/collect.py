@@ -6,6 +6,7 @@ programs are imported into that form, with `dataset.source: imported`.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
     `where` keeps the runs whose value at a dotted key of the configuration reads as given.
     """
     notes: list[str] = []
-    paths = find_runs(root)
+    paths = find_runs(root, notes)
     pretrainings = _pretrainings([path for path in paths if _is_pretraining(path)], notes)
     finished: dict[tuple[str, int], Finetuning] = {}
     left_out: list[LeftOut] = []
@@ -94,9 +95,13 @@ def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str, Path]:
     found = {}
     for path in paths:
         try:
-            found[pretraining_key(read_config(path / layout.CONFIG))] = path
+            config = read_config(path / layout.CONFIG)
+            _check_readable(path, layout.EVAL)
+            found[pretraining_key(config)] = path
         except ValueError as error:
             notes.append(str(error))
+        except OSError as error:
+            notes.append(_cannot_be_read(error))
     return found
 
 
@@ -108,6 +113,7 @@ def _read(path: Path, pretrainings: Mapping[str, Path], notes: list[str]) -> Fin
         if state is not State.DONE:
             return LeftOut(path, state, _why_unfinished(path, state))
         config = read_config(path / layout.CONFIG)
+        _check_readable(path, layout.TRAIN, layout.EPISODES)
         run = Finetuning(
             path=path,
             config=config,
@@ -119,8 +125,25 @@ def _read(path: Path, pretrainings: Mapping[str, Path], notes: list[str]) -> Fin
         return LeftOut(path, state, problem) if (problem := _problem(run)) else run
     except (ValueError, TypeError, AttributeError) as error:
         return LeftOut(path, state, str(error))
+    except OSError as error:
+        return LeftOut(path, state, _cannot_be_read(error))
     except KeyError as error:
         return LeftOut(path, state, f"there is no {error} in its files: another version wrote them")
+
+
+def _check_readable(path: Path, *files: str) -> None:
+    """That files of a run that are read later, where they are wanted, can be.
+
+    Raises:
+        OSError: one of them cannot.
+    """
+    for file in files:
+        with contextlib.suppress(FileNotFoundError), (path / file).open("rb"):
+            pass
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {error.strerror}"
 
 
 def _problem(run: Finetuning) -> str | None:

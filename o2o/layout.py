@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ RESULT = "result.json"
 
 # The files whose length a checkpoint stores, so that a resumed run continues them from there.
 REWOUND = (TRAIN, EVAL, EPISODES, TIMING)
+
+_SEED = re.compile(r"seed-(\d+)")
 
 PRETRAIN = "pretrain"
 FINETUNE = "finetune"
@@ -50,15 +54,48 @@ def read_state(path: str | os.PathLike[str]) -> State:
     return State.INTERRUPTED if state is State.DONE else state
 
 
-def find_runs(root: str | os.PathLike[str]) -> list[Path]:
-    """The run directories below `root`, sorted; hidden folders (`.jobs`, `.sweeps`) hold none."""
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        if CONFIG in files:
-            found.append(Path(folder))
-            subfolders.clear()
-    return sorted(found)
+def find_runs(root: str | os.PathLike[str], unreadable: list[str]) -> list[Path]:
+    """The run directories below `root`, or `root` itself, sorted; `unreadable` gets what cannot be searched."""
+    if os.path.isfile(os.path.join(root, CONFIG)):
+        return [Path(root)]
+    return sorted(Path(path) for _, seeds in find_cells(root, unreadable) for _, path in seeds)
+
+
+def find_cells(
+    root: str | os.PathLike[str], unreadable: list[str]
+) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """The directories below `root` that have runs in them, with the seeds and directories of those.
+
+    Links are followed, and hidden folders (`.jobs`, `.sweeps`) are not searched. A line in `unreadable` for each
+    directory that could not be.
+    """
+    return _search(os.fspath(root), (os.path.realpath(root),), unreadable)
+
+
+def _search(
+    folder: str, come_by: tuple[str, ...], unreadable: list[str]
+) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """As `find_cells`; the links that were `come_by` are not followed again, nor to what they are in."""
+    try:
+        with os.scandir(folder) as entries:
+            subfolders = [entry for entry in entries if entry.name[0] != "." and entry.is_dir()]
+    except FileNotFoundError:
+        return  # removed while it was looked at
+    except OSError as error:
+        unreadable.append(f"{folder} cannot be searched: {error.strerror}")
+        return
+    seeds = [(int(match[1]), entry.path) for entry in subfolders if (match := _SEED.fullmatch(entry.name))]
+    if seeds:
+        yield folder, sorted(seeds)
+        return
+    for entry in subfolders:
+        inside = come_by
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if any(os.path.commonpath((target, place)) == target for place in come_by):
+                continue  # round in a circle
+            inside = (*come_by, target)
+        yield from _search(entry.path, inside, unreadable)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

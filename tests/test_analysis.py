@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -257,6 +258,24 @@ def test_the_same_runs_draw_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
 
 
+def test_figures_are_the_same_whatever_the_users_matplotlibrc_says(tmp_path):
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    found = collect(tmp_path / "runs").cells
+    list(draw_all(found, tmp_path / "one"))
+    own = {
+        "lines.linewidth": 9,
+        "figure.facecolor": "yellow",
+        "font.family": "monospace",
+        "savefig.bbox": "tight",
+        "axes.prop_cycle": mpl.cycler(color=["red"]),
+    }
+    with mpl.rc_context(own):
+        list(draw_all(found, tmp_path / "other"))
+        assert mpl.rcParams["lines.linewidth"] == 9  # theirs again
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+
+
 def test_the_analysis_never_imports_jax():
-    code = "import sys, analysis.__main__; sys.exit('jax' in sys.modules)"
+    code = "import sys, analysis.__main__, analysis.figures, analysis.report; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

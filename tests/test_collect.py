@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 import yaml
@@ -8,7 +10,8 @@ from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write
 
 from analysis.cells import into_cells
 from analysis.collect import collect
-from o2o.layout import State
+from o2o.layout import State, find_runs, read_state
+from o2o.sweep.survey import survey
 
 DATASET = "hopper-medium-v2"
 
@@ -162,6 +165,80 @@ def test_a_damaged_run_is_left_out_and_said_and_the_others_stay(tmp_path, file, 
     (left_out,) = collection.left_out
     assert left_out.path == path
     assert reason in str(left_out)
+
+
+def test_linked_directories_are_collected_as_status_lists_them(tmp_path):
+    root = tmp_path / "runs"
+    td3(root)
+    elsewhere = td3(tmp_path / "elsewhere", seed=1)
+    write_pretraining(tmp_path / "elsewhere", DATASET, 50.0, seed=1)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    collection = collect(root)
+    (cell,) = collection.cells
+    assert cell.seeds == (0, 1)
+    assert cell.runs[1].path == root / "linked" / elsewhere.relative_to(tmp_path / "elsewhere")
+    assert cell.runs[1].pretraining is not None
+    listed = [run.path for cell in survey(root, []) for run in cell.runs]
+    assert sorted(listed) == find_runs(root, [])
+
+
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "identity.json", "result.json", "eval.jsonl", "train.jsonl", "episodes.jsonl"]
+)
+def test_a_run_with_a_file_that_cannot_be_read_is_left_out_and_the_others_stay(tmp_path, file):
+    td3(tmp_path)
+    path = td3(tmp_path, seed=1)
+    (path / file).unlink(missing_ok=True)
+    (path / file).mkdir()  # which not even root can read as a file
+    collection = collect(tmp_path)
+    assert [cell.seeds for cell in collection.cells] == [(0,)]
+    assert [str(run) for run in collection.left_out] == [
+        f"{path}: {path / file} cannot be read: Is a directory"
+    ]
+
+
+def test_a_run_whose_directory_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+    td3(tmp_path)
+    path = td3(tmp_path, seed=1)
+
+    def refused(asked):
+        if asked == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(asked))
+        return read_state(asked)
+
+    monkeypatch.setattr("analysis.collect.read_state", refused)
+    collection = collect(tmp_path)
+    assert [cell.seeds for cell in collection.cells] == [(0,)]
+    assert [str(run) for run in collection.left_out] == [f"{path}: {path} cannot be read: Permission denied"]
+
+
+def test_what_cannot_be_searched_is_said(tmp_path, monkeypatch):
+    td3(tmp_path)
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("/locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    collection = collect(tmp_path)
+    assert [cell.seeds for cell in collection.cells] == [(0,)]
+    assert f"{tmp_path / 'locked'} cannot be searched: Permission denied" in collection.notes
+    survey(tmp_path, notes := [])
+    assert notes == [f"{tmp_path / 'locked'} cannot be searched: Permission denied"]
+
+
+def test_a_pretraining_that_cannot_be_read_is_said_and_its_run_stays(tmp_path):
+    td3(tmp_path)
+    pretraining = write_pretraining(tmp_path, DATASET, 50.0)
+    (pretraining / "eval.jsonl").unlink()
+    (pretraining / "eval.jsonl").mkdir()
+    collection = collect(tmp_path)
+    (cell,) = collection.cells
+    assert cell.first.pretraining is None
+    assert f"{pretraining / 'eval.jsonl'} cannot be read: Is a directory" in collection.notes
 
 
 def test_an_empty_directory_holds_nothing(tmp_path):

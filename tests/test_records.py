@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -73,7 +75,44 @@ def test_the_config_reads_back_as_it_was(directory):
 def test_run_directories_are_found_and_hidden_folders_are_not_searched(tmp_path):
     for name in ("hopper/td3/a/seed-1", "hopper/td3/a/seed-0", ".sweeps/x/seed-0"):
         started(tmp_path / name)
-    assert [p.name for p in layout.find_runs(tmp_path)] == ["seed-0", "seed-1"]
+    assert [p.name for p in layout.find_runs(tmp_path, [])] == ["seed-0", "seed-1"]
+
+
+def test_linked_directories_are_searched_and_no_circle_is_run_round(tmp_path):
+    root, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    started(root / "hopper/td3/a/seed-0")
+    started(elsewhere / "sac/b/seed-1")
+    started(tmp_path / "alone/seed-2")
+    (root / "linked").symlink_to(elsewhere)
+    (root / "ant/td3/c").mkdir(parents=True)
+    (root / "ant/td3/c/seed-2").symlink_to(tmp_path / "alone/seed-2")
+    (root / "hopper/up").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    (elsewhere / "back").symlink_to(root)  # from there to here, and from here to there
+    found = layout.find_runs(root, unreadable := [])
+    below = [path.relative_to(root).as_posix() for path in found]
+    assert below == ["ant/td3/c/seed-2", "hopper/td3/a/seed-0", "linked/sac/b/seed-1"]
+    assert unreadable == []
+
+
+def test_one_run_is_found_by_its_own_directory(tmp_path):
+    started(tmp_path / "a/seed-0")
+    assert layout.find_runs(tmp_path / "a/seed-0", []) == [tmp_path / "a/seed-0"]
+
+
+def test_a_directory_that_cannot_be_searched_is_told(tmp_path, monkeypatch):
+    for name in ("a/x/seed-0", "b/y/seed-0"):
+        started(tmp_path / name)
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert layout.find_runs(tmp_path, unreadable := []) == [tmp_path / "b/y/seed-0"]
+    assert unreadable == [f"{tmp_path}/a cannot be searched: Permission denied"]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

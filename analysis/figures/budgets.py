@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.cells import Cell, by_dataset, display_name
-from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, STYLE, NothingToDrawError, new_figure
+from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, NothingToDrawError, new_figure, styled
 
 BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000])
 """Env steps one may take online (paper, section 6)."""
@@ -29,7 +28,7 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             "no two algorithms have finished runs on one dataset with one replay setting"
         )
     notes = []
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = new_figure(PAGE_WIDTH, 1.8 * len(rows) + 0.5)
         grid = figure.subplots(len(rows), 2, squeeze=False, sharex=True)
         legend = {}

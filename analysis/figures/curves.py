@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,13 +21,13 @@ from analysis.figures.style import (
     PRETRAINING_COLOR,
     SPARE_COLORS,
     STEPS_LABEL,
-    STYLE,
     NothingToDrawError,
     dataset_title,
     mark_switch,
     new_figure,
     over_seeds,
     step_axis,
+    styled,
 )
 
 TAIL = 0.25
@@ -154,7 +153,7 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
     rows = -(-len(panels) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     legend: dict[str, Artist] = {}
-    with mpl.rc_context(STYLE):
+    with styled():
         extra = 0.13 * max(panel.title.count("\n") for panel in panels)
         figure = new_figure(width, (PANEL_HEIGHT + extra) * rows + 0.55)
         grid = figure.subplots(rows, columns, squeeze=False)

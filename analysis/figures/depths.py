@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -18,6 +17,7 @@ from analysis.figures.style import (
     NothingToDrawError,
     dataset_title,
     new_figure,
+    styled,
 )
 from o2o import collapse
 
@@ -49,7 +49,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     replays = list(dict.fromkeys(cell.replay for cell in sorted(depths, key=_replay_order)))
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     style: dict[Any, Any] = STYLE | {"axes.grid": False}
-    with mpl.rc_context(style):
+    with styled(style):
         figure = new_figure(width, rows * (0.75 + 0.21 * len(arms)) + 0.3)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes, alike in zip(grid.flat, datasets.values(), strict=False):
@@ -83,7 +83,7 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     legend = {}
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = new_figure(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 1.9 * rows + 0.4)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (task, alike) in zip(grid.flat, tasks.items(), strict=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ class NothingToDrawError(Exception):
     """There is nothing that the figure could show; the text says what is missing."""
 
 
+@contextmanager
+def styled(style: Mapping[Any, Any] = STYLE) -> Iterator[None]:
+    """Draws in a style on top of matplotlib's own defaults, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(style)
+        yield
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches, in the style."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.04, hspace=0.04))
@@ -59,7 +70,7 @@ def save(figure: Figure, stem: Path) -> Path:
     """Writes the figure as PNG and PDF, the same bytes for the same figure, and returns the PNG's path."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png = stem.with_name(f"{stem.name}.png")
-    with mpl.rc_context(STYLE):
+    with styled():
         figure.savefig(png)
         figure.set_layout_engine("none")  # laid out once, not once a format
         figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})

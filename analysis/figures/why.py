@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.artist import Artist
@@ -25,6 +24,7 @@ from analysis.figures.style import (
     new_figure,
     over_seeds,
     step_axis,
+    styled,
 )
 from analysis.runs import Finetuning
 from o2o.collapse import HORIZON
@@ -59,7 +59,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     replays = list(dict.fromkeys(cell.replay for cell in cells))
     legend: dict[str, Artist] = {}
     style: dict[Any, Any] = STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}
-    with mpl.rc_context(style):
+    with styled(style):
         figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.95)
         grid = figure.subplots(len(replays), len(drawn), squeeze=False, sharex=True, sharey="col")
         for row, replay in enumerate(replays):

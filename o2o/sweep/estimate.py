@@ -41,7 +41,7 @@ def measure(root: Path) -> dict[tuple[str, Kind], list[float]]:
     """Device-seconds a step, evaluations included, of finished runs below `root`, by device and kind."""
     found: dict[tuple[str, Kind], list[float]] = {}
     cells: dict[Path, int] = {}
-    for directory in find_runs(root):
+    for directory in find_runs(root, unreadable=[]):  # what cannot be read tells nothing
         if cells.get(directory.parent, 0) >= SEEDS_READ:
             continue
         try:
@@ -52,8 +52,8 @@ def measure(root: Path) -> dict[tuple[str, Kind], list[float]]:
             kind = (execution["device"], _kind(described))
             if execution["seconds"] < SHORTEST_SECONDS:
                 continue
-        except (ValueError, KeyError, TypeError, ZeroDivisionError):
-            continue  # not done, or made by a version that measured otherwise
+        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+            continue  # not done, not ours to read, or made by a version that measured otherwise
         cells[directory.parent] = cells.get(directory.parent, 0) + 1
         found.setdefault(kind, []).append(rate)
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from o2o import terminal
 from o2o.sweep.filters import select
 from o2o.sweep.summary import BROKEN, FINAL, rows_of
 from o2o.sweep.survey import Run, survey
@@ -21,12 +22,12 @@ def look(root: Path, filters: Sequence[str]) -> tuple[list[Run], list[str]]:
     Raises:
         ConfigError: there is no such directory, or a filter names nothing.
     """
-    cells = survey(root)
     notes: list[str] = []
+    cells = survey(root, notes)
     if (root / ".sweeps").is_dir():
         from o2o.sweep import launched  # it needs NumPy
 
-        notes = launched.join(root, cells)
+        notes += launched.join(root, cells)
         runs = [run for cell in cells for run in cell.runs]
         launched.hear_jobs(root, runs)
         notes += launched.ask_slurm(root, runs)
@@ -56,7 +57,7 @@ def watch(root: Path, filters: Sequence[str], interval: float) -> int:
     runs: list[Run] = []
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         try:
-            while not runs or any(run.state not in FINAL for run in runs):
+            while not terminal.unread() and (not runs or any(run.state not in FINAL for run in runs)):
                 runs, notes = look(root, filters)
                 rows = rows_of(runs)
                 shown = text(root, rows, notes).splitlines()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from o2o import lease
 from o2o.errors import ConfigError
-from o2o.layout import EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, read_object
+from o2o.layout import EVAL, FINETUNE, PRETRAIN, RESULT, STATUS, TIMING, State, find_cells, read_object
 from o2o.sweep import facts
 from o2o.sweep.failures import classify
 from o2o.sweep.rows import Rows
@@ -37,8 +36,6 @@ STALLED_SECONDS = 300.0
 """Without a sign of life for so long, a run that says it is running is not; a living one beats every ten seconds."""
 CLOCKS_AGREE_SECONDS = 120.0
 """By so much a file's modification time may differ from the time in it, for clocks of two machines do."""
-
-_SEED = re.compile(r"seed-(\d+)")
 
 
 class Seen(StrEnum):
@@ -139,8 +136,10 @@ class Cell:
         return None if updates is None else updates + env_steps
 
 
-def survey(root: Path) -> list[Cell]:
+def survey(root: Path, notes: list[str]) -> list[Cell]:
     """All cells below `root`, sorted by their paths, with their runs sorted by seed.
+
+    A line in `notes` for what could not be searched.
 
     Raises:
         ConfigError: there is no such directory.
@@ -150,7 +149,7 @@ def survey(root: Path) -> list[Cell]:
             [f"{root} is no directory; name the one that holds the runs: --runs …, or O2O_RUNS"]
         )
     with ThreadPoolExecutor(READERS) as readers:
-        cells = list(readers.map(_look_at_cell, _cell_paths(str(root))))
+        cells = list(readers.map(_look_at_cell, find_cells(root, notes)))
     return sorted(cells, key=lambda cell: cell.path)
 
 
@@ -163,22 +162,6 @@ def look_at(path: Path) -> Run:
     cell = Cell(path.parent)
     cell.runs.append(Run(path, seed, cell))
     return cell.runs[0]
-
-
-def _cell_paths(folder: str) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """The directories that have runs in them, with the seeds and directories of those."""
-    subfolders = []
-    try:
-        with os.scandir(folder) as entries:
-            subfolders = [entry for entry in entries if entry.name[0] != "." and entry.is_dir()]
-    except OSError:
-        return  # removed while it was looked at, or not ours to read
-    seeds = [(int(match[1]), entry.path) for entry in subfolders if (match := _SEED.fullmatch(entry.name))]
-    if seeds:
-        yield folder, sorted(seeds)
-        return
-    for entry in subfolders:
-        yield from _cell_paths(entry.path)
 
 
 def _look_at_cell(found: tuple[str, list[tuple[int, str]]]) -> Cell:
