@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from analysis.measures import Arm
 from analysis.runs import FROZEN
 from analysis.table import Entry, Table, words
-from analysis.verdicts import Finding, Verdict
+from analysis.verdicts import Finding
 
 BUDGETS = (10_000, 50_000, 200_000)
 
@@ -72,7 +73,7 @@ def guidelines_table(found: Sequence[Finding]) -> Table:
         entries = []
         for body in evidence:
             known = [by_claim[name, body] for name in guideline.claims if (name, body) in by_claim]
-            entries.append(_status([finding.verdict for finding in known], len(guideline.claims)))
+            entries.append(_status(known, len(guideline.claims)))
         rows.append(
             (
                 words(guideline.situation),
@@ -83,8 +84,9 @@ def guidelines_table(found: Sequence[Finding]) -> Table:
         )
     columns = ("when", "then (paper, section 6)", "rests on the claims", *evidence)
     notes = (
-        "Supported: all its claims hold; contradicted: one fails; open: the rest. Claims without evidence, or with "
-        "runs too short for them, are counted as missing.",
+        "Supported: all its claims hold, on all datasets that they speak of; contradicted: one fails; open: the rest. "
+        "In brackets the claims' verdicts with the number of datasets that there are runs on. Claims without "
+        "evidence, or with runs too short for them, are counted as missing.",
     )
     return Table("guidelines", "What to do when", columns, tuple(rows), notes)
 
@@ -117,14 +119,15 @@ def _choice(arm: Arm, value: float) -> Entry:
     return Entry(text, runs=tuple(run.run.path for run in arm.runs))
 
 
-def _status(verdicts: Sequence[Verdict], count: int) -> Entry:
-    known = [verdict for verdict in verdicts if verdict not in ("no runs", "too short")]
+def _status(found: Sequence[Finding], count: int) -> Entry:
+    known = [finding for finding in found if finding.here not in ("no runs", "too short")]
     if not known:
         return Entry("no evidence")
-    told = ", ".join(f"{known.count(v)} {v}" for v in ("holds", "fails", "undecided") if v in known)
+    told = ", ".join(f"{number} {verdict}" for verdict, number in Counter(f.told for f in known).items())
     missing = f", {count - len(known)} missing" if len(known) < count else ""
-    if "fails" in known:
+    verdicts = {finding.verdict for finding in known}
+    if "fails" in verdicts:
         return Entry(f"contradicted ({told}{missing})", bold=True)
-    if len(known) == count and set(known) == {"holds"}:
-        return Entry("supported", bold=True)
+    if len(known) == count and verdicts == {"holds"}:
+        return Entry(f"supported ({told})", bold=True)
     return Entry(f"open ({told}{missing})")

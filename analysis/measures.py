@@ -1,10 +1,14 @@
-"""The collapse metrics of every run (o2o/collapse.py, docs/collapse.md), and the nulls that say what is a collapse."""
+"""The collapse metrics of every run (o2o/collapse.py, docs/collapse.md), and the nulls that say what noise alone gives.
+
+All of them are computed from the evaluations; what `result.json` keeps of them is not read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,28 +18,57 @@ from analysis.runs import FROZEN, Finetuning
 from o2o import collapse
 from o2o.collapse import Curve
 
+Outcome = Literal["collapsed", "detectable", "none"]
+"""What one seed's regret is called: beyond evaluation noise and the least effect, beyond noise only, or neither."""
+
 PERCENTILE = 99.0
-"""Of the null: what is beyond it is called a collapse."""
+"""Of the null: what is beyond it is more than evaluation noise."""
 
 HORIZONS = (20_000, 50_000, 100_000)
 PERCENTILES = (95.0, 99.0, 99.9)
-"""What sensitivity is shown to; the middle ones are in use everywhere else."""
+EFFECTS = ((2.0, 0.05), (collapse.EFFECT_POINTS, collapse.EFFECT_SHARE), (10.0, 0.25))
+"""What sensitivity is shown to (points and share of the offline score); the middle ones are in use everywhere else."""
 
 
 @dataclass(frozen=True, eq=False)
 class Null:
     """Made-up curves of the pretrained policy of one pretraining, had it never changed."""
 
-    curves: Curve
+    draw: Callable[[Int[np.ndarray, " K"]], Curve]
+    """Draws them at any env steps."""
+    env_steps: Int[np.ndarray, " K"]
+    """Where the runs were evaluated that it belongs to."""
     frozen: bool
     """Whether they are drawn from a frozen arm; if not, from the episodes at the switch."""
+    known: bool
+    """Whether either is there. If not, as for imported curves, they have no noise, and nobody knows how much it was."""
     _regrets: dict[int, collapse.PerCurve] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def curves(self) -> Curve:
+        """As far as the longest horizon."""
+        return self.draw(self.env_steps[self.env_steps <= max(HORIZONS)])
 
     def regret(self, percentile: float = PERCENTILE, horizon: int = collapse.HORIZON) -> float:
         """A percentile of the regret that evaluation noise alone gives."""
+        return float(np.percentile(self._regret(horizon), percentile))
+
+    @cached_property
+    def mean_regret(self) -> float:
+        """The regret that evaluation noise alone gives on average."""
+        return float(np.mean(self._regret(collapse.HORIZON)))
+
+    @cached_property
+    def mean_late_regrets(self) -> tuple[float, float]:
+        """The same on the late grid: at the switch, and in a window after 100 000 env steps."""
+        curves = self.draw(self.env_steps)
+        late = [np.mean(collapse.regret(window)) for window in collapse.late_windows(curves)]
+        return float(np.mean(_early_as_late(curves))), float(np.mean(late))
+
+    def _regret(self, horizon: int) -> collapse.PerCurve:
         if horizon not in self._regrets:
             self._regrets[horizon] = collapse.regret(self.curves, horizon)
-        return float(np.percentile(self._regrets[horizon], percentile))
+        return self._regrets[horizon]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +137,48 @@ class Measured:
         return self.null.regret()
 
     @property
+    def effect(self) -> float:
+        """The regret beyond which a loss is called a collapse, in points."""
+        return collapse.effect(float(self.curve.offline_score))
+
+    @property
     def collapsed(self) -> bool:
-        """Whether it lost more than evaluation noise explains."""
-        return self.regret > self.threshold
+        """Whether it lost more than evaluation noise explains, and enough to be called a collapse."""
+        return self.outcome == "collapsed"
+
+    @property
+    def detectable(self) -> bool:
+        """Whether it lost more than evaluation noise explains, but not enough to be called a collapse."""
+        return self.outcome == "detectable"
+
+    @property
+    def outcome(self) -> Outcome:
+        """What its regret is called."""
+        return self.outcome_at()
+
+    def outcome_at(
+        self,
+        percentile: float = PERCENTILE,
+        horizon: int = collapse.HORIZON,
+        least: tuple[float, float] = (collapse.EFFECT_POINTS, collapse.EFFECT_SHARE),
+    ) -> Outcome:
+        """The same for any percentile of the null, horizon, and least effect (points and share)."""
+        regret = float(collapse.regret(self.curve, horizon))
+        if not regret > self.null.regret(percentile, horizon):
+            return "none"
+        return (
+            "collapsed" if regret > collapse.effect(float(self.curve.offline_score), *least) else "detectable"
+        )
+
+    @property
+    def regret_bounds(self) -> tuple[float, float]:
+        """Between what its regret, free of evaluation noise, lies on average over seeds.
+
+        Noise only ever adds to a regret: most, the null's mean, where the policy is at its offline score, and less the
+        further it is from there, above or below. So the truth is at least the regret minus the null's mean, and at most
+        the regret. Where the noise is not known, all of it may be noise.
+        """
+        return (self.regret - self.null.mean_regret if self.null.known else 0.0), self.regret
 
     @cached_property
     def late(self) -> Float[np.ndarray, "2 D"]:
@@ -116,12 +188,14 @@ class Measured:
     @cached_property
     def early_as_late(self) -> float:
         """The regret at the switch, seen on no finer a grid than the late falls are: what they are compared with."""
-        late = self.curve.env_steps[self.curve.env_steps >= collapse.LATE]
-        if len(late) < 2:
-            return float("nan")
-        gap = int(np.median(np.diff(late)))
-        kept = (self.curve.env_steps % gap == 0) | (self.curve.env_steps == self.curve.last)
-        return float(collapse.regret(Curve(self.curve.env_steps[kept], self.curve.scores[kept])))
+        return float(_early_as_late(self.curve))
+
+    @property
+    def late_bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """As `regret_bounds`, of the regret at the switch on the late grid, and of the mean late fall."""
+        early, late = self.early_as_late, float(self.late[0].mean())
+        early_noise, late_noise = self.null.mean_late_regrets if self.null.known else (early, late)
+        return (early - early_noise, early), (late - late_noise, late)
 
     def score_at(self, budget: int) -> float:
         """S at so many env steps; NaN beyond the last evaluation."""
@@ -163,10 +237,9 @@ def measure(cells: Iterable[Cell]) -> tuple[Arm, ...]:
     for cell in cells:
         measured = []
         for run in cell.runs:
-            grid = np.append(0, run.env_steps[(run.env_steps > 0) & (run.env_steps <= max(HORIZONS))])
-            key = run.pretraining_key, tuple(grid.tolist())
+            key = run.pretraining_key, tuple(run.env_steps.tolist())
             if key not in nulls:
-                nulls[key] = _null(run, grid, frozen)
+                nulls[key] = _null(run, frozen)
             measured.append(Measured(run, nulls[key]))
         arms.append(Arm(cell, tuple(measured)))
     return tuple(arms)
@@ -178,7 +251,16 @@ def pairs(first: Arm, second: Arm) -> list[tuple[Measured, Measured]]:
     return [(run, others[key]) for key, run in first.by_pretraining.items() if key in others]
 
 
-def _null(run: Finetuning, grid: Int[np.ndarray, " K"], frozen: Mapping[str, Finetuning]) -> Null:
+def _early_as_late(curve: Curve) -> collapse.PerCurve:
+    late = curve.env_steps[curve.env_steps >= collapse.LATE]
+    if len(late) < 2:
+        return np.full_like(curve.offline_score, np.nan)
+    gap = int(np.median(np.diff(late)))
+    kept = (curve.env_steps % gap == 0) | (curve.env_steps == curve.last)
+    return collapse.regret(Curve(curve.env_steps[kept], curve.scores[..., kept]))
+
+
+def _null(run: Finetuning, frozen: Mapping[str, Finetuning]) -> Null:
     arm = frozen.get(run.pretraining_key)
     deviations = None
     if arm is not None and len(arm.scores) > 1:
@@ -187,11 +269,17 @@ def _null(run: Finetuning, grid: Int[np.ndarray, " K"], frozen: Mapping[str, Fin
     returns = run.evaluations.get("returns")
     if returns is None or not len(returns[0]) or np.isnan(slope):  # imported curves have no episodes
         switch, episodes = np.array([run.offline_score], dtype=np.float64), 1
+        known = deviations is not None
     else:
         switch = base + slope * np.asarray(returns[0], dtype=np.float64)
         episodes = len(returns[-1])
-    curves = collapse.null_curves(grid, deviations, switch, episodes)
-    return Null(curves, frozen=deviations is not None)
+        known = deviations is not None or len(switch) > 1
+
+    def draw(env_steps: Int[np.ndarray, " K"]) -> Curve:
+        return collapse.null_curves(env_steps, deviations, switch, episodes)
+
+    env_steps = np.append(0, run.env_steps[run.env_steps > 0])
+    return Null(draw, env_steps, frozen=deviations is not None, known=known)
 
 
 def _normalisation(run: Finetuning) -> tuple[float, float]:

@@ -8,14 +8,53 @@ rest on is not said there, and taken as ten.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SEEDS = 10
 SCALE = (500_000, 200_000)
 """Pretraining updates and online env steps behind every number."""
+SETTINGS: dict[str, Any] = {
+    "pretrain.updates": SCALE[0],
+    "finetune.env_steps": SCALE[1],
+    "pretrain.algorithm.name": "td3_bc",
+    "dataset.rows": None,  # all of the set's
+    "dataset.mix": None,
+    "batch_size": 256,  # Table B1, as all that follows but where it says otherwise
+    "discount": 0.99,  # Acme's
+    "learning_rate.policy": 3e-4,
+    "learning_rate.critic": 3e-4,
+    "network.hidden_sizes": [256, 256],
+    "replay_init.capacity": 1_000_000,
+    "replay_init.min_size": 1_000,
+    "evaluation.episodes": 10,  # the first author's other code
+    "algorithm.action_gradient_clip": None,  # Table B2 has it for TD3-C alone, whose value is Acme's, 1
+    **{
+        f"{phase}.{key}": value
+        for phase in ("pretrain.algorithm", "algorithm")
+        for key, value in {
+            "target_step": 0.005,
+            "policy_delay": 2,
+            "exploration_noise": 0.1,
+            "target_noise": 0.2,
+            "target_noise_clip": 0.5,
+            "behavior_cloning_alpha": 2.5,
+            "constraint_epsilon": 1e-5,  # Table B2
+            "gradient_norm_clip": None,
+            "dpg_reduce": "sum",  # the first author's correction of Acme, and the rest Acme's
+            "bc_normaliser": "mean_abs_q",
+            "target_noise_shared_in_batch": True,
+            "delay_target_critic": False,
+        }.items()
+    },
+}
+"""What published numbers rest on, by the dotted key of a run's configuration. What neither the paper nor the code that
+it was built on says is no part of it."""
 WITHIN = 0.10
 """Table 1's rule for bold type: within 10 % of the best method's mean."""
+WITHIN_POINTS = 2.0
+"""The least that "within" means, in points: below a score of 20 a tenth of it is less than evaluations differ by."""
 
 PAPER, ODT_PAPER = "the paper", "the ODT paper, as printed in the paper"
 
@@ -149,6 +188,22 @@ DATASETS = tuple(dict.fromkeys(row.dataset for row in TABLE_1))
 """The paper's eight, in its order."""
 
 
+def other_settings(science: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run's flat configuration that are not those behind the published numbers, by their keys.
+
+    A key that the configuration does not have is none: it was written before there was one, and behaved as the paper.
+    """
+    return {
+        key: science[key] for key in SETTINGS if key in science and science[key] != of_the_paper(key, science)
+    }
+
+
+def of_the_paper(key: str, science: Mapping[str, Any]) -> Any:
+    """The paper's value of a setting, for the algorithm of a run."""
+    clipped = key == "algorithm.action_gradient_clip" and science["algorithm.name"] == "td3_c"
+    return 1.0 if clipped else SETTINGS[key]
+
+
 def find(dataset: str, algorithm: str, replay_init: str) -> Published | None:
     """The published line of an arm, of a set with that very name; None where there is none."""
     for row in TABLE_1 + TABLE_C3:
@@ -157,10 +212,23 @@ def find(dataset: str, algorithm: str, replay_init: str) -> Published | None:
     return None
 
 
+def margin(mean: float) -> tuple[float, float]:
+    """How far from a mean score still rivals it: a tenth of its size, in either direction, and at least two points.
+
+    Returns:
+        Slope and intercept of the margin as a line in the score, so that the margin of every seed's score averages to
+        the margin of their mean: slope · mean + intercept.
+    """
+    if WITHIN * abs(mean) >= WITHIN_POINTS:
+        return (WITHIN if mean > 0 else -WITHIN), 0.0
+    return 0.0, WITHIN_POINTS
+
+
 def within_of_best(means: dict[str, float]) -> set[str]:
-    """Whom the bold rule marks: the best, and all whose mean is within 10 % of the best method's mean."""
+    """Whom the bold rule marks: the best, and all whose mean rivals it (`margin`)."""
     best = max(means.values())
-    return {name for name, mean in means.items() if mean >= best - WITHIN * abs(best)}
+    slope, intercept = margin(best)
+    return {name for name, mean in means.items() if mean >= best - slope * best - intercept}
 
 
 def departures() -> list[str]:

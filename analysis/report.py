@@ -37,6 +37,7 @@ RUN_COLUMNS = (
     "online",
     "regret",
     "null 99 %",
+    "effect",
     "collapsed",
     "depth",
     "recovery (env steps)",
@@ -160,7 +161,8 @@ class _Page:
             texts += [
                 number(lost.regret).text,
                 number(lost.threshold).text,
-                "yes" if lost.collapsed else "no",
+                number(lost.effect).text,
+                {"collapsed": "yes", "detectable": "no, detectable", "none": "no"}[lost.outcome],
             ]
             texts += [
                 number(lost.depth).text,

@@ -8,6 +8,7 @@ mean and whatever else has no formula.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,13 @@ class Estimate:
             return None
         spread = self.error * np.sqrt(self.count)
         groups = max(1.0, self.freedom / max(1, self.count - 1))
-        counts = np.arange(self.count, 10_001)
-        freedom = np.append(self.freedom, groups * (counts[1:] - 1))
-        enough = abs(self.value) > special.stdtrit(freedom, 1 - alpha / 2) * spread / np.sqrt(counts)
-        return int(enough.argmax()) if enough.any() else None
+
+        def decides(count: int) -> bool:
+            freedom = self.freedom if count == self.count else groups * (count - 1)
+            return bool(abs(self.value) > _t_quantile(1 - alpha / 2, freedom) * spread / np.sqrt(count))
+
+        enough = bisect_left(range(self.count, 10_001), True, key=decides)
+        return enough if self.count + enough <= 10_000 else None
 
 
 def mean(values: Num[np.ndarray, " N"]) -> Estimate:
@@ -79,10 +83,10 @@ def published_mean(value: float, deviation: float, count: int) -> Estimate:
     return Estimate(value, deviation / count**0.5, count - 1.0, count)
 
 
-def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-    """The weighted sum of independent estimates; degrees of freedom as by Welch and Satterthwaite."""
+def combine(estimates: Sequence[Estimate], weights: Sequence[float], shift: float = 0.0) -> Estimate:
+    """The weighted sum of independent estimates, plus `shift`; degrees of freedom as by Welch and Satterthwaite."""
     variances = np.array([(w * e.error) ** 2 for e, w in zip(estimates, weights, strict=True)])
-    value = float(sum(w * e.value for e, w in zip(estimates, weights, strict=True)))
+    value = shift + float(sum(w * e.value for e, w in zip(estimates, weights, strict=True)))
     total = float(variances.sum())
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = total**2 / np.sum(variances**2 / np.array([e.freedom for e in estimates]))
@@ -91,14 +95,14 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate
     return Estimate(value, total**0.5, float(freedom) if total > 0 else smallest, count)
 
 
-def paired(first: Values, second: Values, share: float = 1.0) -> Estimate:
-    """The mean of first − share · second, over seeds that share a pretraining."""
-    return mean(np.asarray(first) - share * np.asarray(second))
+def paired(first: Values, second: Values) -> Estimate:
+    """The mean of first − second, over seeds that share a pretraining."""
+    return mean(np.asarray(first) - np.asarray(second))
 
 
-def unpaired(first: Values, second: Values, share: float = 1.0) -> Estimate:
-    """The mean of the first minus `share` times that of the second, of seeds that have nothing in common (Welch)."""
-    return combine([mean(first), mean(second)], [1.0, -share])
+def unpaired(first: Values, second: Values) -> Estimate:
+    """The mean of the first minus that of the second, of seeds that have nothing in common (Welch)."""
+    return combine([mean(first), mean(second)], [1.0, -1.0])
 
 
 def interquartile_mean(values: Num[np.ndarray, "*S N"]) -> Float[np.ndarray, "*S"] | np.float64:
@@ -145,7 +149,7 @@ def equivalent(above: Estimate, below: Estimate) -> float:
     """The p-value of two one-sided tests that a contrast lies within its margins (TOST).
 
     `above` estimates the contrast plus its margin, which must be above 0, `below` the contrast minus its margin, which
-    must be below: for "within 10 % of b", a − 0.9·b and a − 1.1·b.
+    must be below.
     """
     return max(one_sided(above), 1 - one_sided(below))
 

@@ -10,20 +10,23 @@ from rich.table import Table as RichTable
 from analysis import statistics
 from analysis.budget import budget_table, crossover_table
 from analysis.cells import Cell, by_dataset
+from analysis.claim_tables import claims_by_dataset, claims_table
 from analysis.comparisons import comparisons_table
 from analysis.diversity import Diversity, diversity_table
 from analysis.guidelines import choices_table, guidelines_table
-from analysis.measures import HORIZONS, PERCENTILE, PERCENTILES, Arm, measure
+from analysis.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, Arm, Outcome, measure
 from analysis.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from analysis.table import NOTHING, Entry, Table, interval, mean, number, thousands, to_terminal, words
-from analysis.verdicts import claims_by_dataset, claims_table, findings
+from analysis.verdicts import findings
 from o2o import collapse
 from o2o.counting import counted
 
 PER_SEED = (
     "regret",
     "threshold",
+    "effect",
     "collapsed",
+    "detectable",
     "depth",
     "relative_depth",
     "recovery",
@@ -80,7 +83,9 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
                     collapsed / len(runs),
                     runs=tuple(run.path for run in runs),
                 ),
+                _outcomes(arm, "detectable"),
                 mean(arm.values("threshold")),
+                mean(arm.values("effect")),
                 mean(arm.values("depth"), runs),
                 mean(100 * arm.values("relative_depth"), runs, decimals=0),
                 recovery_entry(arm),
@@ -92,13 +97,17 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
             )
         )
     frozen = sum(run.null.frozen for arm in arms for run in arm.runs)
+    unknown = sum(not run.null.known for arm in arms for run in arm.runs)
     total = sum(len(arm.runs) for arm in arms)
     short = [arm for arm in arms if arm.runs[0].curve.last < collapse.HORIZON]
     notes = [
         "Regret, the primary endpoint: mean points below the offline score over the first "
         f"{thousands(collapse.HORIZON)} env steps. ± is one standard deviation over seeds, brackets "
         "are 95 % intervals.",
-        "Collapsed: seeds whose regret is beyond the 99th percentile of what evaluation noise alone gives. The null is "
+        f"Collapsed: seeds whose regret is beyond the {PERCENTILE:g}th percentile of what evaluation noise alone "
+        f"gives, the null, and beyond the least effect, {collapse.EFFECT_POINTS:g} points and "
+        f"{100 * collapse.EFFECT_SHARE:g} % of the offline score. Detectable: beyond the null, but not the effect. The "
+        "null is "
         + (
             "drawn from the frozen arm of the same pretraining."
             if frozen == total
@@ -114,6 +123,12 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
         "Late falls: regret in windows of the same length after 100\u202f000 env steps, beside the early regret on the "
         "same grid.",
     ]
+    if unknown:
+        notes.append(
+            f"Of {counted(total, 'run')}, {unknown} have neither a frozen arm nor single episodes at the switch "
+            "(imported curves): their null has no noise, so that what is called collapsed or detectable may be noise, "
+            "and no claim that something is lost holds by them."
+        )
     if short:
         last = min(arm.runs[0].curve.last for arm in short)
         notes.append(
@@ -121,7 +136,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
             f"(the earliest at {thousands(last)}): the regret there is the mean over the shorter time."
         )
     columns = (
-        "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "null 99 %", "depth",
+        "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "detectable",
+        "null 99 %", "effect", "depth",
         "depth (% of offline)", "recovery (env steps)", "training regret", "δ", "area", "early regret, late grid",
         "late regret",
     )  # fmt: skip
@@ -136,9 +152,13 @@ def sensitivity_table(arms: Sequence[Arm]) -> Table:
         for horizon in HORIZONS:
             entries.append(mean([float(collapse.regret(run.curve, horizon)) for run in arm.runs]))
         for horizon in HORIZONS:
-            entries.append(_share(_beyond(arm, PERCENTILE, horizon)))
+            entries.append(_share([run.outcome_at(horizon=horizon) == "collapsed" for run in arm.runs]))
         for percentile in PERCENTILES:
-            entries.append(_share(_beyond(arm, percentile, collapse.HORIZON)))
+            entries.append(_share([run.outcome_at(percentile) == "collapsed" for run in arm.runs]))
+        for least in EFFECTS:
+            entries.append(_share([run.outcome_at(least=least) == "collapsed" for run in arm.runs]))
+        for percentile in PERCENTILES:
+            entries.append(_share([run.outcome_at(percentile) != "none" for run in arm.runs]))
         relative = arm.values("relative_depth")
         for share in (0.25, 0.5, 0.75):
             if np.isnan(relative).all():
@@ -151,16 +171,20 @@ def sensitivity_table(arms: Sequence[Arm]) -> Table:
         "dataset", "algorithm", "replay",
         *(f"regret, T_c {h // 1000}k" for h in HORIZONS),
         *(f"collapsed, T_c {h // 1000}k" for h in HORIZONS),
-        *(f"beyond {p:g} % of null" for p in PERCENTILES),
+        *(f"collapsed, null {p:g} %" for p in PERCENTILES),
+        *(f"collapsed, effect {points:g} points and {100 * share:g} %" for points, share in EFFECTS),
+        *(f"collapsed or detectable, null {p:g} %" for p in PERCENTILES),
         *(f"depth above {s} %" for s in (25, 50, 75)),
     )  # fmt: skip
     notes = (
-        "Collapsed: beyond the 99th percentile of the null at that horizon. In use elsewhere: T_c 50k, 99 %.",
+        "Collapsed: beyond the null's percentile at that horizon, and beyond the least effect; detectable: beyond the "
+        f"null, but not the effect. In use elsewhere: T_c {collapse.HORIZON // 1000}k, null {PERCENTILE:g} %, effect "
+        f"{collapse.EFFECT_POINTS:g} points and {100 * collapse.EFFECT_SHARE:g} % of the offline score.",
         "Depths in per cent of the offline score, over seeds whose offline score is at least "
         f"{collapse.RELATIVE_FLOOR:g}.",
     )
     return Table(
-        "sensitivity", "Sensitivity to the horizon and to the threshold", columns, tuple(rows), notes
+        "sensitivity", "Sensitivity to the horizon, the null and the effect", columns, tuple(rows), notes
     )
 
 
@@ -216,9 +240,8 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
         online = mean([run.online_score for run in cell.runs])
         front = (words(cell.label), words(cell.replay), seeds_entry(cell, most))
         if arm is None:
-            rows.append((*front, Entry(NOTHING), online, *([Entry(NOTHING)] * 5)))
+            rows.append((*front, Entry(NOTHING), online, *([Entry(NOTHING)] * 6)))
             continue
-        collapsed = int(arm.values("collapsed").sum())
         rows.append(
             (
                 *front,
@@ -228,7 +251,8 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
                 mean(arm.values("regret")),
                 mean(arm.values("depth")),
                 recovery_entry(arm),
-                words(f"{collapsed} of {len(arm.runs)}"),
+                _outcomes(arm, "collapsed"),
+                _outcomes(arm, "detectable"),
             )
         )
     columns = (
@@ -242,6 +266,7 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
         "depth",
         "recovery",
         "collapsed",
+        "detectable",
     )
     return Table(dataset, dataset_name(cells[0]), columns, tuple(rows))
 
@@ -252,10 +277,11 @@ def _iqm_interval(values: np.ndarray) -> tuple[float, float]:
     return statistics.stratified_bootstrap([values], statistics.interquartile_mean)
 
 
-def _beyond(arm: Arm, percentile: float, horizon: int) -> list[bool]:
-    return [
-        bool(collapse.regret(run.curve, horizon) > run.null.regret(percentile, horizon)) for run in arm.runs
-    ]
+def _outcomes(arm: Arm, outcome: Outcome) -> Entry:
+    count = sum(run.outcome == outcome for run in arm.runs)
+    return Entry(
+        f"{count} of {len(arm.runs)}", count / len(arm.runs), runs=tuple(r.run.path for r in arm.runs)
+    )
 
 
 def _share(flags: Sequence[bool]) -> Entry:

@@ -2,30 +2,56 @@
 
 A claim **holds** where the 95 % interval of its contrast lies above 0, **fails** where it lies below, and is
 **undecided** otherwise; then it is said how many more seeds would decide it, were the estimates and spreads the truth.
-Runs that end before what a claim speaks of are **too short** to judge it, whatever their interval.
-Contrasts of single datasets are tested with Holm's correction over the claim's datasets. Seeds that share a
-pretraining are paired; in the paper's own tables nothing can be.
+It speaks of a number of datasets, and holds only where there are runs on all of them; what they say on fewer is told
+beside. Fewer than five seeds decide nothing (analysis/bounds.py). Runs that end before what a claim speaks of are **too
+short** to judge it.
+
+Whatever several contrasts decide is a verdict of the claim: one in twenty may be wrong, half of them on either side.
+Single datasets are tested with Holm's correction over the claim's datasets, and a condition of several fails only at
+its share of the error. That all hold needs no correction: the weakest decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from analysis import published, statistics
+from analysis import bounds, statistics
+from analysis.bounds import ALPHA, Bounds
 from analysis.cells import Cell
 from analysis.claims import CLAIMS, Claim
-from analysis.contrasts import Parts, bodies_of_evidence
+from analysis.contrasts import Conditions, Parts, bare
+from analysis.evidence import bodies_of_evidence
 from analysis.measures import Arm
-from analysis.statistics import Estimate
-from analysis.table import Entry, Table, interval, p_value, words
-
-ALPHA = 1 - statistics.CONFIDENCE
 
 Verdict = Literal["holds", "fails", "undecided", "too short", "no runs"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one condition of a claim says on the datasets there are."""
+
+    parts: Parts
+    covered: tuple[str, ...]
+    """Those of the parts that are among the claim's datasets: only they decide."""
+    verdicts: dict[str, Verdict]
+    p_values: dict[str, float]
+    """By dataset, with Holm's correction."""
+    verdict: Verdict
+    """On the covered datasets."""
+    complete: bool
+    """Whether that is a verdict on the claim, whatever the other datasets would say."""
+    more_seeds: int | None
+    """0 where it is decided; None where that cannot be told."""
+
+    @property
+    def overall(self) -> Bounds | None:
+        """The mean over the covered datasets."""
+        return bounds.average([self.parts[d] for d in self.covered]) if self.covered else None
 
 
 @dataclass(frozen=True)
@@ -34,170 +60,158 @@ class Finding:
 
     claim: Claim
     evidence: str
-    parts: Parts
-    verdicts: dict[str, Verdict]
-    p_values: dict[str, float]
-    """By dataset, with Holm's correction."""
+    conditions: dict[str, Judged]
     verdict: Verdict
+    """On the claim: undecided where datasets are missing that could say otherwise."""
+    here: Verdict
+    """On the datasets there are."""
     more_seeds: int | None
     """0 where it is decided; None where that cannot be told."""
     unusable: tuple[str, ...] = ()
     """Arms that several settings fit, so that none was used."""
 
     @property
-    def overall(self) -> Estimate | None:
-        """The mean over the datasets."""
-        return _average(list(self.parts.values())) if self.parts else None
+    def covered(self) -> tuple[str, ...]:
+        """Those of the claim's datasets that every condition has runs on."""
+        known = [{bare(dataset) for dataset in judged.covered} for judged in self.conditions.values()]
+        return tuple(name for name in self.claim.over if known and all(name in names for names in known))
+
+    @property
+    def told(self) -> str:
+        """The verdict with its coverage: on how many datasets, of how many that the claim speaks of."""
+        coverage = f"on {len(self.covered)} of {len(self.claim.over)}"
+        if self.verdict == self.here:
+            return f"{self.verdict} {coverage}"
+        return f"{self.verdict} ({self.here} {coverage})"
 
     @property
     def by_means(self) -> tuple[int, int]:
-        """On how many datasets the bare estimate is on the claim's side, and of how many."""
-        return sum(part.value > 0 for part in self.parts.values()), len(self.parts)
+        """On how many datasets the bare estimates are on the claim's side in all conditions, and of how many."""
+        names = dict.fromkeys(d for judged in self.conditions.values() for d in judged.covered)
+        sided = [
+            all(
+                d in judged.covered and judged.parts[d].least.value > 0 for judged in self.conditions.values()
+            )
+            for d in names
+        ]
+        return sum(sided), len(sided)
 
     @property
     def against(self) -> tuple[str, ...]:
-        """The datasets whose bare estimate is on the other side."""
-        return tuple(dataset for dataset, part in self.parts.items() if part.value < 0)
+        """The datasets whose bare estimate is on the other side in some condition."""
+        found = [d for j in self.conditions.values() for d in j.covered if j.parts[d].most.value < 0]
+        return tuple(dict.fromkeys(found))
 
 
-def judge(claim: Claim, parts: Parts, evidence: str) -> Finding:
+def judge(claim: Claim, conditions: Conditions, evidence: str) -> Finding:
     """The verdict of these contrasts on the claim."""
-    estimates = list(parts.values())
-    adjusted = statistics.holm(np.array([part.p_value for part in estimates]))
-    p_values = {dataset: float(p) for dataset, p in zip(parts, adjusted, strict=True)}
-    verdicts: dict[str, Verdict] = {d: _verdict(part.value, p_values[d]) for d, part in parts.items()}
-    if not parts:
-        verdict: Verdict = "no runs"
+    against = ALPHA / max(1, len(conditions))
+    judged = {name: _judge_condition(claim, parts, against) for name, parts in conditions.items()}
+    found = list(judged.values())
+    verdicts = [condition.verdict for condition in found]
+    here: Verdict = "undecided"
+    if not any(condition.covered for condition in found):
+        here = "no runs"
+    elif any(condition.verdict == "fails" and condition.complete for condition in found):
+        return Finding(claim, evidence, judged, "fails", "fails", 0)
+    elif set(verdicts) == {"holds"}:
+        here = "holds"
+    elif "fails" in verdicts:
+        here = "fails"
+    decided = here in ("holds", "fails")
+    complete = decided and all(condition.complete for condition in found)
+    verdict: Verdict = "undecided" if decided and not complete else here
+    return Finding(claim, evidence, judged, verdict, here, 0 if decided else _more_of_all(found))
+
+
+def _judge_condition(claim: Claim, parts: Parts, against: float) -> Judged:
+    """The verdict of one condition; `against` is the error that it may make where it fails."""
+    covered = {dataset: part for dataset, part in parts.items() if bare(dataset) in claim.over}
+    others = {dataset: part for dataset, part in parts.items() if dataset not in covered}
+    p_values = _holm(covered) | _holm(others)
+    verdicts: dict[str, Verdict] = {d: part.decide(p_values[d], against) for d, part in parts.items()}
+    found = [verdicts[dataset] for dataset in covered]
+    whole = len(covered) == len(claim.over)
+    verdict: Verdict = "undecided"
+    complete = False
+    if not covered:
+        verdict = "no runs"
     elif claim.rule == "mean":
-        whole = _average(estimates)
-        verdict = _verdict(whole.value, whole.p_value)
-    elif claim.rule == "all":  # that all hold needs no correction: the weakest of them decides
-        all_hold = all(_verdict(part.value, part.p_value) == "holds" for part in estimates)
-        verdict = "holds" if all_hold else "fails" if "fails" in verdicts.values() else "undecided"
-    else:
-        found = list(verdicts.values())
-        too_many = len(published.DATASETS) - claim.rule + 1
-        enough = found.count("holds") >= claim.rule
-        verdict = "holds" if enough else "fails" if found.count("fails") >= too_many else "undecided"
-    more_seeds = _more_seeds(claim, estimates) if verdict == "undecided" else 0
-    return Finding(claim, evidence, parts, verdicts, p_values, verdict, more_seeds)
+        mean = bounds.average(list(covered.values()))
+        verdict, complete = mean.decide(mean.p_value, against), whole
+    elif claim.rule == "all":
+        if all(part.decide(part.p_value, against) == "holds" for part in covered.values()):
+            verdict, complete = "holds", whole
+        elif "fails" in found:
+            verdict, complete = "fails", True
+    elif found.count("holds") >= claim.rule:
+        verdict, complete = "holds", True
+    elif found.count("fails") > len(claim.over) - claim.rule:
+        verdict, complete = "fails", True
+    more_seeds = _more_seeds(claim, list(covered.values()), against) if verdict == "undecided" else 0
+    return Judged(parts, tuple(covered), verdicts, p_values, verdict, complete, more_seeds)
 
 
-def _more_seeds(claim: Claim, parts: Sequence[Estimate]) -> int | None:
-    """How many more seeds would decide the claim, were the estimates and their spreads the truth."""
+def _holm(parts: Mapping[str, Bounds]) -> dict[str, float]:
+    adjusted = statistics.holm(np.array([part.p_value for part in parts.values()]))
+    return {dataset: float(p) for dataset, p in zip(parts, adjusted, strict=True)}
+
+
+def _more_seeds(claim: Claim, parts: Sequence[Bounds], against: float) -> int | None:
+    """How many more seeds would decide the condition, were the estimates and their spreads the truth."""
     if claim.rule == "mean":
-        return _average(parts).more_seeds()
-    corrected = ALPHA / len(parts)
-    against = [part.more_seeds(corrected) for part in parts if part.value < 0]
+        return bounds.average(parts).more_seeds(against, len(parts))
+    failing = [part.more_seeds(against / len(parts)) for part in parts if part.most.value < 0]
     if claim.rule == "all":
-        if against:  # one that fails is enough
-            return min((more for more in against if more is not None), default=None)
-        needed = [part.more_seeds() for part in parts]
-        return None if None in needed else max(more for more in needed if more is not None)
-    in_favour = [part.more_seeds(corrected) for part in parts if part.value > 0]
-    for side, count in ((in_favour, claim.rule), (against, len(published.DATASETS) - claim.rule + 1)):
-        known = sorted(more for more in side if more is not None)
-        if len(known) >= count:
-            return known[count - 1]
+        if failing:  # one that fails is enough
+            return min((count for count in failing if count is not None), default=None)
+        needed = [part.more_seeds(ALPHA) for part in parts]
+        return None if None in needed else max(count for count in needed if count is not None)
+    holding = [part.more_seeds(ALPHA / len(parts)) for part in parts if part.least.value > 0]
+    for side, enough in ((holding, claim.rule), (failing, len(claim.over) - claim.rule + 1)):
+        known = sorted(count for count in side if count is not None)
+        if len(known) >= enough:
+            return known[enough - 1]
     return None
 
 
-def _average(parts: Sequence[Estimate]) -> Estimate:
-    return statistics.combine(parts, [1 / len(parts)] * len(parts))
+def _more_of_all(conditions: Sequence[Judged]) -> int | None:
+    """Until the last condition is decided; None where that cannot be told of one of them."""
+    counts = [None if condition.verdict == "no runs" else condition.more_seeds for condition in conditions]
+    return None if not counts or None in counts else max(count for count in counts if count is not None)
 
 
 def findings(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Finding, ...]:
-    """Every claim judged by our runs, for each kind of data by itself, and by the paper's tables."""
+    """Every claim judged by our runs, for each body of evidence by itself, and by the paper's tables."""
     found = []
     for evidence in bodies_of_evidence(cells, arms):
         for claim in CLAIMS:
             evidence.ambiguous.clear()
-            finding = judge(claim, claim.runs(evidence), f"our runs, {evidence.source}")
-            if finding.parts and evidence.env_steps < claim.env_steps:
+            finding = judge(claim, _spoken_of(claim, claim.runs(evidence)), f"our runs, {evidence.source}")
+            if finding.here != "no runs" and evidence.env_steps < claim.env_steps:
                 finding = _not_judged(finding)
             found.append(replace(finding, unusable=tuple(sorted(evidence.ambiguous))))
-    found += [judge(c, c.tables(), "the paper's tables") for c in CLAIMS if c.tables is not None]
-    return tuple(found)
+    return (*found, *_by_the_tables())
+
+
+@cache
+def _by_the_tables() -> tuple[Finding, ...]:
+    return tuple(judge(c, c.tables(), "the paper's tables") for c in CLAIMS if c.tables is not None)
+
+
+def _spoken_of(claim: Claim, conditions: Conditions) -> Conditions:
+    """Of a claim about some of the paper's datasets, only those."""
+    every = set(CLAIMS[0].over)
+    return {
+        name: {d: part for d, part in parts.items() if bare(d) in claim.over or bare(d) not in every}
+        for name, parts in conditions.items()
+    }
 
 
 def _not_judged(finding: Finding) -> Finding:
     """The estimates of runs that are too short, without a verdict."""
-    too_short: dict[str, Verdict] = dict.fromkeys(finding.parts, "too short")
-    return replace(finding, verdict="too short", verdicts=too_short, more_seeds=None)
-
-
-def _verdict(value: float, p_value: float) -> Verdict:
-    if np.isnan(p_value) or p_value >= ALPHA:
-        return "undecided"
-    return "holds" if value > 0 else "fails"
-
-
-def claims_table(found: Sequence[Finding]) -> Table:
-    """The register: every claim, its estimand, what each body of evidence estimates, and the verdict."""
-    rows = []
-    judged = {finding.claim.name for finding in found if finding.parts}
-    for finding in sorted(found, key=lambda f: CLAIMS.index(f.claim)):
-        if not finding.parts and finding.claim.name in judged:
-            continue
-        judged.add(finding.claim.name)
-        claim, overall = finding.claim, finding.overall
-        sided, count = finding.by_means
-        rule = {"mean": "mean > 0", "all": "> 0 on all"}.get(str(claim.rule), f"> 0 on {claim.rule} of 8")
-        rows.append(
-            (
-                words(claim.name),
-                words(claim.says),
-                words(claim.where),
-                words(f"{claim.estimand}: {rule}"),
-                words(finding.evidence),
-                interval(overall.value, *overall.interval, sign="+") if overall else Entry("–"),
-                words(f"{sided} of {count}"),
-                Entry(finding.verdict, bold=finding.verdict in ("holds", "fails")),
-                words(_more(finding)),
-                words(", ".join(finding.against)),
-            )
-        )
-    columns = (
-        "claim", "the paper says", "where", "estimand (points)", "evidence", "mean [95 %]", "by bare means", "verdict",
-        "more seeds", "bare mean against it on",
-    )  # fmt: skip
-    notes = [
-        "Holds: the 95 % interval is above 0; fails: below; undecided: it contains 0, or some dataset's does where the "
-        "claim is about all. Single datasets with Holm's correction. More seeds: for each arm, were the estimates and "
-        "their spread the truth.",
-        "Claims about the course of learning cannot be computed from tables of final scores. The paper's scale is "
-        "500 000 updates and 200 000 env steps; runs of another scale say so, and say what holds at theirs. Runs too "
-        "short for a claim about final scores do not judge it: the interval is that of where they end.",
-    ]
-    if unusable := sorted({arm for finding in found for arm in finding.unusable}):
-        notes.append(
-            "Not used, because several settings look the same (choose one with --where KEY=VALUE): "
-            f"{'; '.join(unusable)}."
-        )
-    return Table("claims", "The paper's claims", columns, tuple(rows), tuple(notes))
-
-
-def claims_by_dataset(found: Sequence[Finding]) -> Table:
-    """Every single contrast behind the register."""
-    rows = []
-    for finding in sorted(found, key=lambda f: CLAIMS.index(f.claim)):
-        for dataset, part in finding.parts.items():
-            rows.append(
-                (
-                    words(finding.claim.name),
-                    words(finding.evidence),
-                    words(dataset),
-                    Entry(str(part.count), float(part.count)),
-                    interval(part.value, *part.interval, sign="+"),
-                    p_value(finding.p_values[dataset]),
-                    words(finding.verdicts[dataset]),
-                )
-            )
-    columns = ("claim", "evidence", "dataset", "seeds", "points [95 %]", "p (Holm)", "verdict")
-    return Table("claims_by_dataset", "The paper's claims, dataset by dataset", columns, tuple(rows))
-
-
-def _more(finding: Finding) -> str:
-    if finding.verdict != "undecided":
-        return "–"
-    return "cannot be told" if finding.more_seeds is None else f"{finding.more_seeds}"
+    conditions = {
+        name: replace(judged, verdict="too short", verdicts=dict.fromkeys(judged.parts, "too short"))
+        for name, judged in finding.conditions.items()
+    }
+    return replace(finding, conditions=conditions, verdict="too short", here="too short", more_seeds=None)

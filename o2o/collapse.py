@@ -28,6 +28,11 @@ TOLERANCE = 2.0
 RELATIVE_FLOOR = 20.0
 """The offline score from which on a depth is also told as a share of it: a fraction of little means nothing."""
 
+EFFECT_POINTS = 5.0
+EFFECT_SHARE = 0.10
+"""The least loss that is called a collapse: so many points of regret, and so large a share of the offline score. What
+is beyond evaluation noise but smaller is only detectable. 10 % is where the paper ceases to call scores comparable."""
+
 LATE = 100_000
 """Env steps after which a fall is the fluctuation that is usual in off-policy learning, not a collapse."""
 
@@ -134,6 +139,11 @@ def regret(curve: Curve, horizon: int = HORIZON) -> PerCurve:
     return np.sum(np.diff(curve.env_steps) * both / 2 * share, axis=-1) / curve.last
 
 
+def effect(offline_score: float, points: float = EFFECT_POINTS, share: float = EFFECT_SHARE) -> float:
+    """The regret beyond which a loss is called a collapse: so many points, and that share of the offline score."""
+    return max(points, share * offline_score)
+
+
 def depth(curve: Curve, window: int = WINDOW, horizon: int = HORIZON) -> PerCurve:
     """The drop in points, at least 0: max(0, offline − min m(t)) over 0 ≤ t ≤ T.
 
@@ -211,16 +221,23 @@ def training_regret(
 
 def drawdowns(
     curve: Curve, start: int = LATE, length: int = HORIZON, window: int = WINDOW
-) -> Float[np.ndarray, "2 D"]:
+) -> Float[np.ndarray, "2 D *S"]:
     """Regret and depth of falls that are none of the switch: in windows of the same length after `start` env steps.
 
     Each window, [start, start + length] and those that follow it whole, is taken as if the switch had been at its
     beginning. Its reference m(·) rests on fewer episodes than the offline score, which makes late falls look larger:
-    a collapse beyond them is so in spite of it. One curve only; D is 0 where it ends before.
+    a collapse beyond them is so in spite of it. D is 0 where the curve ends before.
     """
-    begins = range(start, curve.last - length + 1, length)
-    parts = [curve.until(begin + length).restarted(begin, window) for begin in begins]
+    parts = late_windows(curve, start, length, window)
     return np.array([[regret(p, length) for p in parts], [depth(p, window, length) for p in parts]])
+
+
+def late_windows(
+    curve: Curve, start: int = LATE, length: int = HORIZON, window: int = WINDOW
+) -> tuple[Curve, ...]:
+    """The windows of `drawdowns`, each as a curve of its own from its reference on."""
+    begins = range(start, curve.last - length + 1, length)
+    return tuple(curve.until(begin + length).restarted(begin, window) for begin in begins)
 
 
 def null_curves(
@@ -260,8 +277,9 @@ def summarise(
     """The collapse metrics of one seed, as `result.json` keeps them.
 
     Keys: `regret` and `depth` (points), `relative_depth` (a share of the offline score; None below
-    `RELATIVE_FLOOR`), `recovery_env_steps` (None: censored), `area` (points), and what they were taken with:
-    `window`, `tolerance`, `horizon` (the T in use), `last_env_step`.
+    `RELATIVE_FLOOR`), `recovery_env_steps` (None: censored), `area` (points), `effect` (the regret beyond which it
+    would be called a collapse, if it is beyond evaluation noise too, which one run alone cannot tell), and what they
+    were taken with: `window`, `tolerance`, `horizon` (the T in use), `last_env_step`.
     """
     curve = Curve.of(env_steps, scores, offline_score)
     drop = float(depth(curve, window, horizon))
@@ -271,6 +289,7 @@ def summarise(
         "relative_depth": relative(drop, offline_score),
         "recovery_env_steps": recovery(curve, window, tolerance, horizon),
         "area": float(area(curve)),
+        "effect": effect(offline_score),
         "window": window,
         "tolerance": tolerance,
         "horizon": min(horizon, curve.last),

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+
+from analysis.runs import Finetuning
 
 PRETRAIN_UPDATES = 500_000
 BUDGET = 200_000
@@ -66,7 +69,7 @@ def write_run(
     Every evaluation has ten episodes whose mean is the score (returns are scores here) and whose standard deviation is
     `noise`·√10, so that scores scatter by `noise`; the one at the switch has a hundred and is exact.
     """
-    config = _config(dataset, algorithm, seed, replay, ratio, int(steps[-1]), scratch, source)
+    config = run_config(dataset, algorithm, seed, replay, ratio, int(steps[-1]), scratch, source)
     for key, value in (overrides or {}).items():
         *parents, last = key.split(".")
         tree = config
@@ -122,7 +125,7 @@ def write_pretraining(
     root: Path, dataset: str, offline_score: float, seed: int = 0, source: str = "d4rl"
 ) -> Path:
     """Writes the pretraining that the runs of this dataset and seed came from: a straight line to its score."""
-    config = _config(dataset, "td3", seed, "offline", None, 0, False, source)
+    config = run_config(dataset, "td3", seed, "offline", None, 0, False, source)
     path = root / dataset / "pretrain" / "td3_bc-00000000" / f"seed-{seed}"
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(yaml.dump(config, sort_keys=False, Dumper=yaml.CSafeDumper))
@@ -151,24 +154,9 @@ def write_grid(
     written = 0
     tasks = set()
     for dataset in datasets:
-        replayed = "replay" in dataset
         for seed in seeds:
-            start = 50.0 + seed
-            lowest = 35.0 if replayed else 10.0
-            write_pretraining(root, dataset, start, seed, source)
-            arms: list[tuple[str, str, float | None, Shape]] = [
-                ("frozen", "empty", None, steady(start, start)),
-                ("td3", "offline", None, collapsing(start, lowest, 100.0)),
-                ("td3", "empty", None, collapsing(start, lowest - 5.0, 95.0)),
-                ("td3_c", "offline", None, collapsing(start, (start + lowest) / 2, 92.0)),
-                ("td3_c", "empty", None, collapsing(start, start - 5.0, 98.0)),
-                ("td3_bc", "offline", None, steady(start, 60.0)),
-                ("td3_bc", "empty", None, steady(start, 92.0)),
-            ]
-            for ratio in ratios:
-                arms.append(("td3", "offline", ratio, collapsing(start, lowest, 97.0)))
-                arms.append(("td3_bc", "offline", ratio, steady(start, 60.0 + 20.0 * (1.0 - ratio))))
-            for algorithm, replay, ratio, shape in arms:
+            write_pretraining(root, dataset, 50.0 + seed, seed, source)
+            for algorithm, replay, ratio, shape in grid_arms(dataset, seed, ratios):
                 write_run(
                     root,
                     dataset,
@@ -190,19 +178,82 @@ def write_grid(
     return written
 
 
+def grid_arms(dataset: str, seed: int, ratios: Iterable[float]) -> list[tuple[str, str, float | None, Shape]]:
+    """The arms of `write_grid`: algorithm, replay, ratio, and the curve."""
+    start = 50.0 + seed
+    lowest = 35.0 if "replay" in dataset else 10.0
+    arms: list[tuple[str, str, float | None, Shape]] = [
+        ("frozen", "empty", None, steady(start, start)),
+        ("td3", "offline", None, collapsing(start, lowest, 100.0)),
+        ("td3", "empty", None, collapsing(start, lowest - 5.0, 95.0)),
+        ("td3_c", "offline", None, collapsing(start, (start + lowest) / 2, 92.0)),
+        ("td3_c", "empty", None, collapsing(start, start - 5.0, 98.0)),
+        ("td3_bc", "offline", None, steady(start, 60.0)),
+        ("td3_bc", "empty", None, steady(start, 92.0)),
+    ]
+    for ratio in ratios:
+        arms.append(("td3", "offline", ratio, collapsing(start, lowest, 97.0)))
+        arms.append(("td3_bc", "offline", ratio, steady(start, 60.0 + 20.0 * (1.0 - ratio))))
+    return arms
+
+
+def run_in_memory(
+    dataset: str,
+    algorithm: str,
+    seed: int,
+    scores: np.ndarray,
+    *,
+    replay: str = "offline",
+    ratio: float | None = None,
+    switch: np.ndarray | None = None,
+) -> Finetuning:
+    """A run of 200 000 env steps that was never on disk, on the default evaluations, whose returns are its scores.
+
+    `switch` has those of the episodes at the switch; without them it was trained from scratch.
+    """
+    evaluations: dict[str, Any] = {"env_steps": GRID, "score": scores, "return_mean": scores}
+    if switch is not None:
+        evaluations["returns"] = [switch, np.empty(10)]
+    return Finetuning(
+        path=Path(f"{dataset}/{algorithm}/{replay}-{ratio}-{switch is None}/seed-{seed}"),
+        config=run_config(dataset, algorithm, seed, replay, ratio, BUDGET, scratch=switch is None),
+        result={"offline_score": None if switch is None else float(switch.mean())},
+        identity={},
+        evaluations=evaluations,
+        pretraining=None,
+    )
+
+
+def grid_in_memory(noise: float, seeds: Iterable[int], ratios: Iterable[float]) -> list[Finetuning]:
+    """What `write_grid` writes of the paper's eight sets, but for the files."""
+    runs, random = [], np.random.default_rng(0)
+    for dataset, seed in itertools.product(DATASETS, seeds):
+        switch = 50.0 + seed + noise * random.choice([-1.0, 1.0], 100)
+        switch += 50.0 + seed - switch.mean()
+        for algorithm, replay, ratio, shape in grid_arms(dataset, seed, ratios):
+            scores = shape(GRID) + noise * random.standard_normal(len(GRID))
+            scores[0] = switch.mean()
+            runs.append(
+                run_in_memory(dataset, algorithm, seed, scores, replay=replay, ratio=ratio, switch=switch)
+            )
+        if dataset.endswith("medium-v2"):
+            runs.append(run_in_memory(dataset, "td3", seed, steady(1.0, 60.0)(GRID), replay="empty"))
+    return runs
+
+
 def _task(dataset: str) -> str:
     return dataset.removeprefix("regen-").split("-")[0]
 
 
-def _config(
+def run_config(
     dataset: str,
     algorithm: str,
     seed: int,
     replay: str,
     ratio: float | None,
     env_steps: int,
-    scratch: bool,
-    source: str,
+    scratch: bool = False,
+    source: str = "d4rl",
 ) -> dict[str, Any]:
     """As much of a configuration as the analysis looks at."""
     return {

@@ -99,6 +99,15 @@ def test_relative_depth_needs_an_offline_score_that_means_something():
     assert collapse.summarise(np.array([5000]), np.array([1.0]), 19.9)["relative_depth"] is None
 
 
+@pytest.mark.parametrize(
+    ("offline", "effect"), [(-5.0, 5.0), (0.0, 5.0), (50.0, 5.0), (60.0, 6.0), (120.0, 12.0)]
+)
+def test_the_least_effect_is_points_and_a_share_of_the_offline_score(offline, effect):
+    assert collapse.effect(offline) == pytest.approx(effect)
+    assert collapse.summarise(V_STEPS, V_SCORES, offline)["effect"] == collapse.effect(offline)
+    assert collapse.effect(offline, points=2.0, share=0.0) == 2.0
+
+
 def test_the_offline_score_replaces_the_evaluation_at_the_switch():
     summary = collapse.summarise(np.array([0, 5000, 50_000]), np.array([90.0, 50.0, 50.0]), 50.0)
     assert (summary["depth"], summary["regret"], summary["recovery_env_steps"]) == (0.0, 0.0, 0)
@@ -212,6 +221,8 @@ def test_late_drawdowns_are_taken_from_where_the_curve_is_by_then():
     assert regrets == pytest.approx([20 * 20_000 / 2 / 50_000, 0.0])
     assert depths == pytest.approx([20.0 - 1.25, 0.0])  # the window's mean around the tip
     assert collapse.drawdowns(curve.until(140_000)).shape[-1] == 0
+    many = Curve(steps, np.stack([curve.scores, curve.scores + 1.0]))
+    assert collapse.drawdowns(many) == pytest.approx(np.stack([collapse.drawdowns(curve)] * 2, axis=-1))
 
 
 def test_the_null_of_a_frozen_arm_scatters_as_its_evaluations_do():

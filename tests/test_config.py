@@ -10,6 +10,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from analysis import published
+from analysis.runs import flatten
 from o2o import set_names
 from o2o.algorithms import ALGORITHMS
 from o2o.config import build, container, load, plain
@@ -122,6 +124,14 @@ def test_one_choice_of_conventions_sets_both_phases():
 def test_one_key_of_the_conventions_can_be_overridden_in_one_phase():
     config = build(composed("dataset=hopper-medium-v2", "algorithm.dpg_reduce=mean"))
     assert (config.algorithm.dpg_reduce, config.pretrain.algorithm.dpg_reduce) == ("mean", "sum")
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "td3_c", "td3_bc"])
+def test_the_defaults_are_what_published_numbers_may_stand_beside(algorithm):
+    science = flatten(composed("dataset=hopper-medium-v2", f"algorithm={algorithm}"))
+    assert published.other_settings(science) == {}
+    of_one = ("behavior_cloning_alpha", "bc_normaliser", "constraint_epsilon")
+    assert {key for key in published.SETTINGS if not key.endswith(of_one)} <= set(science)
 
 
 def test_the_conventions_files_have_the_same_keys():

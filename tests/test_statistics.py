@@ -56,6 +56,7 @@ def test_more_seeds_are_as_many_as_make_the_interval_leave_zero():
     needed = 5 + estimate.more_seeds()
     assert statistics.published_mean(4.0, 10.0, needed).interval[0] > 0
     assert statistics.published_mean(4.0, 10.0, needed - 1).interval[0] <= 0
+    assert statistics.published_mean(0.01, 10.0, 5).more_seeds() is None  # more than ten thousand
 
 
 def test_the_interquartile_mean_cuts_a_quarter_from_each_end():
@@ -96,12 +97,12 @@ def test_the_probability_of_improvement_is_mann_whitneys_u_over_the_pairs():
 
 def test_equivalence_is_two_one_sided_tests():
     a, b = A, A + RANDOM.normal(0.0, 2.0, 10)
-    found = statistics.equivalent(statistics.paired(a, b, 0.9), statistics.paired(a, b, 1.1))
+    found = statistics.equivalent(statistics.paired(a, 0.9 * b), statistics.paired(a, 1.1 * b))
     above = stats.ttest_1samp(a - 0.9 * b, 0.0, alternative="greater").pvalue
     below = stats.ttest_1samp(a - 1.1 * b, 0.0, alternative="less").pvalue
     assert found == pytest.approx(max(above, below))
     assert found < 0.05
-    far = statistics.equivalent(statistics.paired(a, 2 * b, 0.9), statistics.paired(a, 2 * b, 1.1))
+    far = statistics.equivalent(statistics.paired(a, 1.8 * b), statistics.paired(a, 2.2 * b))
     assert far > 0.5
 
 

@@ -106,6 +106,51 @@ def test_what_evaluation_noise_explains_is_no_collapse(tmp_path):
     assert any("drawn from the frozen arm of the same pretraining." in note for note in table.notes)
 
 
+@pytest.mark.parametrize(
+    ("start", "shape"),
+    [
+        (88.0, lambda steps: np.interp(steps, [0, 1_000, 4_000, 200_000], [88.0, 87.0, 88.0, 96.0])),
+        (60.0, lambda steps: np.where(steps > 0, 59.1, 60.0)),
+        (100.0, lambda steps: np.where(steps > 0, 91.0, 100.0)),  # nine points, but not a tenth
+        (20.0, lambda steps: np.where(steps > 0, 16.0, 20.0)),  # a fifth, but not five points
+    ],
+)
+def test_what_is_only_detectable_is_not_called_a_collapse(tmp_path, start, shape):
+    write_run(tmp_path, DATASET, "td3_c", shape, noise=0.005)
+    write_run(tmp_path, DATASET, "td3", collapsing(start, 0.0, 90.0), noise=0.005)
+    write_run(tmp_path, DATASET, "frozen", steady(start, start), noise=0.005)
+    arms = arms_of(tmp_path)
+    row = row_of(collapse_table(arms), algorithm="TD3-C")
+    assert (row["collapsed"][:6], row["detectable"]) == ("0 of 1", "1 of 1")
+    row = row_of(per_seed_table(arms), algorithm="TD3-C")
+    assert (row["collapsed"], row["detectable"]) == ("0.00", "1.00")
+    row = row_of(sensitivity_table(arms), algorithm="TD3-C")
+    assert row["collapsed or detectable, null 99 %"] == "1 of 1"
+    assert row["collapsed, null 99 %"] == row["collapsed, T_c 50k"] == "0 of 1"
+    assert row_of(collapse_table(arms), algorithm="TD3")["collapsed"].startswith("1 of 1")
+    shown = rendered(finetuning_tables(collect(tmp_path).cells)[0])
+    assert ("collapsed" in shown, "detectable" in shown) == (True, True)
+
+
+def test_sensitivity_shows_other_effects(tmp_path):
+    write_run(tmp_path, DATASET, "td3_c", lambda steps: np.where(steps > 0, 96.5, 100.0))
+    write_run(tmp_path, DATASET, "td3", lambda steps: np.where(steps > 0, 85.0, 100.0))
+    table = sensitivity_table(arms_of(tmp_path))
+    columns = [
+        f"collapsed, effect {least} %" for least in ("2 points and 5", "5 points and 10", "10 points and 25")
+    ]
+    assert [row_of(table, algorithm="TD3")[name] for name in columns] == ["1 of 1", "1 of 1", "0 of 1"]
+    assert [row_of(table, algorithm="TD3-C")[name] for name in columns] == ["0 of 1", "0 of 1", "0 of 1"]
+
+
+def test_what_an_older_version_called_a_collapse_in_its_result_is_not_read(tmp_path):
+    path = write_run(tmp_path, DATASET, "td3", lambda steps: np.where(steps > 0, 59.1, 60.0)) / "result.json"
+    result = json.loads(path.read_text()) | {"collapse": {"regret": 55.0, "depth": 60.0, "collapsed": True}}
+    path.write_text(json.dumps(result))
+    row = row_of(collapse_table(arms_of(tmp_path)), algorithm="TD3")
+    assert (row["regret"], row["collapsed"][:6], row["detectable"]) == ("0.9", "0 of 1", "1 of 1")
+
+
 def test_without_a_frozen_arm_the_null_comes_from_the_episodes_at_the_switch(tmp_path):
     write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 50.0), noise=3.0)
     (arm,) = arms_of(tmp_path)
@@ -159,8 +204,55 @@ def test_regenerated_data_is_labelled_and_never_beside_published_numbers(tmp_pat
     table = table_1(collect(tmp_path).cells)
     (row,) = table.rows
     assert row[0].text == "regen-hopper-medium (regenerated, not D4RL's)"
-    assert [entry.text for entry in row[6:]] == ["–"] * 4
+    assert [entry.text for entry in row[6:]] == ["–"] * 3 + ["not the paper's data"]
     assert "regenerated, not D4RL's" in rendered(finetuning_tables(collect(tmp_path).cells)[0])
+
+
+def test_no_published_number_stands_beside_runs_of_another_scale(tmp_path):
+    overrides = {"dataset.rows": 1000, "pretrain.updates": 1000, "discount": 0.5}
+    write_run(tmp_path, DATASET, "td3", steady(55.0, 90.0), overrides=overrides)
+    table = table_1(collect(tmp_path).cells)
+    (row,) = table.rows
+    assert [entry.text for entry in row[6:]] == [
+        *["–"] * 3,
+        "not at the paper's settings: pretrain.updates=1000, not 500000; dataset.rows=1000, not null; "
+        "discount=0.5, not 0.99",
+    ]
+    assert "None of these runs is like the paper's, so no published number stands beside ours." in table.notes
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", 64),
+        ("network.hidden_sizes", [64, 64]),
+        ("evaluation.episodes", 2),
+        ("algorithm.policy_delay", 1),
+        ("algorithm.action_gradient_clip", 1.0),
+        ("algorithm.delay_target_critic", True),
+        ("pretrain.algorithm.name", "td3"),
+        ("replay_init.capacity", 1000),
+    ],
+)
+def test_every_setting_of_the_papers_counts(tmp_path, key, value):
+    write_run(tmp_path, DATASET, "td3", steady(55.0, 90.0), overrides={key: value})
+    assert f"{key}={value}" in table_1(collect(tmp_path).cells).rows[0][-1].text
+
+
+def test_of_two_variants_the_published_number_stands_beside_the_papers(tmp_path):
+    for delay in (1, 2):
+        overrides = {"algorithm.policy_delay": delay}
+        write_run(tmp_path, DATASET, "td3", steady(55.0, 90.0), overrides=overrides)
+    table = table_1(collect(tmp_path).cells)
+    assert row_of(table, method="TD3 (policy_delay=2)")["published by"] == "the paper"
+    assert row_of(table, method="TD3 (policy_delay=1)")["Online (published)"] == "–"
+    for start in (1.0, 10.0):  # the paper does not say which: neither
+        overrides = {"algorithm.dual_init": start}
+        write_run(tmp_path, DATASET, "td3_c", steady(55.0, 90.0), overrides=overrides)
+    table = table_1(collect(tmp_path).cells)
+    row = row_of(table, method="TD3-C (dual_init=10.0)")
+    assert row["published by"] == "several of our settings may be the paper's"
+    assert row_of(table, method="TD3-C")["Online (published)"] == "87.30 ± 24.62"
 
 
 def test_the_published_tables_are_whole():
@@ -179,7 +271,16 @@ def test_the_papers_bold_type_departs_from_its_rule_in_six_places():
 
 def test_within_ten_per_cent_is_of_the_best():
     assert published.within_of_best({"a": 100.0, "b": 90.0, "c": 89.9}) == {"a", "b"}
-    assert published.within_of_best({"a": -10.0, "b": -10.9, "c": -11.1}) == {"a", "b"}
+    assert published.within_of_best({"a": -100.0, "b": -109.9, "c": -111.0}) == {"a", "b"}
+    # Where a tenth is less than two points, two points.
+    assert published.within_of_best({"a": 3.0, "b": 1.1, "c": 0.9}) == {"a", "b"}
+    assert published.within_of_best({"a": -10.0, "b": -11.9, "c": -12.1}) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("mean", "width"), [(90.0, 9.0), (20.0, 2.0), (5.0, 2.0), (0.0, 2.0), (-50.0, 5.0)])
+def test_a_margin_is_a_tenth_of_the_size_and_at_least_two_points(mean, width):
+    slope, intercept = published.margin(mean)
+    assert slope * mean + intercept == pytest.approx(width)
 
 
 def test_ranks_change_with_the_budget(tmp_path):
@@ -223,6 +324,18 @@ def test_arms_are_compared_by_the_pretraining_they_share(tmp_path):
     assert row["online A − B"] == "+30.0 [+30.0, +30.0]"
     assert (row["P(A ends higher)"], row["P(A loses less)"]) == ("100%", "0%")
     assert row["p (rivals)"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rivals"), [(-52.0, -50.0, True), (-57.0, -50.0, False), (1.5, 3.0, True), (0.0, 3.0, False)]
+)
+def test_rivals_are_within_a_tenth_of_the_size_whatever_the_sign(tmp_path, a, b, rivals):
+    for seed in range(4):
+        off = 0.1 * (-1) ** seed
+        write_run(tmp_path, DATASET, "td3", steady(50.0, a + off), seed=seed)
+        write_run(tmp_path, DATASET, "td3_bc", steady(50.0, b), seed=seed)
+    (row,) = comparisons_table(arms_of(tmp_path)).rows
+    assert (row[-1].value < 0.05) == rivals
 
 
 def test_less_diversity_with_more_regret_is_counted_where_something_collapsed(tmp_path):
