@@ -80,7 +80,7 @@ def name_problem(dataset: Mapping[str, Any]) -> str | None:
     if name == own and rows is not None and not generated:
         return (
             f"dataset.rows={rows} is a part of D4RL's {own}, whose name belongs to the whole set: "
-            f"name the part, for instance dataset.name={own}-first-{rows}"
+            f"name the part, for instance dataset.name={own}-first-{rows}, or take all with dataset.rows=null"
         )
     if owner and name != own and not (generated and owner == _ANY_GENERATED):
         return (

@@ -178,7 +178,7 @@ def test_no_two_sets_share_a_checksum():
 def test_locate_finds_what_is_there_and_gives_none_for_what_is_not(tmp_path: Path, data: Path):
     assert datasets.locate(HALFCHEETAH, data) == data / "d4rl" / FILE
     assert datasets.locate(HALFCHEETAH, tmp_path) is None
-    assert datasets.locate(replace(OWN, path=str(tmp_path / "none.hdf5")), tmp_path) is None
+    assert datasets.locate(replace(OWN, path=tmp_path / "none.hdf5"), tmp_path) is None
 
 
 def test_unknown_names_and_sources_are_refused(tmp_path: Path):
@@ -208,7 +208,7 @@ def test_contact_forces_in_a_d4rl_ant_set_are_refused_but_a_file_of_ones_own_may
     ant = replace(OWN, name="ant-medium-v2", source="d4rl", task="ant", quality="medium")
     with pytest.raises(ConfigError, match="contact forces"):
         datasets.load(ant, tmp_path)
-    assert len(datasets.load(replace(ant, source="file", path=str(path)), tmp_path).reward) == 18
+    assert len(datasets.load(replace(ant, source="file", path=path), tmp_path).reward) == 18
     arrays["observations"][:, 27:] = 0
     write(path, arrays)
     assert len(datasets.load(ant, tmp_path).reward) == 18

@@ -66,7 +66,7 @@ def test_transitions_leave_out_timeouts_and_the_last_row_but_keep_terminals(tmp_
             "timeouts": np.array([False, False, False, False, True, False]),
         },
     )
-    batch = datasets.load(replace(OWN, path=str(path)), tmp_path, observation_size=1, action_size=1)
+    batch = datasets.load(replace(OWN, path=path), tmp_path, observation_size=1, action_size=1)
     np.testing.assert_array_equal(batch.observation, [[0], [1], [10], [11]])
     np.testing.assert_array_equal(batch.action, np.array([[0.1], [0.2], [0.3], [0.4]], np.float32))
     np.testing.assert_array_equal(batch.reward, [1, 2, 3, 4])
@@ -229,7 +229,7 @@ def own(path: Path, **arrays: Any) -> Path:
 
 
 def read_own(path: Path, **settings: Any) -> hdf5.Rows:
-    return datasets.load_rows(replace(OWN, path=str(path), **settings), path.parent)
+    return datasets.load_rows(replace(OWN, path=path, **settings), path.parent)
 
 
 def problem_of(path: Path, **settings: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 from test_resume import contents
 
 from o2o import device, experiment
-from o2o.datasets import behavior
+from o2o.datasets import rlkit
 from o2o.errors import ConfigError
 from o2o.evaluate import evaluate
 from o2o.layout import RESULT, find_runs
@@ -88,7 +88,7 @@ def test_all_who_compute_pin_them(configure, tmp_path, environment_says):
     evaluate(run, episodes=1, seed=0)
     assert not jax.config.jax_enable_x64
     environment_says()
-    next(behavior.run("hopper", 0, 0, tmp_path / "behaviour"))
+    next(rlkit.run("hopper", [0], 0, tmp_path / "behaviour"))
     assert not jax.config.jax_enable_x64
 
 

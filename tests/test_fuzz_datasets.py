@@ -111,7 +111,7 @@ def serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         path, source = Path(job["path"]), job["source"]
-        dataset = replace(OWN, source=source, path=str(path), id=MINARI_ID)
+        dataset = replace(OWN, source=source, path=path, id=MINARI_ID)
         if source == "d4rl":
             dataset = replace(dataset, name="hopper-medium-v2", task="hopper", quality="medium")
             d4rl.SETS["hopper-medium-v2"] = d4rl.Published(*job["published"])

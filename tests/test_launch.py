@@ -135,7 +135,8 @@ def test_hydra_leaves_nothing_of_its_own_behind(launch, tmp_path):
 
 
 def test_an_experiment_sets_values_and_the_command_line_wins(launch):
-    code, output, _ = launch("experiment=demo", DATASET, "algorithm=td3,td3_bc", "finetune.env_steps=3000")
+    words = ["experiment=demo", DATASET, "algorithm=td3,td3_bc", "finetune.env_steps=3000"]
+    code, output, _ = launch(*words, "dataset.rows=null")
     assert code == 0
     assert "4 runs = 2 algorithm + 2 algorithm" in output
     first = launch.ran[0]

@@ -115,6 +115,7 @@ def test_a_preset_whose_first_line_is_not_seen_is_refused_in_a_sentence(content,
 @pytest.mark.parametrize(("task", "said"), [("Pendulum", "say Pendulum-v1"), ("Hopper", "hopper, D4RL's")])
 def test_a_task_without_a_version_is_refused_with_it(task, said, tmp_path):
     words = [f"dataset.task={task}", "dataset.reference_min=0", "dataset.reference_max=1"]
+    words += ["pretrain.updates=0", "replay_init=empty"]  # without data, whose name would be wrong first
     assert shortcomings(Case(task, (DATASET, *words), said), tmp_path) == []
 
 
