@@ -31,12 +31,12 @@ def named(cases: list[Case], fast: int = 1) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("case", named(words.cases(), fast=12))
+@pytest.mark.parametrize("case", named(words.cases(), fast=20))
 def test_a_malformed_command_line_is_refused(case: Case, tmp_path: Path):
     assert shortcomings(case, tmp_path) == []
 
 
-@pytest.mark.parametrize("case", named(files.cases(), fast=2))
+@pytest.mark.parametrize("case", named(files.cases(), fast=4))
 def test_a_malformed_dataset_is_refused(case: Case, tmp_path: Path):
     assert shortcomings(case, tmp_path) == []
 

@@ -62,6 +62,7 @@ def test_a_seed_learns_beside_others_what_it_learns_alone(tmp_path: Path, short:
         np.testing.assert_array_equal(rows[key][1], values[0])
 
 
+@pytest.mark.slow
 def test_one_program_for_all_seeds_learns_what_they_learn_alone(
     tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -86,6 +87,7 @@ def test_inputs_that_are_always_zero_are_not_learned_from(tmp_path: Path, short:
     assert policy.weights["fc0/weight"][:, :27].all()
 
 
+@pytest.mark.slow
 def test_a_training_out_of_time_goes_on_to_the_same_policies(
     tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

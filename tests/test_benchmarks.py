@@ -98,6 +98,7 @@ def test_a_start_is_shorter_where_all_is_compiled():
     assert 0 < found["start_warm_seconds"] < found["start_cold_seconds"]
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_add_up_to_it(small):
     found = steps.split(Workload(small, LoopedMembers(1)), 20)
     parts = [found[f"step_{name}_ms"] for name in ("wait", "env", "dispatch", "rest")]

@@ -79,6 +79,7 @@ def test_an_entry_without_a_unit_is_left_out():
     assert (one.entropy, one.log_determinant) == (other.entropy, other.log_determinant)
 
 
+@pytest.mark.slow
 def test_the_residual_is_the_variance_that_states_do_not_explain(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(diversity, "FIT_UPDATES", 400)
     generator = np.random.default_rng(0)

@@ -268,6 +268,7 @@ def test_checkpoints_cost_at_most_two_percent_at_the_default_interval(tmp_path: 
     assert costs.share(tmp_path, "ant") < 0.02
 
 
+@pytest.mark.slow
 def test_a_lease_names_its_owner_and_is_gone_when_a_run_is_done(ground: Arena):
     ground.clear()
     ended = ground.start(PRETRAINING, only=PLACES["while pretraining"])

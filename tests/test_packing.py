@@ -29,7 +29,9 @@ def pair(configure, tmp_path):
     return [configure(tmp_path, *ARM, f"seed={seed}") for seed in (0, 1)]
 
 
-@pytest.mark.parametrize(("pretraining", "step"), [(True, 10), (False, 120)])
+@pytest.mark.parametrize(
+    ("pretraining", "step"), [pytest.param(True, 10, marks=pytest.mark.slow), (False, 120)]
+)
 def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
     pretraining, step, pair, alone, monkeypatch
 ):

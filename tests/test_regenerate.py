@@ -233,7 +233,7 @@ def test_ants_torso_is_stored_since_its_rewards_are_measured_on_it(tmp_path: Pat
     np.testing.assert_allclose(arrays["rewards"][:-1][going_on], reward[going_on], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dataset", [WALKER, REPLAY])
+@pytest.mark.parametrize("dataset", [WALKER, pytest.param(REPLAY, marks=pytest.mark.slow)])
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_other_rows(tmp_path: Path, dataset: Dataset):
     one, two, other = (tmp_path / name for name in ("one.hdf5", "two.hdf5", "other.hdf5"))
     regenerate.generate(dataset, one)
@@ -376,6 +376,7 @@ def test_a_retrained_replay_is_the_buffer_of_a_run_block_after_block(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] in (["policies", "a.hdf5"], ["a.hdf5", "policies"])
 
 
+@pytest.mark.slow
 def test_a_retraining_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, short_blocks: None):
     def stop(rows: int, note: str) -> None:
         if rows == 40:

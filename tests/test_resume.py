@@ -66,9 +66,11 @@ def uninterrupted(configure, tmp_path_factory):
 @pytest.mark.parametrize(
     ("number", "replay", "algorithm"),
     [
-        (2, "replay_init=empty", "td3_c"),
         (5, "replay_init=empty", "td3_c"),
-        *(pytest.param(number, "replay_init=empty", "td3_c", marks=pytest.mark.slow) for number in (1, 3, 8)),
+        *(
+            pytest.param(number, "replay_init=empty", "td3_c", marks=pytest.mark.slow)
+            for number in (1, 2, 3, 8)
+        ),
         pytest.param(6, "replay_init=offline", "td3_bc", marks=pytest.mark.slow),
     ],
 )

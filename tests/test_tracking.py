@@ -43,7 +43,9 @@ def recorded(directory):
     return [rows[step] for step in sorted(rows)]
 
 
-@pytest.mark.parametrize("safe_point", [pytest.param(None, marks=pytest.mark.slow), 2, 6])
+@pytest.mark.parametrize(
+    "safe_point", [2, *(pytest.param(point, marks=pytest.mark.slow) for point in (None, 6))]
+)
 def test_a_run_killed_or_not_is_told_once_and_whole(safe_point, configure, tmp_path, monkeypatch):
     config = configure(tmp_path, ALWAYS, "tracker.mode=offline", "replay_init=empty")
     if safe_point is not None:
