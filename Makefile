@@ -27,13 +27,13 @@ demo: venv  ## pretrain, finetune, print the table and draw the curves
 	$(BIN)/python -m analysis $(RUNS)
 
 test: venv  ## the fast tests
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # What the numbers rest on: losses, algorithms, replay, training, identity, collapse.
 CORE := $(addprefix tests/test_,$(addsuffix .py,losses networks algorithms golden frozen replay members training \
   evaluation identity collapse))
 test-core: venv  ## the fast tests of what the numbers rest on
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(CORE)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(CORE)
 
 test-slow: venv  ## the slow tests: all malformed words, long fuzzing and torture, statistics, installation
 	$(BIN)/python -m pytest -q -m slow --ignore=tests/slurm

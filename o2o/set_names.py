@@ -23,6 +23,7 @@ REGENERATED_ROWS = {
 _MADE_HERE = ("regenerated", "snapshots", "retrain")
 _OWNERS = {
     rf"({'|'.join(D4RL_NAMES)})": "D4RL's own set",
+    rf"({'|'.join(TASKS)})-({'|'.join(D4RL_QUALITIES)})-v\d+": "another version of D4RL's set",
     rf"({'|'.join(TASKS)})-mix-.*-v2": "a mixture of D4RL's sets",
     rf"regen-({'|'.join(TASKS)})-.*": "one of the sets that this project generates",
     r"regen-.*": "data that this project generates",

@@ -224,6 +224,10 @@ def test_a_contradiction_between_keys_is_told(tree, changes, problem):
         ),
         ("dataset=file dataset.path=a dataset.task=hopper dataset.name=Hopper_Medium-v2", "D4RL's own set"),
         (
+            "dataset=file dataset.path=a dataset.task=hopper dataset.name=hopper-medium-expert-v1",
+            "another version",
+        ),
+        (
             "dataset=file dataset.path=a dataset.task=ant dataset.name=hopper-mix-medium-50-v2",
             "a mixture of D4RL's",
         ),

@@ -158,7 +158,7 @@ def test_a_failed_job_of_hydras_own_launcher_is_failed_in_slurm_too(sweep):
     settings = [word.replace("=slurm", "=submitit_slurm") for word in sweep.settings]
     code, _, errors = sweep.launch("learning_rate.critic=1e30", "seed=0", settings=settings)
     assert code == 1, errors
-    states = sweep.cluster.ask("sacct", "-X", "-n", "-o", "State%20", "--name", "launch").split()
+    states = sweep.cluster.ask("sacct", "-X", "-n", "-o", "State%20", "--name", "o2o").split()
     assert states == ["FAILED"]
 
 
