@@ -15,16 +15,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.collect import collect
-from analysis.curves import REPLAYS, Given
 from analysis.dashboard import dashboard
-from analysis.diversity import read_diversity
-from analysis.importing import read_curves, write_curves
-from analysis.measures import measure
-from analysis.table import write
-from analysis.tables import every_table, finetuning_tables
-from o2o import terminal
-from o2o.counting import counted
+from analysis.data.collect import collect
+from analysis.data.measures import measure
+from analysis.importing.conversion import read_curves, write_curves
+from analysis.importing.foreign import REPLAYS, Given
+from analysis.tables.coverage import read_diversity
+from analysis.tables.every import every_table, finetuning_tables
+from analysis.tables.forms import write
+from o2o.machine import terminal
+from o2o.machine.counting import counted
 
 COMMANDS = ("import", "dashboard")
 
@@ -59,7 +59,7 @@ def _report(arguments: list[str]) -> int:
     parser.add_argument(
         "--diversity",
         type=Path,
-        help="a JSON file of how diverse the datasets are (see analysis/diversity.py)",
+        help="a JSON file of how diverse the datasets are (see analysis/tables/coverage.py)",
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was left out")
     options = parser.parse_args(arguments)

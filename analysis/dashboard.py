@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from o2o.names import project_problem
+from o2o.machine.names import project_problem
 
 NAME = "policy collapse"
 X_AXIS = "finetune/env_steps"

@@ -18,14 +18,14 @@ from urllib.parse import quote
 
 import numpy as np
 
-from analysis.cells import Cell
-from analysis.collect import Collection
+from analysis.data.cells import Cell
+from analysis.data.collect import Collection
+from analysis.data.measures import Arm, Measured
+from analysis.data.runs import Finetuning
 from analysis.figures import Drawn
 from analysis.figures.style import COLORS, SPARE_COLORS, caveat, over_seeds
-from analysis.measures import Arm, Measured
-from analysis.runs import Finetuning
-from analysis.table import NOTHING, Entry, Table, mean, number, thousands, words
-from analysis.tables import collapse_table
+from analysis.tables.every import collapse_table
+from analysis.tables.forms import NOTHING, Entry, Table, mean, number, thousands, words
 from o2o import collapse
 
 TEMPLATES = Path(__file__).parent / "templates"

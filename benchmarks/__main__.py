@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 
-from benchmarks import rates, report, startup, steps
+from benchmarks import rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
-from o2o import device
-from o2o.envs import TASKS
+from o2o.envs.vector import TASKS
 from o2o.errors import ConfigError
-from o2o.members import Members, make_members
+from o2o.machine import device
+from o2o.training.seeds import Members, make_members
 
 FULL_EPISODES = (
     "halfcheetah"  # its episodes all last to the time limit, so an evaluation takes as long as it can
@@ -47,9 +47,9 @@ def measure(
         "hidden_sizes": list(config.network.hidden_sizes),
         "rounds": rounds,
         **rates.summary(config, single, measured),
-        **steps.split(single, min(SPLIT_STEPS, updates)),
+        **stepping.split(single, min(SPLIT_STEPS, updates)),
         **({"memory_peak_gib": memory["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in memory else {}),
-        **report.machine(),
+        **results.machine(),
     }
 
 
@@ -73,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     started["load_1m_rows_seconds"] = startup.load_seconds()
     measured = measure(options.task, counts, options.rounds, options.updates, make_members) | started
-    prefix = report.GPU if options.device == "gpu" else ""
-    report.show(report.add(options.out, {f"{prefix}{name}": value for name, value in measured.items()}))
+    prefix = results.GPU if options.device == "gpu" else ""
+    results.show(results.add(options.out, {f"{prefix}{name}": value for name, value in measured.items()}))
     print(f"written to {options.out}")
 
 

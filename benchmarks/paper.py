@@ -18,18 +18,18 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import rates, report
+from benchmarks import rates, results
 from benchmarks.workload import CONF, composed
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
-from o2o import device
+from o2o.config.schema import Config
 from o2o.errors import ConfigError
-from o2o.layout import FINETUNE, PRETRAIN
-from o2o.members import Members, make_members
-from o2o.phases import evaluation_steps
-from o2o.replay import Replay
-from o2o.schema import Config
-from o2o.sweep import plan
+from o2o.machine import device
+from o2o.replay.rows import Replay
+from o2o.runs.directory.layout import FINETUNE, PRETRAIN
+from o2o.runs.phases import evaluation_steps
+from o2o.sweep.planning import plan
+from o2o.training.seeds import Members, make_members
 
 SEEDS_TOGETHER = 10
 # Where an evaluation is measured: a fresh policy soon falls in hopper and walker2d, a good one does not.
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
     total = work(planned())
     tasks = dict.fromkeys(task for _, task in total)
-    show(total, speeds(tasks, make_members, options.rounds, options.updates), report.machine())
+    show(total, speeds(tasks, make_members, options.rounds, options.updates), results.machine())
 
 
 if __name__ == "__main__":

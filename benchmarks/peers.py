@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import results
 from benchmarks.workload import ROWS, Workload, composed
-from o2o.envs import TASKS
-from o2o.members import LoopedMembers
-from o2o.training import CHUNK
+from o2o.envs.vector import TASKS
+from o2o.training.loop import CHUNK
+from o2o.training.seeds import LoopedMembers
 
 WARMUP = 1100  # sbx collects a hundred steps, we a thousand where nothing is preloaded, and both compile
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name:10}{statistics.median(values):10.0f} updates/s")
     for name, ratio in ratios.items():
         print(f"{name:14}{ratio:6.2f}")
-    report.add(options.out, ratios)
+    results.add(options.out, ratios)
 
 
 def pretrain(task: str) -> Callable[[int], None]:

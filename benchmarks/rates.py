@@ -11,12 +11,12 @@ import jax
 
 from benchmarks.flops import matmul_peak, update_flops
 from benchmarks.workload import Workload
-from o2o.evaluation import Evaluator
-from o2o.layout import FINETUNE
-from o2o.members import LoopedMembers, Members
-from o2o.phases import evaluation_steps
-from o2o.schema import Config
-from o2o.training import CHUNK, Report
+from o2o.config.schema import Config
+from o2o.runs.directory.layout import FINETUNE
+from o2o.runs.phases import evaluation_steps
+from o2o.training.evaluation import Evaluator
+from o2o.training.loop import CHUNK, Report
+from o2o.training.seeds import LoopedMembers, Members
 
 
 @dataclass(frozen=True)

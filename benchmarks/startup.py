@@ -37,15 +37,15 @@ def load_seconds(rows: int = MILLION) -> float:
     import jax.numpy as jnp
 
     from benchmarks.workload import composed
-    from o2o import datasets
-    from o2o.replay import pack
+    from o2o.datasets import loading
+    from o2o.replay.rows import pack
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "noise.hdf5"
         _write(path, rows)
         dataset = composed("dataset=file", f"dataset.path={path}", "dataset.task=walker2d").dataset
         start = time.perf_counter()
-        packed = pack(*map(np.asarray, datasets.load(dataset, Path(directory))))
+        packed = pack(*map(np.asarray, loading.load(dataset, Path(directory))))
         jax.block_until_ready(jnp.asarray(packed))
         return time.perf_counter() - start
 
@@ -72,8 +72,8 @@ def _process_seconds(platform: str, cache: str) -> float:
 
 def _write(path: Path, rows: int) -> None:
     """Noise in D4RL's layout, in episodes of a thousand steps."""
-    from o2o.datasets import hdf5
-    from o2o.envs import TASKS, task_sizes
+    from o2o.datasets.files import hdf5
+    from o2o.envs.vector import TASKS, task_sizes
 
     observation, action = task_sizes(TASKS["walker2d"])
     generator = np.random.default_rng(0)
@@ -95,8 +95,8 @@ def _first_update() -> None:
     import jax
 
     from benchmarks.workload import Workload, composed
-    from o2o.members import make_members
-    from o2o.training import CHUNK
+    from o2o.training.loop import CHUNK
+    from o2o.training.seeds import make_members
 
     workload = Workload(composed("dataset=walker2d-medium-v2"), make_members(1))
     jax.block_until_ready(next(workload.pretraining([CHUNK])).state)

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from o2o import config, training
-from o2o.envs import TASKS, Environments, Task, make_environments
-from o2o.members import Bundle, Members
-from o2o.replay import Replay, Rows, row_width
-from o2o.schema import Config
-from o2o.training import Report
+from o2o.config import build
+from o2o.config.schema import Config
+from o2o.envs.vector import TASKS, Environments, Task, make_environments
+from o2o.replay.rows import Replay, Rows, row_width
+from o2o.training import loop
+from o2o.training.loop import Report
+from o2o.training.seeds import Bundle, Members
 from o2o.types import Algorithm
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -28,7 +29,7 @@ ROWS = 200_000
 def composed(*overrides: str) -> Config:
     """The configuration of a command line, without its sweeps."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return config.build(config.plain(compose("config", list(overrides))))
+        return build.build(build.plain(compose("config", list(overrides))))
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Workload:
     def pretraining(self, stops: Sequence[int]) -> Iterator[Report]:
         """The offline phase."""
         algorithm = self.config.pretrain.algorithm
-        return training.pretrain(
+        return loop.pretrain(
             algorithm, self.replay, self.members, self.state(algorithm), self.offline, self.keys, stops
         )
 
@@ -95,7 +96,7 @@ class Workload:
     ) -> Iterator[Report]:
         """The online phase; `watched` may replace the members and the environments by ones that clock their calls."""
         algorithm = self.config.algorithm
-        return training.finetune(
+        return loop.finetune(
             algorithm,
             self.replay,
             watched(self.members),

@@ -22,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from o2o import terminal
-from o2o.installation import CONF
-from o2o.names import quoting
+from o2o.machine import terminal
+from o2o.machine.installation import CONF
+from o2o.machine.names import quoting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -37,14 +37,15 @@ def run(composed: DictConfig) -> None:
 
 
 def _run(composed: DictConfig) -> None:
-    from o2o import config, experiment
+    from o2o.config import build
     from o2o.errors import ConfigError
+    from o2o.runs import job
 
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         raise ConfigError(["hydra.mode=RUN: every invocation is a plan; leave hydra.mode alone"])
-    first = config.build(config.plain(composed))
+    first = build.build(build.plain(composed))
     seeds = first.execution.launch.seeds or (first.seed,)
-    experiment.run_members([replace(first, seed=seed) for seed in seeds])
+    job.run_members([replace(first, seed=seed) for seed in seeds])
 
 
 def _run_by_submitit(job: Callable[[], None]) -> None:

@@ -66,7 +66,7 @@ def configure(dataset) -> Any:
     """Builds the configuration of a tiny job that writes to a given directory."""
     from test_config import composed
 
-    from o2o.config import build
+    from o2o.config.build import build
 
     def config(runs: Path, *overrides: str) -> Any:
         return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
@@ -77,8 +77,8 @@ def configure(dataset) -> Any:
 @pytest.fixture
 def say(tmp_path, capsys, monkeypatch) -> Any:
     """Runs a command of `o2o.sweep` on the runs in `tmp_path`, without SLURM: exit code and what it said."""
-    from o2o.sweep import slurm
     from o2o.sweep.__main__ import main
+    from o2o.sweep.ledger import slurm
 
     monkeypatch.setattr(slurm, "present", lambda: False)
 
@@ -96,7 +96,8 @@ def slurm(say, tmp_path, monkeypatch) -> Any:
 
     Returns a function that gives the commands that were called.
     """
-    from o2o.sweep import launched, slurm
+    from o2o.sweep.ledger import slurm
+    from o2o.sweep.surveying import launched
 
     binaries, log = tmp_path / "bin", tmp_path / "called"
     binaries.mkdir()

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from o2o import layout
-from o2o.run_directory import RunDirectory
-from o2o.sweep import manifest
-from o2o.sweep.failures import classify
-from o2o.sweep.manifest import Batch, Entry, Job, Submission
+from o2o.runs.directory import layout
+from o2o.runs.directory.writer import RunDirectory
+from o2o.runs.failures import classify
+from o2o.sweep.ledger import manifest
+from o2o.sweep.ledger.manifest import Batch, Entry, Job, Submission
 
 UPDATES, ENV_STEPS = 1000, 5000
 

@@ -13,11 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from o2o import rollouts, tanh_gaussian, workers
-from o2o.datasets import behavior, rlkit
-from o2o.envs import TASKS, MujocoEnvironments
-from o2o.schema import Dataset
-from o2o.tanh_gaussian import TanhGaussian
+from o2o.config.schema import Dataset
+from o2o.datasets.regenerated import behavior, rlkit, rollouts, tanh_gaussian, workers
+from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
+from o2o.envs.vector import TASKS, MujocoEnvironments
 
 WALKER = Dataset(
     name="regen-walker2d-medium",

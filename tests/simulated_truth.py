@@ -20,11 +20,11 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-from analysis import published
-from analysis.cells import Cell, into_cells
-from analysis.measures import Arm, measure
-from analysis.runs import Finetuning
-from analysis.verdicts import Finding, findings
+from analysis.claims.verdicts import Finding, findings
+from analysis.data import published
+from analysis.data.cells import Cell, into_cells
+from analysis.data.measures import Arm, measure
+from analysis.data.runs import Finetuning
 from o2o import collapse
 from tests.synthetic_runs import BUDGET, DATASETS, GRID, run_in_memory
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from analysis.runs import Finetuning
+from analysis.data.runs import Finetuning
 
 PRETRAIN_UPDATES = 500_000
 BUDGET = 200_000

@@ -12,13 +12,13 @@ from matplotlib.colors import to_hex
 from synthetic_runs import GRID, collapsing, steady, write_grid, write_pretraining, write_run
 
 from analysis.__main__ import main
-from analysis.collect import collect
+from analysis.data.collect import collect
 from analysis.figures import draw_all
 from analysis.figures.budgets import budgets
+from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
 from analysis.figures.style import COLORS, NothingToDrawError
-from analysis.figures.why import why
 
 REGENERATED = "regen-hopper-medium"
 

@@ -1,8 +1,10 @@
-"""The import rules of the code base: who may know whom, and by which door third parties enter."""
+"""The rooms of the code base: who may know whom, how full a room may be, and by which door third parties enter."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ MODULES = sorted(
     )
     for path in ROOT.glob(pattern)
 )
+# What each room may know besides itself: the rooms in the rows above it.
+ROOMS = (
+    ("types", "errors", "collapse"),
+    ("machine",),
+    ("algorithms", "replay", "envs"),
+    ("training",),
+    ("config",),
+    ("datasets",),
+    ("runs",),
+    ("sweep",),
+    ("__main__",),
+)
+SWEEP_ROOMS = (("ledger",), ("surveying",), ("launching",), ("planning",), ("following",), ("__main__",))
+MOST_MODULES = 12
+
 # Whoever composes a configuration meets Hydra; the pieces of a run never do.
 COMPOSERS = (
     "hydra_plugins/",
@@ -30,25 +47,25 @@ COMPOSERS = (
 
 # Package -> the files, or folders ending in "/", that may import it.
 DOORS = {
-    "wandb": ("o2o/tracker.py", "analysis/dashboard.py"),
-    "gymnasium": ("o2o/envs.py",),
-    "flax.linen": ("o2o/networks.py",),
-    "omegaconf": ("o2o/config.py", *COMPOSERS),
+    "wandb": ("o2o/runs/tracker.py", "analysis/dashboard.py"),
+    "gymnasium": ("o2o/envs/",),
+    "flax.linen": ("o2o/algorithms/networks.py",),
+    "omegaconf": ("o2o/config/build.py", *COMPOSERS),
     "hydra": ("o2o/sweep/", *COMPOSERS),
-    "h5py": ("o2o/datasets/", "benchmarks/loading.py"),
+    "h5py": ("o2o/datasets/", "benchmarks/reading.py"),
     "matplotlib": ("analysis/",),
     "submitit": ("o2o/sweep/", "hydra_plugins/"),
 }
-# Modules that JAX must not reach, and what they may import of o2o.
+# What JAX must not reach, and all of o2o that the analysis and each other may import.
 LIGHT = {
-    "o2o.layout",
-    "o2o.records",
-    "o2o.run_directory",
     "o2o.collapse",
-    "o2o.counting",
-    "o2o.names",
-    "o2o.set_names",
-    "o2o.terminal",
+    "o2o.config.dataset_names",
+    "o2o.machine.counting",
+    "o2o.machine.names",
+    "o2o.machine.terminal",
+    "o2o.runs.directory.layout",
+    "o2o.runs.directory.reader",
+    "o2o.runs.directory.writer",
 }
 
 
@@ -61,9 +78,14 @@ def imports_of(module: str) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if all(map(is_module, names)) else names | {node.module}
     return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
 def within(name: str, package: str) -> bool:
@@ -71,14 +93,65 @@ def within(name: str, package: str) -> bool:
 
 
 def own_modules(names: set[str]) -> set[str]:
-    """The modules of o2o among imported names; a name imported from a module stands for its module."""
-    own = {name for name in names if within(name, "o2o")}
-    return {name for name in own if is_module(name)} - {"o2o"}
+    """The files of this project among imported names; a name imported from a module stands for its module."""
+    return {name for name in names if file_of(name)}
 
 
-def is_module(name: str) -> bool:
+def file_of(name: str) -> str | None:
+    """The file of a module's name; None for a package that holds no code, and for what is no module of ours."""
     path = ROOT / name.replace(".", "/")
-    return path.with_suffix(".py").exists() or path.is_dir()
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.exists() and file.relative_to(ROOT).as_posix() in MODULES:
+            if file.name == "__init__.py" and not imports_of(file.relative_to(ROOT).as_posix()):
+                return None
+            return file.relative_to(ROOT).as_posix()
+    return None
+
+
+def name_of(module: str) -> str:
+    return module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def rank(name: str, package: str, rooms: tuple[tuple[str, ...], ...]) -> tuple[int, str]:
+    """In which row of rooms a module stands, and in which room of it."""
+    room = name.removeprefix(package).split(".")[1]
+    (row,) = (i for i, row in enumerate(rooms) if room in row)
+    return row, room
+
+
+@pytest.mark.parametrize(("package", "rooms"), [("o2o", ROOMS), ("o2o.sweep", SWEEP_ROOMS)])
+def test_imports_go_down(package, rooms):
+    up = []
+    for module in MODULES:
+        if not within(name_of(module), package) or name_of(module) == package:
+            continue
+        row, room = rank(name_of(module), package, rooms)
+        for name in own_modules(imports_of(module)):
+            if within(name, package) and name != package:
+                other, its_room = rank(name, package, rooms)
+                if other > row or (other == row and its_room != room):
+                    up.append(f"{module} -> {name}")
+    assert up == []
+
+
+def test_imports_make_no_circle():
+    graph = {
+        module: {file_of(name) for name in own_modules(imports_of(module))} - {module} for module in MODULES
+    }
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+
+def test_no_room_is_crowded():
+    rooms = Counter(str(Path(module).parent) for module in MODULES if Path(module).stem[:2] != "__")
+    folders = {str(Path(module).parent) for module in MODULES} - {"."}
+    rooms.update(str(Path(folder).parent) for folder in folders)
+    del rooms["."]
+    assert {room: count for room, count in rooms.items() if count > MOST_MODULES} == {}
+
+
+def test_no_two_modules_share_a_name():
+    names = Counter(Path(m).stem for m in MODULES if Path(m).stem[:2] != "__")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("package", DOORS)
@@ -94,26 +167,28 @@ def test_a_third_party_enters_by_its_door_only(package):
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("o2o/algorithms/")])
-def test_algorithms_know_only_equations_networks_and_each_other(module):
-    allowed = {"o2o.types", "o2o.losses", "o2o.networks"}
+def test_algorithms_know_only_each_other(module):
     strangers = {
-        name for name in own_modules(imports_of(module)) - allowed if not within(name, "o2o.algorithms")
+        name
+        for name in own_modules(imports_of(module))
+        if name != "o2o.types" and not within(name, "o2o.algorithms")
     }
     assert strangers == set()
 
 
-def test_training_is_handed_its_algorithm_replay_and_environment():
-    handed = ("o2o.algorithms", "o2o.envs", "o2o.datasets", "o2o.experiment")
-    kinds = {"o2o.envs", "o2o.envs.Environments"}  # what kind of thing is handed in, not which
-    names = imports_of("o2o/training.py") - kinds
-    assert [name for name in names if any(within(name, package) for package in handed)] == []
+def test_training_is_handed_its_algorithm_replay_and_environments():
+    for module in (m for m in MODULES if m.startswith("o2o/training/")):
+        names = imports_of(module)
+        assert [name for name in names if within(name, "o2o.algorithms")] == []
+        # What kind of thing is handed in, not which.
+        assert {"o2o.envs.tasks.TASKS", "o2o.envs.locomotion"} & names == set()
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("analysis/")])
 def test_analysis_reads_runs_and_knows_nothing_of_training(module):
     names = imports_of(module)
     assert [name for name in names if within(name, "jax") or within(name, "flax")] == []
-    assert own_modules(names) - LIGHT == set()
+    assert {name for name in own_modules(names) if within(name, "o2o")} - LIGHT == set()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +205,7 @@ def test_nothing_pickles():
     picklers = ("pickle", "cloudpickle", "dill", "joblib", "marshal")
     found = [m for m in MODULES if any(within(n, p) for n in imports_of(m) for p in picklers)]
     # It reads others' pickles, by a list of allowed names: tests/test_import.py.
-    assert found == ["analysis/corl.py"]
+    assert found == ["analysis/importing/corl.py"]
 
 
 @pytest.mark.parametrize("word", ["utils", "common", "misc", "helpers"])

@@ -17,10 +17,10 @@ from test_config import composed
 from torture import files, results, words
 from torture.trial import Case, shortcomings
 
-from o2o import checkpoint
-from o2o.checkpoint import CheckpointError
-from o2o.config import build, container, load
+from o2o.config.build import build, container, load
 from o2o.errors import TOLD_PROBLEMS, ConfigError
+from o2o.training import checkpoint
+from o2o.training.checkpoint import CheckpointError
 
 
 def named(cases: list[Case], fast: int = 1) -> list[object]:

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 from regenerated import InlineWorkers, random_policy, shorten_training
 
-from o2o import tanh_gaussian, workers
-from o2o.datasets import behavior, rlkit
+from o2o.datasets.regenerated import behavior, rlkit, tanh_gaussian, workers
+from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
 from o2o.errors import ConfigError
-from o2o.members import VmappedMembers
-from o2o.tanh_gaussian import TanhGaussian
+from o2o.training.seeds import VmappedMembers
 
 SHIPPED = {
     "ant-medium": "815960abbb52",
@@ -110,7 +109,7 @@ def test_the_command_trains_several_seeds(tmp_path: Path, short: None, capsys: p
     assert "snapshots of epoch 0: " in capsys.readouterr().out
     (policy,), about = tanh_gaussian.load(tmp_path / "hopper-4-0000.npz")
     assert policy.sizes == (11, 3)
-    assert about["command"] == f"python -m o2o.datasets.behavior {' '.join(words[:6])}"
+    assert about["command"] == f"python -m o2o.datasets.regenerated.behavior {' '.join(words[:6])}"
     assert (about["seed"], about["epoch"], about["episodes"]) == (4, 0, 10)
 
 
@@ -149,7 +148,7 @@ def test_a_signal_ends_a_training_and_its_workers_without_a_traceback(
 ):
     words = ["train", "hopper", "--epochs", "100", "--out", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "o2o.datasets.behavior", *words],
+        [sys.executable, "-u", "-m", "o2o.datasets.regenerated.behavior", *words],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

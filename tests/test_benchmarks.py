@@ -6,11 +6,11 @@ from collections import Counter
 import jax
 import pytest
 
-from benchmarks import flops, paper, rates, report, startup, steps
+from benchmarks import flops, paper, rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
-from o2o.members import LoopedMembers, VmappedMembers
-from o2o.replay import unpack
-from o2o.training import CHUNK
+from o2o.replay.rows import unpack
+from o2o.training.loop import CHUNK
+from o2o.training.seeds import LoopedMembers, VmappedMembers
 from o2o.types import update
 
 SMALL = ("batch_size=8", "network.hidden_sizes=[8,8]", "evaluation.episodes=2")
@@ -100,7 +100,7 @@ def test_a_start_is_shorter_where_all_is_compiled():
 
 @pytest.mark.slow
 def test_the_parts_of_a_step_add_up_to_it(small):
-    found = steps.split(Workload(small, LoopedMembers(1)), 20)
+    found = stepping.split(Workload(small, LoopedMembers(1)), 20)
     parts = [found[f"step_{name}_ms"] for name in ("wait", "env", "dispatch", "rest")]
     assert min(parts) > 0
     assert sum(parts) == pytest.approx(found["step_ms"])
@@ -125,14 +125,14 @@ def test_hours_are_work_over_speed():
 
 def test_what_a_gpu_measured_is_added_to_what_a_cpu_did(tmp_path):
     path = tmp_path / "bench.json"
-    report.add(path, {"step_ms": 2.0, "over_sbx": 1.5})
-    report.add(path, {"gpu_step_ms": 1.0, "step_ms": 3.0})
+    results.add(path, {"step_ms": 2.0, "over_sbx": 1.5})
+    results.add(path, {"gpu_step_ms": 1.0, "step_ms": 3.0})
     assert json.loads(path.read_text()) == {"step_ms": 3.0, "over_sbx": 1.5, "gpu_step_ms": 1.0}
 
 
 def test_what_was_not_measured_is_said_to_be_so(capsys):
     about = {"task": "hopper", "batch_size": 8, "hidden_sizes": [8], "machine": "m", "cores": 2, "rounds": 1}
-    report.show({**about, "pretrain_updates_per_second": 1234.5})
+    results.show({**about, "pretrain_updates_per_second": 1234.5})
     lines = capsys.readouterr().out.splitlines()
     assert any("pretraining, one seed" in line and "1 234" in line for line in lines)
     assert all("not measured" in line for line in lines if "GPU:" in line)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from following import launch, queued, silence, states, write
 
-from o2o import layout
-from o2o.sweep import manifest
+from o2o.runs.directory import layout
+from o2o.sweep.ledger import manifest
 
 OLD = timedelta(hours=2)
 
@@ -36,7 +36,7 @@ def test_cancel_reaches_only_jobs_of_its_launches(tmp_path, say, slurm):
 
 
 def test_a_job_that_was_cancelled_is_not_tried_again_however_it_ends(tmp_path, say):
-    from o2o.sweep.job import Place, end
+    from o2o.sweep.launching.entry import Place, end
 
     submission = launch(
         tmp_path, {"77_0": [write(tmp_path, steps=[500])], "77_1": [tmp_path / CELL / "seed-1"]}
@@ -67,7 +67,7 @@ def program(tmp_path):
     source = """
     import pathlib, sys, time
     from following import write
-    from o2o.lease import Leases
+    from o2o.runs.lock import Leases
     with Leases() as leases:
         leases.take(write(pathlib.Path(sys.argv[1]), steps=[500]))
         print("up", flush=True)
@@ -131,7 +131,7 @@ def test_the_beat_of_another_machine_is_a_sign_of_life_but_not_in_a_copy(tmp_pat
 
 
 def test_cancel_spares_a_process_that_only_has_the_number(tmp_path, say):
-    from o2o.lease import _machine
+    from o2o.runs.lock import _machine
 
     with subprocess.Popen(["sleep", "60"]) as stranger:
         owned(write(tmp_path, steps=[500]), machine=_machine(), pid=stranger.pid)

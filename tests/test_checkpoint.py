@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from small import assert_equal, fresh, make
 
-from o2o import checkpoint
-from o2o.checkpoint import CheckpointError
+from o2o.training import checkpoint
+from o2o.training.checkpoint import CheckpointError
 
 TREE = {
     "weights": jnp.arange(6, dtype=jnp.float32).reshape(2, 3),

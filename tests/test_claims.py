@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from synthetic_runs import GRID, collapsing, grid_in_memory, run_in_memory, steady, write_run
 
-from analysis import published
-from analysis.cells import into_cells
-from analysis.claim_tables import claims_by_dataset, claims_table
-from analysis.claims import CLAIMS
-from analysis.collect import collect
-from analysis.guidelines import GUIDELINES, choices_table, guidelines_table
-from analysis.measures import measure
+from analysis.claims.claim_tables import claims_by_dataset, claims_table
+from analysis.claims.guidelines import GUIDELINES, choices_table, guidelines_table
+from analysis.claims.register import CLAIMS
+from analysis.claims.verdicts import findings
+from analysis.data import published
+from analysis.data.cells import into_cells
+from analysis.data.collect import collect
+from analysis.data.measures import measure
 from analysis.statistics import mean
-from analysis.tables import collapse_table
-from analysis.verdicts import findings
+from analysis.tables.every import collapse_table
 from o2o import collapse
 
 TABLES = "the paper's tables"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from following import launch, write
 
-from o2o import layout
+from o2o.runs.directory import layout
 
 
 def aged(path: Path) -> Path:

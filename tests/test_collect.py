@@ -8,10 +8,10 @@ import pytest
 import yaml
 from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write_pretraining, write_run
 
-from analysis.cells import into_cells
-from analysis.collect import collect
-from o2o.layout import State, find_runs, read_state
-from o2o.sweep.survey import survey
+from analysis.data.cells import into_cells
+from analysis.data.collect import collect
+from o2o.runs.directory.layout import State, find_runs, read_state
+from o2o.sweep.surveying.survey import survey
 
 DATASET = "hopper-medium-v2"
 
@@ -206,7 +206,7 @@ def test_a_run_whose_directory_cannot_be_read_is_left_out(tmp_path, monkeypatch)
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(asked))
         return read_state(asked)
 
-    monkeypatch.setattr("analysis.collect.read_state", refused)
+    monkeypatch.setattr("analysis.data.collect.read_state", refused)
     collection = collect(tmp_path)
     assert [cell.seeds for cell in collection.cells] == [(0,)]
     assert [str(run) for run in collection.left_out] == [f"{path}: {path} cannot be read: Permission denied"]

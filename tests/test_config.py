@@ -10,11 +10,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from analysis import published
-from analysis.runs import flatten
-from o2o import set_names
+from analysis.data import published
+from analysis.data.runs import flatten
 from o2o.algorithms import ALGORITHMS
-from o2o.config import build, container, load, plain
+from o2o.config import dataset_names
+from o2o.config.build import build, container, load, plain
 from o2o.datasets import d4rl
 from o2o.errors import ConfigError
 
@@ -311,7 +311,7 @@ def test_the_size_that_a_regenerated_name_stands_for_is_its_files(name):
 
 
 def test_the_names_of_d4rl_are_those_of_its_files():
-    assert sorted(set_names.D4RL_NAMES) == sorted(d4rl.SETS)
+    assert sorted(dataset_names.D4RL_NAMES) == sorted(d4rl.SETS)
 
 
 @pytest.mark.parametrize("enough", [{"finetune.env_steps": 951}, {"replay_init.min_size": 149}])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from o2o.counting import counted
+from o2o.machine.counting import counted
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_datasets import OWN, contents, write
 
-from o2o import datasets
 from o2o.datasets import __main__ as command
-from o2o.datasets import d4rl, hdf5
+from o2o.datasets import d4rl, loading
+from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
 
 HALFCHEETAH = replace(OWN, name="halfcheetah-medium-v2", source="d4rl", task="halfcheetah", quality="medium")
@@ -53,8 +53,8 @@ def halfcheetah(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_set_of_halfcheetah_mediums_shape_gives_999_000_transitions(data: Path, halfcheetah: Path):
-    rows = datasets.load_rows(HALFCHEETAH, data)
-    batch = datasets.load(HALFCHEETAH, data, observation_size=2, action_size=1)
+    rows = loading.load_rows(HALFCHEETAH, data)
+    batch = loading.load(HALFCHEETAH, data, observation_size=2, action_size=1)
     assert batch.reward.shape == (999_000,)
     np.testing.assert_array_equal(batch.next_observation[:999], rows.observations[1:1000])
     np.testing.assert_array_equal(batch.observation[999], rows.observations[1000])
@@ -129,14 +129,14 @@ def test_another_file_under_d4rls_name_is_refused(tmp_path: Path):
     (tmp_path / "d4rl").mkdir()
     write(tmp_path / "d4rl" / FILE, contents())
     with pytest.raises(ConfigError, match="237727262"):
-        datasets.load(HALFCHEETAH, tmp_path)
+        loading.load(HALFCHEETAH, tmp_path)
 
 
 def test_a_set_that_cannot_be_downloaded_is_an_error_with_the_ways_out_and_nothing_is_generated(
     tmp_path: Path,
 ):
     with pytest.raises(ConfigError) as caught:
-        datasets.load(HALFCHEETAH, tmp_path)
+        loading.load(HALFCHEETAH, tmp_path)
     (problem,) = caught.value.problems
     path = tmp_path / "d4rl" / FILE
     places = [f"http://127.0.0.1:9/{place}/{FILE}: " for place in ("sets", "copy")]
@@ -176,16 +176,16 @@ def test_no_two_sets_share_a_checksum():
 
 
 def test_locate_finds_what_is_there_and_gives_none_for_what_is_not(tmp_path: Path, data: Path):
-    assert datasets.locate(HALFCHEETAH, data) == data / "d4rl" / FILE
-    assert datasets.locate(HALFCHEETAH, tmp_path) is None
-    assert datasets.locate(replace(OWN, path=tmp_path / "none.hdf5"), tmp_path) is None
+    assert loading.locate(HALFCHEETAH, data) == data / "d4rl" / FILE
+    assert loading.locate(HALFCHEETAH, tmp_path) is None
+    assert loading.locate(replace(OWN, path=tmp_path / "none.hdf5"), tmp_path) is None
 
 
 def test_unknown_names_and_sources_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="not a D4RL set"):
-        datasets.load(replace(HALFCHEETAH, quality="simple"), tmp_path)
+        loading.load(replace(HALFCHEETAH, quality="simple"), tmp_path)
     with pytest.raises(ConfigError, match=r"dataset\.path"):
-        datasets.load(OWN, tmp_path)
+        loading.load(OWN, tmp_path)
 
 
 def test_a_name_that_is_none_is_answered_with_the_nearest_one(capsys: pytest.CaptureFixture[str]):
@@ -207,8 +207,8 @@ def test_contact_forces_in_a_d4rl_ant_set_are_refused_but_a_file_of_ones_own_may
     monkeypatch.setattr(d4rl, "obtain", lambda dataset, data_directory, mirrors: path)
     ant = replace(OWN, name="ant-medium-v2", source="d4rl", task="ant", quality="medium")
     with pytest.raises(ConfigError, match="contact forces"):
-        datasets.load(ant, tmp_path)
-    assert len(datasets.load(replace(ant, source="file", path=path), tmp_path).reward) == 18
+        loading.load(ant, tmp_path)
+    assert len(loading.load(replace(ant, source="file", path=path), tmp_path).reward) == 18
     arrays["observations"][:, 27:] = 0
     write(path, arrays)
-    assert len(datasets.load(ant, tmp_path).reward) == 18
+    assert len(loading.load(ant, tmp_path).reward) == 18

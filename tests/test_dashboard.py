@@ -7,7 +7,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.dashboard import X_AXIS, build, definition
-from o2o.records import EVAL_COLUMNS, METRICS
+from o2o.runs.directory.reader import EVAL_COLUMNS, METRICS
 
 
 def test_every_metric_of_a_panel_is_one_that_runs_record():

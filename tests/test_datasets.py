@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from o2o import datasets
+from o2o.config.schema import Dataset
 from o2o.datasets import __main__ as command
-from o2o.datasets import hdf5
+from o2o.datasets import loading
+from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
-from o2o.schema import Dataset
 
 OWN = Dataset(
     name="file",
@@ -66,7 +66,7 @@ def test_transitions_leave_out_timeouts_and_the_last_row_but_keep_terminals(tmp_
             "timeouts": np.array([False, False, False, False, True, False]),
         },
     )
-    batch = datasets.load(replace(OWN, path=path), tmp_path, observation_size=1, action_size=1)
+    batch = loading.load(replace(OWN, path=path), tmp_path, observation_size=1, action_size=1)
     np.testing.assert_array_equal(batch.observation, [[0], [1], [10], [11]])
     np.testing.assert_array_equal(batch.action, np.array([[0.1], [0.2], [0.3], [0.4]], np.float32))
     np.testing.assert_array_equal(batch.reward, [1, 2, 3, 4])
@@ -229,7 +229,7 @@ def own(path: Path, **arrays: Any) -> Path:
 
 
 def read_own(path: Path, **settings: Any) -> hdf5.Rows:
-    return datasets.load_rows(replace(OWN, path=path, **settings), path.parent)
+    return loading.load_rows(replace(OWN, path=path, **settings), path.parent)
 
 
 def problem_of(path: Path, **settings: Any) -> str:
@@ -358,9 +358,9 @@ def test_the_flags_and_the_order_of_d4rls_own_rows_are_not_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = own(tmp_path / "a.hdf5", timeouts=NONE, terminals=NONE)
-    monkeypatch.setattr(datasets.d4rl, "obtain", lambda dataset, data_directory, mirrors: path)
+    monkeypatch.setattr(loading.d4rl, "obtain", lambda dataset, data_directory, mirrors: path)
     d4rls = replace(OWN, name="hopper-medium-v2", source="d4rl", quality="medium")
-    assert len(datasets.load_rows(d4rls, tmp_path).rewards) == 20
+    assert len(loading.load_rows(d4rls, tmp_path).rewards) == 20
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -12,14 +12,15 @@ import jax
 import pytest
 from test_resume import contents
 
-from o2o import device, experiment
-from o2o.datasets import rlkit
+from o2o.datasets.regenerated import rlkit
 from o2o.errors import ConfigError
-from o2o.evaluate import evaluate
-from o2o.layout import RESULT, find_runs
-from o2o.sweep import pool
-from o2o.sweep.identity import identity, run_directory
-from o2o.sweep.jobs import PlannedRun
+from o2o.machine import device
+from o2o.runs import job
+from o2o.runs.directory.layout import RESULT, find_runs
+from o2o.runs.evaluate import evaluate
+from o2o.runs.identity import identity, run_directory
+from o2o.sweep.launching import pool
+from o2o.sweep.launching.jobs import PlannedRun
 
 ROOT = Path(__file__).parent.parent
 OTHERWISE = {
@@ -74,16 +75,16 @@ def test_what_finds_faults_stays_as_it_was_set():
 
 def test_a_run_has_the_same_numbers_whatever_the_environment_says(configure, tmp_path, environment_says):
     config, other = (configure(tmp_path / name, "algorithm=td3_c") for name in "ab")
-    experiment.run(config)
+    job.run(config)
     environment_says()
-    experiment.run(other)
+    job.run(other)
     assert contents(other) == contents(config)
     result = json.loads((run_directory(other) / RESULT).read_text())
     assert result["execution"]["rounding"] == ["jax_disable_most_optimizations"]  # tests/conftest.py
 
 
 def test_all_who_compute_pin_them(configure, tmp_path, environment_says):
-    experiment.run(configure(tmp_path, "finetune.env_steps=0"))
+    job.run(configure(tmp_path, "finetune.env_steps=0"))
     (run,) = find_runs(tmp_path, [])
     environment_says()
     evaluate(run, episodes=1, seed=0)
@@ -130,7 +131,7 @@ def test_rounding_of_factors_on_a_gpu_is_refused(monkeypatch):
 )
 def test_a_platform_that_is_not_there_is_one_sentence(platform, environment, told):
     done = subprocess.run(
-        [sys.executable, "-m", "o2o.device", platform],
+        [sys.executable, "-m", "o2o.machine.device", platform],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from regenerated import WALKER
 
-from analysis.diversity import read_diversity
-from o2o.datasets import comparison, d4rl, diversity, hdf5
-from o2o.datasets.hdf5 import Rows
+from analysis.tables.coverage import read_diversity
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets import comparison, d4rl, diversity
+from o2o.datasets.files import hdf5
+from o2o.datasets.files.hdf5 import Rows
 from o2o.errors import ConfigError
-from o2o.schema import Dataset, Paths
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_returns_are_of_complete_episodes():
 
 @pytest.mark.parametrize("task", ["hopper", "halfcheetah", "walker2d", "ant"])
 def test_the_units_of_a_task_do_not_depend_on_the_set(task: str):
-    from o2o.envs import TASKS, task_sizes
+    from o2o.envs.vector import TASKS, task_sizes
 
     size, _ = task_sizes(TASKS[task])
     zeros, other = (rows_of(np.full((20, size), value), np.zeros((20, 1))) for value in (0.0, 7.0))

@@ -22,9 +22,10 @@ import numpy as np
 import pytest
 
 from o2o.datasets import __main__ as command
-from o2o.datasets import d4rl, download
+from o2o.datasets import d4rl
+from o2o.datasets.files import download
 from o2o.errors import ConfigError
-from o2o.interruption import Interruption
+from o2o.machine.signals import Interruption
 
 SIZE = 300_000
 DATA = download.HDF5_SIGNATURE + np.random.default_rng(0).bytes(SIZE - 8)

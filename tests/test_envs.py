@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from o2o import episodes
-from o2o.envs import TASKS, find_task, make_environments, own_time_limit
+from o2o.envs import episodes
+from o2o.envs.vector import TASKS, find_task, make_environments, own_time_limit
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from small import batch_of, make, used
 
-from o2o import evaluation
-from o2o.envs import TASKS, make_environments
-from o2o.evaluation import Evaluator, discounted_returns, episode_seeds, rollout, unearned_steps
-from o2o.members import LoopedMembers, VmappedMembers
+from o2o.envs.vector import TASKS, make_environments
+from o2o.training import evaluation
+from o2o.training.evaluation import Evaluator, discounted_returns, episode_seeds, rollout, unearned_steps
+from o2o.training.seeds import LoopedMembers, VmappedMembers
 
 DISCOUNT = 0.9
 

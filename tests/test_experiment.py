@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from o2o import experiment, journal, layout, phases, records
-from o2o.config import container
+from o2o.config.build import container
+from o2o.config.schema import Config
 from o2o.errors import ConfigError
-from o2o.journal import refuse_other_run
-from o2o.records import read_run
-from o2o.run_directory import RunDirectory
-from o2o.schema import Config
-from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
+from o2o.runs import job, phases, recorder
+from o2o.runs.directory import layout, reader
+from o2o.runs.directory.reader import read_run
+from o2o.runs.directory.writer import RunDirectory
+from o2o.runs.identity import describe, identity, pretrain_directory, run_directory
+from o2o.runs.recorder import refuse_other_run
 from o2o.types import State
 
 
@@ -27,7 +28,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def finished(configure, tmp_path_factory) -> Config:
     config = configure(tmp_path_factory.mktemp("runs"))
-    experiment.run(config)
+    job.run(config)
     return config
 
 
@@ -49,13 +50,13 @@ def test_a_run_writes_the_files_that_it_promises(finished):
 def test_a_run_that_can_never_learn_is_refused_before_anything_is_written(configure, tmp_path):
     config = configure(tmp_path, "replay_init.min_size=1000")
     with pytest.raises(ConfigError, match=r"replay_init\.min_size=1000: updates would never begin"):
-        experiment.run(config)
+        job.run(config)
     assert not run_directory(config).exists()
 
 
 def test_what_must_be_known_of_episodes_stands_in_the_result(configure, tmp_path, finished):
     config = configure(tmp_path, "discount=1", "finetune.env_steps=0")
-    experiment.run(config)
+    job.run(config)
     (remark,) = json.loads((run_directory(config) / layout.RESULT).read_text())["remarks"]
     assert "too few to earn 95% of a return at discount=1" in remark
     assert "remarks" not in json.loads((run_directory(finished) / layout.RESULT).read_text())
@@ -72,9 +73,9 @@ def test_a_run_is_called_after_its_data_and_from_scratch_after_its_task(
     configure, tmp_path, monkeypatch, words, name
 ):
     told: dict[str, Any] = {}
-    monkeypatch.setattr(journal, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
-    monkeypatch.setattr(journal, "Progress", lambda label, *_: told.update(label=label) or NoTracker())
-    with journal.Journal([configure(tmp_path, *words)]):
+    monkeypatch.setattr(recorder, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
+    monkeypatch.setattr(recorder, "Progress", lambda label, *_: told.update(label=label) or NoTracker())
+    with recorder.Journal([configure(tmp_path, *words)]):
         pass
     assert f" {name} seed 0" in told["label"]
     assert name in told["tags"]
@@ -98,7 +99,7 @@ def test_evaluations_come_at_their_steps_with_their_columns(finished):
     assert [row["updates"] for row in rows] == [0, 10, 20, 120, 150]
     assert [len(row["returns"]) for row in rows] == [3, 2, 2, 2, 2]
     for row in rows:
-        assert set(records.EVAL_COLUMNS) <= set(row)
+        assert set(reader.EVAL_COLUMNS) <= set(row)
         assert row["return_mean"] == pytest.approx(np.mean(row["returns"]))
         assert row["score"] == pytest.approx(100 * (row["return_mean"] + 20.272305) / 3254.572305)
     (before,) = lines(pretrain_directory(finished) / layout.EVAL)
@@ -121,7 +122,7 @@ def test_training_rows_come_at_their_steps_with_metrics_and_diagnostics(finished
     assert {"policy_distance", "td_error_offline", "td_error_fresh"} <= set(rows[-1])
     assert rows[-1]["policy_distance"] > 0
     before = lines(pretrain_directory(finished) / layout.TRAIN)
-    assert {name for row in rows + before for name in row} <= {"phase", "step", *records.METRICS}
+    assert {name for row in rows + before for name in row} <= {"phase", "step", *reader.METRICS}
     assert [row["step"] for row in before] == [10, 20]
     assert "behavior_cloning" in before[0]
 
@@ -129,7 +130,7 @@ def test_training_rows_come_at_their_steps_with_metrics_and_diagnostics(finished
 def test_training_episodes_fit_into_the_steps(finished):
     rows = lines(run_directory(finished) / layout.EPISODES)
     assert rows
-    assert all(set(row) == set(records.EPISODE_COLUMNS) for row in rows)
+    assert all(set(row) == set(reader.EPISODE_COLUMNS) for row in rows)
     ends = [row["env_step"] for row in rows]
     assert [row["length"] for row in rows] == np.diff([0, *ends]).tolist()
 
@@ -160,7 +161,7 @@ def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeyp
     def never(*arguments):
         raise AssertionError("pretrained again")
 
-    monkeypatch.setattr(experiment, "pretrain", never)
+    monkeypatch.setattr(job, "pretrain", never)
     runs = finished.execution.paths.runs
     arm = configure(runs, "replay_init=empty", "finetune.env_steps=20")
     assert pretrain_directory(arm) == pretrain_directory(finished)
@@ -168,7 +169,7 @@ def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeyp
     stored = json.loads(switch.read_text())
     switch.write_text(json.dumps(stored | {"returns": [1.0, 2.0, 3.0]}))
     try:
-        experiment.run(arm)
+        job.run(arm)
     finally:
         switch.write_text(json.dumps(stored))
     assert lines(run_directory(arm) / layout.EVAL)[0]["returns"] == [1, 2, 3]
@@ -176,7 +177,7 @@ def test_a_second_arm_shares_pretraining_and_switch(finished, configure, monkeyp
 
 def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp_path):
     again = configure(tmp_path)
-    experiment.run(again)
+    job.run(again)
     for one, other in zip(
         (run_directory(finished), pretrain_directory(finished)),
         (run_directory(again), pretrain_directory(again)),
@@ -193,13 +194,13 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
 
 def test_without_env_steps_a_run_is_its_pretraining(configure, tmp_path):
     config = configure(tmp_path, "finetune.env_steps=0")
-    experiment.run(config)
+    job.run(config)
     assert [p.parent for p in tmp_path.rglob(layout.RESULT)] == [pretrain_directory(config)]
 
 
 def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
     config = configure(finished.execution.paths.runs, "algorithm=td3_c", "finetune.env_steps=20")
-    experiment.run(config)
+    job.run(config)
     rows = lines(run_directory(config) / layout.TRAIN)
     assert {"lambda", "constraint", "constraint_satisfied_share"} <= set(rows[-1])
 
@@ -207,7 +208,7 @@ def test_td3_c_finetunes_what_td3_bc_pretrained(finished, configure):
 @pytest.mark.slow  # it compiles everything once more
 def test_seeds_in_one_job_are_those_of_one_job_each(finished, configure, tmp_path):
     both = [configure(tmp_path, f"seed={seed}") for seed in (0, 1)]
-    experiment.run_members(both)
+    job.run_members(both)
     for name in (layout.TRAIN, layout.EVAL, layout.EPISODES):
         alone, beside = (run_directory(c) / name for c in (finished, both[0]))
         assert alone.read_bytes() == beside.read_bytes()
@@ -218,7 +219,7 @@ def test_seeds_in_one_job_are_those_of_one_job_each(finished, configure, tmp_pat
 def test_a_number_that_is_not_finite_fails_the_run_and_is_named(configure, tmp_path):
     config = configure(tmp_path, "learning_rate.critic=1e30", "finetune.env_steps=0")
     with pytest.raises(FloatingPointError, match=r"critic_loss.* not finite at pretrain step .* of seed 0"):
-        experiment.run(config)
+        job.run(config)
     directory = run_directory(config)
     run = read_run(directory)
     assert run.state == layout.State.FAILED
@@ -229,7 +230,7 @@ def test_a_number_that_is_not_finite_fails_the_run_and_is_named(configure, tmp_p
 def test_a_missing_file_is_a_configuration_error_and_nothing_is_written(configure, tmp_path):
     config = configure(tmp_path, "dataset.path=nowhere.hdf5")
     with pytest.raises(ConfigError, match=r"nowhere\.hdf5"):
-        experiment.run(config)
+        job.run(config)
     assert not list(tmp_path.rglob(layout.CONFIG))
 
 
@@ -246,7 +247,7 @@ def test_the_states_that_runs_leave_are_the_algorithms(finished):
 
 def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, tmp_path):
     config = configure(tmp_path, "pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20")
-    experiment.run(config)
+    job.run(config)
     rows = lines(run_directory(config) / layout.EVAL)
     assert [row["step"] for row in rows] == [0, 10, 20]
     assert [row["updates"] for row in rows] == [0, 0, 5]  # it waits for 16 steps, the 16th included
@@ -272,9 +273,9 @@ def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure
     config = configure(tmp_path)
     left = pretrain_directory(config) / f".{phases.SWITCH}.{run_directory(config).parent.name}.tmp"
     stays = left.with_name(f".{phases.SWITCH}.of-another-arm.tmp")
-    experiment.run(configure(tmp_path, "finetune.env_steps=0"))
+    job.run(configure(tmp_path, "finetune.env_steps=0"))
     left.touch()
     stays.touch()
-    experiment.run(config)
+    job.run(config)
     assert not left.exists()
     assert stays.exists()

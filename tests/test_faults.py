@@ -17,8 +17,8 @@ import pytest
 from torture import costs, interrupted
 from torture.harness import ALONE, JOBS, PACKED, ROOT, SELDOM, SENTINEL, Arena, Job, arena, contents
 
-from o2o import experiment, lease, phases
-from o2o.layout import State, read_state
+from o2o.runs import job, lock, phases
+from o2o.runs.directory.layout import State, read_state
 
 PRETRAINING = Job(("finetune.env_steps=0",))
 SHUFFLED_CLOCK = [0.0, 3e8, -3e8, 1e5, -60.0]
@@ -254,9 +254,9 @@ def test_memory_that_runs_out_is_called_that(configure, tmp_path: Path, monkeypa
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4294967296 bytes.")
 
-    monkeypatch.setattr(phases.training, "pretrain", exhausted)
+    monkeypatch.setattr(phases.loop, "pretrain", exhausted)
     with pytest.raises(jax.errors.JaxRuntimeError):
-        experiment.run(configure(tmp_path))
+        job.run(configure(tmp_path))
     (status,) = tmp_path.rglob("status.json")
     told = json.loads(status.read_text())
     assert (told["state"], told["failure"]) == ("FAILED", "memory")
@@ -273,7 +273,7 @@ def test_a_lease_names_its_owner_and_is_gone_when_a_run_is_done(ground: Arena):
     ground.clear()
     ended = ground.start(PRETRAINING, only=PLACES["while pretraining"])
     assert ended["code"] == -signal.SIGKILL
-    owner = lease.read(run_of(ground, "pretrain"))
+    owner = lock.read(run_of(ground, "pretrain"))
     assert owner is not None
     assert owner.alive is False
     assert (
@@ -281,4 +281,4 @@ def test_a_lease_names_its_owner_and_is_gone_when_a_run_is_done(ground: Arena):
         == owner.pid
     )
     assert ground.start(PRETRAINING)["code"] == 0
-    assert lease.read(run_of(ground, "pretrain")) is None
+    assert lock.read(run_of(ground, "pretrain")) is None

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from regenerated import WALKER, inline, random_policy, write_policies
 
-from o2o.datasets import fidelity, regenerate
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets.regenerated import fidelity, recipes
 from o2o.errors import ConfigError
-from o2o.schema import Dataset, Paths
 
 ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=300)
 
@@ -22,12 +22,12 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("generated")
     write_policies(directory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(regenerate, "POLICIES", directory)
-        patch.setattr(regenerate, "ENVIRONMENTS", 2)
-        patch.setattr(regenerate, "STREAMS", 1)
-        patch.setattr(regenerate, "streamed", inline)
+        patch.setattr(recipes, "POLICIES", directory)
+        patch.setattr(recipes, "ENVIRONMENTS", 2)
+        patch.setattr(recipes, "STREAMS", 1)
+        patch.setattr(recipes, "streamed", inline)
         for dataset in (WALKER, ANT):
-            regenerate.generate(dataset, directory / f"{dataset.task}.hdf5")
+            recipes.generate(dataset, directory / f"{dataset.task}.hdf5")
     return {task: directory / f"{task}.hdf5" for task in ("walker2d", "ant")}
 
 

@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 from following import directory, launch, queued, silence, states, write
 
-from o2o.sweep import logs, manifest
+from o2o.sweep.following import logs
+from o2o.sweep.ledger import manifest
 
 CELL = "regen-hopper-medium/td3/offline-uniform-0000aaaa"
 OLD = timedelta(hours=2)
@@ -198,8 +199,8 @@ def test_every_command_answers_an_empty_directory_and_a_wrong_filter(tmp_path, s
 
 @pytest.mark.usefixtures("say")
 def test_writers_and_readers_agree_on_where_jobs_are(tmp_path):
-    from o2o.sweep.logs import job_directory
-    from o2o.sweep.status import look
+    from o2o.sweep.following.logs import job_directory
+    from o2o.sweep.following.status import look
 
     launch(tmp_path, {"77_0": [directory(tmp_path).path]})
     (run,) = look(tmp_path, [])[0]

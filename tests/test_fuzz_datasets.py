@@ -57,7 +57,7 @@ def write(path: Path, changes: dict[str, Any] | None = None, **options: Any) -> 
 
 
 def write_sealed(path: Path) -> None:
-    from o2o.datasets import hdf5
+    from o2o.datasets.files import hdf5
 
     with hdf5.create(path) as file:
         for key, values in contents().items():
@@ -103,8 +103,7 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from test_datasets import OWN
 
-    from o2o import datasets
-    from o2o.datasets import d4rl
+    from o2o.datasets import d4rl, loading
     from o2o.errors import ConfigError
 
     d4rl.SOURCES = ("http://127.0.0.1:9/",)
@@ -116,7 +115,7 @@ def serve() -> None:
             dataset = replace(dataset, name="hopper-medium-v2", task="hopper", quality="medium")
             d4rl.SETS["hopper-medium-v2"] = d4rl.Published(*job["published"])
         try:
-            rows = datasets.load_rows(dataset, path.parent, 3, 2)
+            rows = loading.load_rows(dataset, path.parent, 3, 2)
             answer: dict[str, Any] = {"rows": digest(rows._asdict())}
         except ConfigError as error:
             answer = {"refused": error.problems}

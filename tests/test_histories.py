@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from following import directory, launch, queued, states, write
 
-from o2o.sweep import job, manifest, slurm, status
-from o2o.sweep.job import Place
+from o2o.sweep.following import status
+from o2o.sweep.launching import entry
+from o2o.sweep.launching.entry import Place
+from o2o.sweep.ledger import manifest, slurm
 
 CELL = "regen-hopper-medium/td3/offline-uniform-0000aaaa"
 OLD = timedelta(hours=2)
@@ -140,7 +142,7 @@ def end(killed, capsys):
     """Notes its end as SLURM's script does, with an exit code; gives what was said."""
 
     def call(exit_code):
-        job.end_in_slurm(killed, exit_code)
+        entry.end_in_slurm(killed, exit_code)
         return capsys.readouterr().err
 
     return call
@@ -213,7 +215,7 @@ def test_a_job_that_cannot_be_put_back_is_told(
     tmp_path, killed, end, scontrol, say, slurm, monkeypatch, answers, patience, told
 ):
     scontrol(*answers)
-    monkeypatch.setattr("o2o.sweep.slurm.PATIENCE_SECONDS", patience)
+    monkeypatch.setattr("o2o.sweep.ledger.slurm.PATIENCE_SECONDS", patience)
     assert "job 77_0 is not requeued: scontrol: " in end(137)
     assert events(tmp_path)[-1] == "not requeued"
     slurm(squeue="", sacct="77_0|small-abc123|FAILED")

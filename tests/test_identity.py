@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from o2o.config import build, container, plain
-from o2o.datasets import hdf5
+from o2o.config.build import build, container, plain
+from o2o.config.schema import EXECUTION
+from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
-from o2o.schema import EXECUTION
-from o2o.sweep import identity as identities
-from o2o.sweep.identity import (
+from o2o.runs import identity as identities
+from o2o.runs.identity import (
     cell_hash,
     code_hash,
     describe,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from analysis.__main__ import main
-from analysis.collect import collect
-from analysis.corl import read_pickle
-from analysis.curves import Given
-from analysis.importing import read_curves, write_curves
-from analysis.measures import measure
+from analysis.data.collect import collect
+from analysis.data.measures import measure
+from analysis.importing.conversion import read_curves, write_curves
+from analysis.importing.corl import read_pickle
+from analysis.importing.foreign import Given
 
 TABLE = """dataset,algorithm,seed,env_steps,score
 hopper-medium-v2,TD3+BC,0,0,50.0

@@ -16,8 +16,8 @@ import pytest
 from sweeping import Sweep
 from tiny import TINY
 
-from o2o.layout import State, read_state
-from o2o.sweep.identity import code_hash
+from o2o.runs.directory.layout import State, read_state
+from o2o.runs.identity import code_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -149,8 +149,8 @@ def test_the_commands_of_data_know_every_set(laid_out):
 
 
 def test_the_code_hash_is_the_one_of_the_checkout(laid_out):
-    told = laid_out.python("-c", "import o2o.sweep.identity as i; print(i.__file__, i.code_hash())").stdout
-    assert told.split() == [str(laid_out.site / "o2o/sweep/identity.py"), code_hash()]
+    told = laid_out.python("-c", "import o2o.runs.identity as i; print(i.__file__, i.code_hash())").stdout
+    assert told.split() == [str(laid_out.site / "o2o/runs/identity.py"), code_hash()]
 
 
 def test_the_shell_completes_groups_and_keys(laid_out):
@@ -205,6 +205,6 @@ def test_from_an_empty_directory_a_sweep_is_planned_run_followed_and_analysed(in
     analysed = installed.python("-m", "analysis", "runs")
     assert analysed.returncode == 0, analysed.stderr
     assert (installed.cwd / "report/index.html").is_file()
-    scored = installed.python("-m", "o2o.evaluate", str(found[0]), "--episodes", "1")
+    scored = installed.python("-m", "o2o.runs.evaluate", str(found[0]), "--episodes", "1")
     assert scored.returncode == 0, scored.stderr
     assert installed.left() == ["my.hdf5", "report", "runs"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import o2o
-from o2o.config import container
+from o2o.config.build import container
 from o2o.errors import ConfigError
-from o2o.layout import IDENTITY, RESULT
-from o2o.sweep.identity import identity, run_directory
+from o2o.runs.directory.layout import IDENTITY, RESULT
+from o2o.runs.identity import identity, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = "dataset=hopper-medium-v2"
@@ -50,9 +50,9 @@ def launch(tmp_path, monkeypatch, capsys):
         (directory / IDENTITY).write_text(json.dumps({"identity": identity(config)}))
 
     call.raises = {}
-    stand_in = types.ModuleType("o2o.experiment")
+    stand_in = types.ModuleType("o2o.runs.job")
     monkeypatch.setattr(stand_in, "run_members", run_members, raising=False)
-    monkeypatch.setitem(sys.modules, "o2o.experiment", stand_in)
+    monkeypatch.setitem(sys.modules, "o2o.runs.job", stand_in)
     monkeypatch.setattr(o2o, "experiment", stand_in, raising=False)
     return call
 

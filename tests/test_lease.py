@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from o2o import lease
-from o2o.lease import HeldError, Leases, LostError, Owner
+from o2o.runs import lock
+from o2o.runs.lock import HeldError, Leases, LostError, Owner
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(lease, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.3)
 
 
 def elsewhere(directory: Path, number: int = 1) -> Path:
@@ -44,11 +44,11 @@ def test_an_owner_is_read_while_it_owns_and_not_after(tmp_path):
     directory = tmp_path / "run"
     with Leases() as leases:
         leases.take(directory)
-        owner = lease.read(directory)
+        owner = lock.read(directory)
         assert owner is not None
         assert (owner.pid, owner.alive) == (os.getpid(), True)
         assert str(os.getpid()) in str(owner)
-    assert lease.read(directory) is None
+    assert lock.read(directory) is None
 
 
 def test_a_living_owner_of_this_machine_is_named(tmp_path):
@@ -60,16 +60,16 @@ def test_a_living_owner_of_this_machine_is_named(tmp_path):
 
 
 def test_a_dead_owner_of_this_machine_is_replaced_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(lease, "STALE_SECONDS", 1e6)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1e6)
     with Leases() as leases:
         leases.take(tmp_path)
-        ours = lease.read(tmp_path)
+        ours = lock.read(tmp_path)
         assert ours is not None
     dead = replace(ours, number=5, pid=dead_process())
     (tmp_path / "lease-5.json").write_text(json.dumps(asdict(dead)))
     with Leases() as leases:
         leases.take(tmp_path)
-        found = lease.read(tmp_path)
+        found = lock.read(tmp_path)
         assert found is not None
         assert (found.number, found.pid) == (6, os.getpid())
 
@@ -77,7 +77,7 @@ def test_a_dead_owner_of_this_machine_is_replaced_at_once(tmp_path, monkeypatch)
 def test_a_later_process_of_the_same_number_is_not_the_owner(tmp_path):
     with Leases() as leases:
         leases.take(tmp_path)
-        ours = lease.read(tmp_path)
+        ours = lock.read(tmp_path)
         assert ours is not None
     impostor = replace(ours, process_started="1")
     assert impostor.alive is False
@@ -88,8 +88,8 @@ def test_without_a_beat_an_owner_elsewhere_is_replaced(tmp_path):
     start = time.monotonic()
     with Leases() as leases:
         leases.take(tmp_path)
-        assert time.monotonic() - start >= lease.STALE_SECONDS
-        found = lease.read(tmp_path)
+        assert time.monotonic() - start >= lock.STALE_SECONDS
+        found = lock.read(tmp_path)
         assert found is not None
         assert found.number == 2
 
@@ -158,7 +158,7 @@ def test_a_lease_that_cannot_be_read_is_respected_until_no_beat_comes(tmp_path):
     start = time.monotonic()
     with Leases() as leases:
         leases.take(tmp_path)
-    assert time.monotonic() - start >= lease.STALE_SECONDS
+    assert time.monotonic() - start >= lock.STALE_SECONDS
 
 
 def test_without_hard_links_exclusive_creation_does(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from scipy import stats
 
-from o2o import losses
+from o2o.algorithms import losses
 
 
 def test_a_long_gradient_is_shortened_to_the_norm_and_a_short_one_left_alone():

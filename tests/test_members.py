@@ -12,8 +12,8 @@ import pytest
 from small import assert_close, assert_equal, make
 from test_training import NO_ROWS, REPLAY, Clockwork, copy, offline_rows, start
 
-from o2o import training
-from o2o.members import LoopedMembers, VmappedMembers, make_members
+from o2o.training import loop
+from o2o.training.seeds import LoopedMembers, VmappedMembers, make_members
 
 KINDS = (LoopedMembers, VmappedMembers)
 SEEDS = (3, 4, 5)
@@ -37,9 +37,9 @@ def both_phases(members: Any, seeds: tuple[int, ...]) -> list[Any]:
     algorithm = make("td3_bc")
     keys = members.bundle([jax.random.key(seed) for seed in seeds])
     state = members.bundle([start(algorithm, seed) for seed in seeds])
-    (pretraining,) = training.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [4])
+    (pretraining,) = loop.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [4])
     learned = [copy(pretraining.metrics)]
-    (report,) = training.finetune(
+    (report,) = loop.finetune(
         algorithm, REPLAY, members, Numbered(seeds), pretraining.state, NO_ROWS, keys, [12], updates_before=4
     )
     learned.append(report.metrics)
@@ -74,7 +74,7 @@ def test_after_100_updates_vmapped_members_are_where_single_ones_are(name):
         algorithm = make(name)
         keys = members.bundle([jax.random.key(seed) for seed in seeds])
         state = members.bundle([start(algorithm, seed) for seed in seeds])
-        (report,) = training.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [100])
+        (report,) = loop.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [100])
         return copy(members.values(report.state))
 
     alone = [pretrained(LoopedMembers(1), (seed,))[0] for seed in SEEDS]

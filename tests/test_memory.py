@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import pytest
 
-from o2o import experiment, memory
 from o2o.errors import ConfigError
-from o2o.memory import GIB, MemoryPlan
-from o2o.replay import Replay
+from o2o.replay.rows import Replay
+from o2o.runs import job, memory
+from o2o.runs.memory import GIB, MemoryPlan
 
 
 def test_the_online_rows_and_the_states_are_counted(configure, tmp_path):
@@ -33,7 +33,7 @@ def test_what_does_not_fit_is_refused_with_what_would():
 def test_a_job_that_does_not_fit_writes_nothing(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_free", lambda: 1)
     with pytest.raises(ConfigError, match="do not fit"):
-        experiment.run(configure(tmp_path))
+        job.run(configure(tmp_path))
     assert not any(tmp_path.iterdir())
 
 

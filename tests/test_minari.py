@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from test_datasets import OWN
 
-from o2o import datasets
 from o2o.datasets import __main__ as command
-from o2o.datasets import minari
+from o2o.datasets import loading, minari
 from o2o.errors import ConfigError
 
 ID = "mujoco/hopper/medium-v0"
@@ -69,7 +68,7 @@ def test_transitions_of_a_set_stay_within_their_episodes():
     one, other, last = episode(4, True, 0), episode(3, False, 1), episode(2, False, 2)
     last["truncations"][:] = False  # cut off in the middle of an episode
     store([one, other, last])
-    batch = datasets.load(SET, Path(), observation_size=3, action_size=2)
+    batch = loading.load(SET, Path(), observation_size=3, action_size=2)
     np.testing.assert_array_equal(batch.terminated, [0, 0, 0, 1, 0, 0, 0])
     rewards = np.concatenate([one["rewards"], other["rewards"][:2], last["rewards"][:1]])
     np.testing.assert_array_equal(batch.reward, rewards.astype(np.float32))
@@ -82,16 +81,16 @@ def test_transitions_of_a_set_stay_within_their_episodes():
 
 def test_episodes_are_taken_in_the_order_of_their_numbers():
     store([episode(2, seed=number) for number in range(12)])
-    rewards = datasets.load_rows(SET, Path()).rewards
+    rewards = loading.load_rows(SET, Path()).rewards
     np.testing.assert_array_equal(rewards[20:22], episode(2, seed=10)["rewards"].astype(np.float32))
 
 
 def test_rows_takes_the_first_steps_and_reads_no_more_than_it_needs():
     path = store([episode(4), episode(4), {"observations": np.zeros(1)}])
-    assert len(datasets.load_rows(replace(SET, rows=6), Path()).rewards) == 6
+    assert len(loading.load_rows(replace(SET, rows=6), Path()).rewards) == 6
     store([episode(4), episode(4)])
     with pytest.raises(ConfigError, match=r"dataset\.rows=9, but it has 8 rows"):
-        datasets.load_rows(replace(SET, rows=9), Path())
+        loading.load_rows(replace(SET, rows=9), Path())
     assert path.exists()
 
 
@@ -99,17 +98,17 @@ def test_actions_are_mapped_from_their_bounds_to_those_of_a_policy():
     arrays = episode(3) | {"actions": np.array([[0, 10], [2, 20], [4, 30]], np.float32)}
     space = json.loads(box(2)) | {"low": [0, 10], "high": [4, 30]}
     store([arrays], action_space=json.dumps(space))
-    np.testing.assert_array_equal(datasets.load_rows(SET, Path()).actions, [[-1, -1], [0, 0], [1, 1]])
+    np.testing.assert_array_equal(loading.load_rows(SET, Path()).actions, [[-1, -1], [0, 0], [1, 1]])
 
 
 def test_a_set_of_an_older_version_without_metadata_is_read():
     store([episode(3)]).with_name("metadata.json").unlink()
-    assert len(datasets.load_rows(SET, Path()).rewards) == 3
+    assert len(loading.load_rows(SET, Path()).rewards) == 3
 
 
 def test_a_set_that_is_not_there_says_how_to_get_it_and_that_there_is_no_medium_replay(root: Path):
     with pytest.raises(ConfigError) as caught:
-        datasets.load(SET, Path())
+        loading.load(SET, Path())
     told = str(caught.value)
     assert all(part in told for part in (ID, str(root), "minari download", "medium-replay does not exist"))
 
@@ -186,6 +185,6 @@ def test_a_bad_set_is_refused_with_a_line_that_names_it(kind: str):
     make, expected = BROKEN[kind]
     make()
     with pytest.raises(ConfigError) as caught:
-        datasets.load(SET, Path(), observation_size=3, action_size=2)
+        loading.load(SET, Path(), observation_size=3, action_size=2)
     assert expected in str(caught.value)
     assert all("\n" not in problem for problem in caught.value.problems)

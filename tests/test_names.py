@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torture.trial import Case, call, shortcomings
 
-from o2o.names import is_plain, project_problem, quoting, shortened, sweep_command
+from o2o.machine.names import is_plain, project_problem, quoting, shortened, sweep_command
 
 DATASET = "dataset=hopper-medium-v2"
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from o2o import networks
+from o2o.algorithms import networks
 from o2o.types import Network
 
 PAPER = Network((256, 256))

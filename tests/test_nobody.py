@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from test_config import composed
 
-from o2o import tracker
-from o2o.config import build
+from o2o.config.build import build
 from o2o.datasets import minari
 from o2o.errors import ConfigError
-from o2o.sweep import manifest
+from o2o.runs import tracker
+from o2o.sweep.ledger import manifest
 
 ROOT = Path(__file__).parent.parent
 NO_ENTRY = """

@@ -7,10 +7,12 @@ import json
 import pytest
 from test_resume import ALWAYS, Killed, contents, kill_at
 
-from o2o import checkpoint, experiment, layout, phases
-from o2o.layout import read_state
-from o2o.lease import HeldError, Leases
-from o2o.sweep.identity import pretrain_directory, run_directory
+from o2o.runs import job, phases
+from o2o.runs.directory import layout
+from o2o.runs.directory.layout import read_state
+from o2o.runs.identity import pretrain_directory, run_directory
+from o2o.runs.lock import HeldError, Leases
+from o2o.training import checkpoint
 
 ARM = ("algorithm=td3_c", "replay_init=empty")
 
@@ -20,7 +22,7 @@ def alone(configure, tmp_path_factory):
     """What each seed writes by itself."""
     configs = [configure(tmp_path_factory.mktemp("alone"), *ARM, f"seed={seed}") for seed in (0, 1)]
     for config in configs:
-        experiment.run(config)
+        job.run(config)
     return [contents(config) for config in configs]
 
 
@@ -41,10 +43,8 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
         return {seeds.index(1): f"q_mean not finite at step {step} of seed 1"} if here and 1 in seeds else {}
 
     monkeypatch.setattr(phases.Journal, "diverged", diverged)
-    with pytest.raises(
-        experiment.MembersFailed, match=f"1 of 2.*\n.*seed 1: q_mean not finite at step {step}"
-    ):
-        experiment.run_members(pair)
+    with pytest.raises(job.MembersFailed, match=f"1 of 2.*\n.*seed 1: q_mean not finite at step {step}"):
+        job.run_members(pair)
     assert contents(pair[0]) == alone[0]
     failed = pretrain_directory(pair[1]) if pretraining else run_directory(pair[1])
     assert read_state(failed) == layout.State.FAILED
@@ -52,10 +52,10 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
 
 
 def test_a_member_that_was_done_is_left_out(pair, alone):
-    experiment.run(pair[0])
+    job.run(pair[0])
     result = run_directory(pair[0]) / layout.RESULT
     before = result.stat().st_mtime_ns
-    experiment.run_members(pair)
+    job.run_members(pair)
     assert result.stat().st_mtime_ns == before
     assert contents(pair[1]) == alone[1]
 
@@ -67,8 +67,8 @@ def test_a_member_that_was_begun_alone_goes_on_beside_one_that_was_not(
     with monkeypatch.context() as patched:
         kill_at(patched, 5)
         with pytest.raises(Killed):
-            experiment.run(begun)
-    experiment.run_members(pair)
+            job.run(begun)
+    job.run_members(pair)
     assert [contents(config) for config in pair] == alone
 
 
@@ -89,25 +89,25 @@ def test_killed_between_the_checkpoints_of_two_members_both_end_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.Checkpoints, "save", killing)
         with pytest.raises(Killed):
-            experiment.run_members(pair)
-    experiment.run_members(pair)
+            job.run_members(pair)
+    job.run_members(pair)
     assert [contents(config) for config in pair] == alone
 
 
 def test_a_run_that_another_process_is_running_is_left_to_it(pair, alone):
     with Leases() as another:
         another.take(run_directory(pair[1]))
-        with pytest.raises(experiment.MembersFailed, match=r"seed 1: .* is being run by process"):
-            experiment.run_members(pair)
+        with pytest.raises(job.MembersFailed, match=r"seed 1: .* is being run by process"):
+            job.run_members(pair)
         with pytest.raises(HeldError, match="is being run by process"):
-            experiment.run(pair[1])
+            job.run(pair[1])
         assert read_state(run_directory(pair[1])) == layout.State.PLANNED
     assert contents(pair[0]) == alone[0]
 
 
 def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, monkeypatch, capsys):
-    monkeypatch.setattr("o2o.lease.POLL_SECONDS", 0.01)
-    experiment.run(phases.pretraining(pair[0]))
+    monkeypatch.setattr("o2o.runs.lock.POLL_SECONDS", 0.01)
+    job.run(phases.pretraining(pair[0]))
     directory = pretrain_directory(pair[0])
     result = directory / layout.RESULT
     content = result.read_bytes()
@@ -115,7 +115,7 @@ def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, mon
     with Leases() as another:
         another.take(directory)
         polls = 0
-        call = experiment._Wait.__call__
+        call = job._Wait.__call__
 
         def polled(self, owner):
             nonlocal polls
@@ -125,8 +125,8 @@ def test_a_pretraining_that_another_process_makes_is_waited_for(pair, alone, mon
                 result.write_bytes(content)
                 another.release(directory)
 
-        monkeypatch.setattr(experiment._Wait, "__call__", polled)
-        experiment.run(pair[0])
+        monkeypatch.setattr(job._Wait, "__call__", polled)
+        job.run(pair[0])
     assert f"waiting for {directory}, made by process" in capsys.readouterr().err
     assert contents(pair[0]) == alone[0]
     assert len(list((directory / layout.ATTEMPTS).iterdir())) == 1

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 
 from hydra_plugins.o2o.composition import Composer
 from hydra_plugins.o2o.grammar import expand
-from o2o import datasets
-from o2o.config import build, plain
+from o2o.config.build import build, plain
+from o2o.datasets import loading
 from o2o.errors import ConfigError
-from o2o.lease import Leases
-from o2o.sweep import cells, plan
-from o2o.sweep.identity import code_hash, describe
+from o2o.runs.identity import code_hash, describe
+from o2o.runs.lock import Leases
+from o2o.sweep.planning import grid, plan
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 BASE = ["dataset=hopper-medium-v2"]
@@ -175,8 +175,8 @@ def test_training_from_scratch_misses_no_data(planned):
 
 
 def test_data_that_will_be_generated_are_not_missing(planned, monkeypatch):
-    monkeypatch.setattr("o2o.sweep.identity._recipe", lambda dataset: {})
-    monkeypatch.setattr(datasets, "locate", lambda dataset, directory: None)
+    monkeypatch.setattr("o2o.runs.identity._recipe", lambda dataset: {})
+    monkeypatch.setattr(loading, "locate", lambda dataset, directory: None)
     text = planned("dataset=regen-hopper-medium").text()
     assert "regen-hopper-medium will be generated first" in text
     assert "missing" not in text
@@ -184,7 +184,7 @@ def test_data_that_will_be_generated_are_not_missing(planned, monkeypatch):
 
 def test_a_run_that_can_never_learn_is_refused_before_it_begins(planned, dataset):
     words = ["dataset=file", f"dataset.path={dataset}", "dataset.task=hopper"]
-    transitions = len(datasets.load(build_of(*words).dataset, Path()).reward)
+    transitions = len(loading.load(build_of(*words).dataset, Path()).reward)
     least = 1000 - transitions
     with pytest.raises(ConfigError) as error:
         planned(*words, f"finetune.env_steps={least},{least - 1},10", "seed=range(3)")
@@ -251,7 +251,7 @@ def test_failures_name_the_run_and_the_reason(planned):
 def test_the_presets_are_the_papers_runs(experiment, runs):
     preset = yaml.safe_load((CONF / f"experiment/{experiment}.yaml").read_text())
     products = expand([], preset["hydra"]["sweeper"]["grids"], options)
-    assert sum(map(cells.count, products)) == runs
+    assert sum(map(grid.count, products)) == runs
 
 
 def test_a_run_that_a_process_is_at_is_left_alone(planned):

@@ -13,7 +13,7 @@ import pytest
 from sweeping import LONG, ROOT, Sweep
 from tiny import TINY
 
-from o2o.layout import State, read_state
+from o2o.runs.directory.layout import State, read_state
 
 
 def steps(path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small import make
 
-from o2o import training
-from o2o.members import LoopedMembers
-from o2o.replay import Replay, pack
+from o2o.replay.rows import Replay, pack
+from o2o.training import loop
+from o2o.training.seeds import LoopedMembers
 from o2o.types import LearningRate, Network, State
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ FAST = {
 def learned(name: str, rows: np.ndarray, updates: int = 3000) -> tuple[object, State]:
     algorithm = make(name, **FAST)
     state = algorithm.init(jax.random.key(0), REPLAY.example())
-    (report,) = training.pretrain(
+    (report,) = loop.pretrain(
         algorithm, REPLAY, ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
     )
     return algorithm, report.state[0]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from started import started
 
-from o2o import layout
-from o2o.records import read_run
+from o2o.runs.directory import layout
+from o2o.runs.directory.reader import read_run
 
 
 @pytest.fixture

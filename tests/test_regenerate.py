@@ -31,11 +31,12 @@ from regenerated import (
     write_policies,
 )
 
-from o2o import datasets, rollouts, tanh_gaussian
+from o2o.config.schema import Dataset
 from o2o.datasets import __main__ as command
-from o2o.datasets import hdf5, locking, regenerate
+from o2o.datasets import loading
+from o2o.datasets.files import hdf5, locking
+from o2o.datasets.regenerated import recipes, rollouts, tanh_gaussian
 from o2o.errors import ConfigError
-from o2o.schema import Dataset
 
 HOPPER = replace(WALKER, name="regen-hopper-medium", task="hopper")
 ANT = replace(WALKER, name="regen-ant-medium", task="ant", rows=60)
@@ -56,16 +57,16 @@ def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "policies"
     directory.mkdir()
     write_policies(directory)
-    monkeypatch.setattr(regenerate, "POLICIES", directory)
-    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 2)  # making them takes longer than stepping them here
-    monkeypatch.setattr(regenerate, "GROUP", 2)
-    monkeypatch.setattr(regenerate, "STREAMS", 2)
-    monkeypatch.setattr(regenerate, "streamed", inline)
+    monkeypatch.setattr(recipes, "POLICIES", directory)
+    monkeypatch.setattr(recipes, "ENVIRONMENTS", 2)  # making them takes longer than stepping them here
+    monkeypatch.setattr(recipes, "GROUP", 2)
+    monkeypatch.setattr(recipes, "STREAMS", 2)
+    monkeypatch.setattr(recipes, "streamed", inline)
     return directory
 
 
 def test_a_generated_set_has_d4rls_layout(tmp_path: Path):
-    regenerate.generate(WALKER, tmp_path / "a.hdf5")
+    recipes.generate(WALKER, tmp_path / "a.hdf5")
     found = {
         key: (value.shape, value.dtype.name)
         for key, value in read_all(tmp_path / "a.hdf5").items()
@@ -92,8 +93,8 @@ def test_a_generated_set_has_d4rls_layout(tmp_path: Path):
 
 
 def test_more_rows_of_the_same_seed_begin_with_the_same_rows(tmp_path: Path):
-    regenerate.generate(replace(WALKER, rows=300), tmp_path / "short.hdf5")
-    regenerate.generate(WALKER, tmp_path / "long.hdf5")
+    recipes.generate(replace(WALKER, rows=300), tmp_path / "short.hdf5")
+    recipes.generate(WALKER, tmp_path / "long.hdf5")
     short, long = hdf5.read(tmp_path / "short.hdf5"), hdf5.read(tmp_path / "long.hdf5", rows=300)
     for one, other in zip(short, long, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -101,7 +102,7 @@ def test_more_rows_of_the_same_seed_begin_with_the_same_rows(tmp_path: Path):
 
 @pytest.mark.parametrize(("dataset", "gymnasium_id"), [(WALKER, "Walker2d-v4"), (HOPPER, "Hopper-v4")])
 def test_gymnasium_confirms_every_episode_bit_for_bit(tmp_path: Path, dataset: Dataset, gymnasium_id: str):
-    regenerate.generate(dataset, tmp_path / "a.hdf5")
+    recipes.generate(dataset, tmp_path / "a.hdf5")
     arrays = read_all(tmp_path / "a.hdf5")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -122,9 +123,9 @@ def test_gymnasium_confirms_every_episode_bit_for_bit(tmp_path: Path, dataset: D
 
 
 def test_an_episode_is_cut_by_a_timeout_at_1000_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(regenerate, "ENVIRONMENTS", 1)  # which never falls
+    monkeypatch.setattr(recipes, "ENVIRONMENTS", 1)  # which never falls
     cheetah = replace(WALKER, name="regen-halfcheetah-medium", task="halfcheetah", rows=1500)
-    regenerate.generate(cheetah, tmp_path / "a.hdf5")
+    recipes.generate(cheetah, tmp_path / "a.hdf5")
     rows = hdf5.read(tmp_path / "a.hdf5")
     np.testing.assert_array_equal(np.flatnonzero(rows.timeouts), [999])
     assert not rows.terminals.any()
@@ -133,34 +134,34 @@ def test_an_episode_is_cut_by_a_timeout_at_1000_steps(tmp_path: Path, monkeypatc
 def test_load_generates_once_and_reads_the_same_file_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assert datasets.locate(WALKER, tmp_path) is None
-    batch = datasets.load(WALKER, tmp_path, observation_size=17, action_size=6)
-    path = datasets.locate(WALKER, tmp_path)
+    assert loading.locate(WALKER, tmp_path) is None
+    batch = loading.load(WALKER, tmp_path, observation_size=17, action_size=6)
+    path = loading.locate(WALKER, tmp_path)
     assert path is not None
     assert path.parent == tmp_path / "regen"
     assert path.name.startswith("regen-walker2d-medium-")
-    monkeypatch.setattr(regenerate, "generate", None)  # calling it would fail
-    again = datasets.load(WALKER, tmp_path, observation_size=17, action_size=6)
+    monkeypatch.setattr(recipes, "generate", None)  # calling it would fail
+    again = loading.load(WALKER, tmp_path, observation_size=17, action_size=6)
     for one, other in zip(batch, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("change", [{"rows": 599}, {"seed": 4}, {"task": "hopper"}, {"name": "regen-other"}])
 def test_another_recipe_is_another_file(tmp_path: Path, change: dict[str, Any]):
-    assert regenerate.file_path(replace(WALKER, **change), tmp_path) != regenerate.file_path(WALKER, tmp_path)
+    assert recipes.file_path(replace(WALKER, **change), tmp_path) != recipes.file_path(WALKER, tmp_path)
 
 
 def test_a_second_process_waits_for_the_first_says_so_and_does_not_generate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path = regenerate.file_path(WALKER, tmp_path)
+    path = recipes.file_path(WALKER, tmp_path)
     path.parent.mkdir()
     context = multiprocessing.get_context("spawn")
     ready, waits = context.Event(), context.Event()
     other = context.Process(target=_generate_elsewhere, args=(path.with_suffix(".lock"), path, ready, waits))
     other.start()
     messages: list[str] = []
-    monkeypatch.setattr(regenerate, "generate", None)  # calling it would fail
+    monkeypatch.setattr(recipes, "generate", None)  # calling it would fail
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -171,7 +172,7 @@ def test_a_second_process_waits_for_the_first_says_so_and_does_not_generate(
     locking.logger.addHandler(listener)
     try:
         assert ready.wait(120)
-        assert regenerate.obtain(WALKER, tmp_path).read_bytes() == b"made elsewhere"
+        assert recipes.obtain(WALKER, tmp_path).read_bytes() == b"made elsewhere"
     finally:
         locking.logger.removeHandler(listener)
         waits.set()
@@ -190,7 +191,7 @@ def _generate_elsewhere(lock: Path, path: Path, ready: Any, waits: Any) -> None:
 def test_a_data_directory_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="O2O_DATA"):
-        regenerate.obtain(WALKER, tmp_path / "file")
+        recipes.obtain(WALKER, tmp_path / "file")
 
 
 def test_the_command_line_generates_and_describes_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -216,14 +217,14 @@ def test_the_command_line_names_the_sets_there_are(capsys: pytest.CaptureFixture
 
 
 def test_a_generated_set_says_that_it_is_not_d4rls(tmp_path: Path):
-    regenerate.generate(WALKER, tmp_path / "a.hdf5")
+    recipes.generate(WALKER, tmp_path / "a.hdf5")
     with h5py.File(tmp_path / "a.hdf5") as file:
         assert "not a D4RL file" in str(file.attrs["notice"])
-    assert recipe_of(tmp_path / "a.hdf5") == regenerate.recipe(WALKER)
+    assert recipe_of(tmp_path / "a.hdf5") == recipes.recipe(WALKER)
 
 
 def test_ants_torso_is_stored_since_its_rewards_are_measured_on_it(tmp_path: Path):
-    regenerate.generate(ANT, tmp_path / "a.hdf5")
+    recipes.generate(ANT, tmp_path / "a.hdf5")
     arrays = read_all(tmp_path / "a.hdf5")
     assert arrays["infos/xpos"].shape == (60, 3)
     assert not arrays["observations"][:, 27:].any()
@@ -236,9 +237,9 @@ def test_ants_torso_is_stored_since_its_rewards_are_measured_on_it(tmp_path: Pat
 @pytest.mark.parametrize("dataset", [WALKER, pytest.param(REPLAY, marks=pytest.mark.slow)])
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_other_rows(tmp_path: Path, dataset: Dataset):
     one, two, other = (tmp_path / name for name in ("one.hdf5", "two.hdf5", "other.hdf5"))
-    regenerate.generate(dataset, one)
-    regenerate.generate(dataset, two)
-    regenerate.generate(replace(dataset, seed=4), other)
+    recipes.generate(dataset, one)
+    recipes.generate(dataset, two)
+    recipes.generate(replace(dataset, seed=4), other)
     assert one.read_bytes() == two.read_bytes()
     assert not np.array_equal(hdf5.read(one).rewards, hdf5.read(other).rewards)
 
@@ -247,9 +248,9 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_other_rows(tmp_pa
 def test_processes_make_the_same_bytes_as_this_one(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
-    regenerate.generate(dataset, tmp_path / "here.hdf5")
-    monkeypatch.setattr(regenerate, "streamed", rollouts.streamed)
-    regenerate.generate(dataset, tmp_path / "elsewhere.hdf5")
+    recipes.generate(dataset, tmp_path / "here.hdf5")
+    monkeypatch.setattr(recipes, "streamed", rollouts.streamed)
+    recipes.generate(dataset, tmp_path / "elsewhere.hdf5")
     assert (tmp_path / "here.hdf5").read_bytes() == (tmp_path / "elsewhere.hdf5").read_bytes()
 
 
@@ -272,7 +273,7 @@ def test_a_process_takes_no_module_from_the_working_directory(
 def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path):
     """MuJoCo warns of an unstable simulation on standard output, from C."""
     noisy = (
-        "import os; from o2o import rollouts; made = rollouts.pieces\n"
+        "import os; from o2o.datasets.regenerated import rollouts; made = rollouts.pieces\n"
         "def pieces(request):\n"
         "    for piece in made(request):\n"
         "        os.write(1, b'WARNING: Nan, Inf or huge value in QVEL at DOF 0.\\n'); print('here')\n"
@@ -310,7 +311,7 @@ def test_rows_that_are_garbled_on_their_way_are_an_error():
 
 
 def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path):
-    regenerate.generate(REPLAY, tmp_path / "a.hdf5")
+    recipes.generate(REPLAY, tmp_path / "a.hdf5")
     arrays = read_all(tmp_path / "a.hdf5")
     ends = arrays["terminals"] | arrays["timeouts"]
     assert ends[[999, 1999, 2999]].all()
@@ -322,7 +323,7 @@ def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path
 
 
 def test_a_replay_is_collected_by_the_snapshots_in_their_order(tmp_path: Path, policies: Path):
-    regenerate.generate(REPLAY, tmp_path / "a.hdf5")
+    recipes.generate(REPLAY, tmp_path / "a.hdf5")
     arrays = read_all(tmp_path / "a.hdf5")
     assert arrays["metadata/snapshots/epochs"].tolist() == EPOCHS
     assert arrays["infos/policy"][::1000].tolist() == [0, 0, 2]
@@ -348,26 +349,26 @@ def test_a_replay_is_collected_by_the_snapshots_in_their_order(tmp_path: Path, p
 def test_each_block_is_collected_by_the_policy_nearest_in_training(
     blocks: int, count: int | None, expected: list[int]
 ):
-    assert regenerate.schedule([0, 4, 8], blocks, count) == expected
+    assert recipes.schedule([0, 4, 8], blocks, count) == expected
 
 
 def test_fewer_snapshots_are_fewer_policies_and_another_set(tmp_path: Path):
     fewer = replace(REPLAY, snapshots=2)
-    assert (regenerate.count_policies(REPLAY), regenerate.count_policies(fewer)) == (2, 2)  # of 3 blocks
-    assert regenerate.count_policies(replace(REPLAY, rows=20_000)) == 3
-    assert regenerate.count_policies(replace(fewer, rows=20_000)) == 2
-    assert regenerate.file_path(fewer, tmp_path) != regenerate.file_path(REPLAY, tmp_path)
+    assert (recipes.count_policies(REPLAY), recipes.count_policies(fewer)) == (2, 2)  # of 3 blocks
+    assert recipes.count_policies(replace(REPLAY, rows=20_000)) == 3
+    assert recipes.count_policies(replace(fewer, rows=20_000)) == 2
+    assert recipes.file_path(fewer, tmp_path) != recipes.file_path(REPLAY, tmp_path)
 
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_training(monkeypatch)
-    monkeypatch.setattr(regenerate, "BLOCK", 20)
+    monkeypatch.setattr(recipes, "BLOCK", 20)
 
 
 def test_a_retrained_replay_is_the_buffer_of_a_run_block_after_block(tmp_path: Path, short_blocks: None):
     notes: list[tuple[int, str]] = []
-    regenerate.generate(RETRAIN, tmp_path / "a.hdf5", lambda rows, note: notes.append((rows, note)))
+    recipes.generate(RETRAIN, tmp_path / "a.hdf5", lambda rows, note: notes.append((rows, note)))
     arrays = read_all(tmp_path / "a.hdf5")
     assert [rows for rows, _ in notes] == [20, 40, 60, 70]
     assert arrays["infos/policy"][::20].tolist() == [0, 0, 1, 2]
@@ -383,12 +384,12 @@ def test_a_retraining_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path,
             raise KeyboardInterrupt
 
     whole, stopped = tmp_path / "whole.hdf5", tmp_path / "stopped.hdf5"
-    regenerate.generate(RETRAIN, whole)
+    recipes.generate(RETRAIN, whole)
     with pytest.raises(KeyboardInterrupt):
-        regenerate.generate(RETRAIN, stopped, stop)
+        recipes.generate(RETRAIN, stopped, stop)
     assert not stopped.exists()
     done: list[int] = []
-    regenerate.generate(RETRAIN, stopped, lambda rows, note: done.append(rows))
+    recipes.generate(RETRAIN, stopped, lambda rows, note: done.append(rows))
     assert done[0] == 40
     assert whole.read_bytes() == stopped.read_bytes()
 
@@ -398,52 +399,52 @@ def test_a_damaged_training_is_refused_with_a_way_out(tmp_path: Path, short_bloc
     directory.mkdir()
     (directory / "state.npz").write_bytes(b"not a state")
     with pytest.raises(ConfigError, match=r"delete .*a.training to begin anew"):
-        regenerate.generate(RETRAIN, tmp_path / "a.hdf5")
+        recipes.generate(RETRAIN, tmp_path / "a.hdf5")
 
 
 @pytest.mark.parametrize("dataset", [WALKER, REPLAY])
 def test_another_policy_is_another_recipe(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = tmp_path / "other"
     write_policies(other)
-    before = regenerate.recipe(dataset)
+    before = recipes.recipe(dataset)
     for path in other.iterdir():
         policies, provenance = tanh_gaussian.load(path)
         tanh_gaussian.save(path, policies, provenance | {"command": "another"})
-    monkeypatch.setattr(regenerate, "POLICIES", other)
-    assert regenerate.recipe(dataset)["policies_sha256"] != before["policies_sha256"]
+    monkeypatch.setattr(recipes, "POLICIES", other)
+    assert recipes.recipe(dataset)["policies_sha256"] != before["policies_sha256"]
 
 
 def test_only_retrained_sets_changed_with_the_last_change_of_the_training():
-    versions = [regenerate.recipe(dataset)["recipe_version"] for dataset in (WALKER, REPLAY, RETRAIN)]
+    versions = [recipes.recipe(dataset)["recipe_version"] for dataset in (WALKER, REPLAY, RETRAIN)]
     assert versions == [2, 2, 3]
 
 
 def test_an_altered_set_is_refused(tmp_path: Path):
-    path = regenerate.obtain(WALKER, tmp_path)
+    path = recipes.obtain(WALKER, tmp_path)
     with h5py.File(path, "a") as opened:
         file: Any = opened
         file["infos/qpos"][5] = 0.5
     with pytest.raises(ConfigError, match="altered or damaged"):
-        datasets.load(WALKER, tmp_path)
+        loading.load(WALKER, tmp_path)
 
 
 def test_a_set_of_another_recipe_under_this_name_is_refused(tmp_path: Path):
-    other = regenerate.obtain(replace(WALKER, seed=4), tmp_path)
-    other.replace(regenerate.file_path(WALKER, tmp_path))
+    other = recipes.obtain(replace(WALKER, seed=4), tmp_path)
+    other.replace(recipes.file_path(WALKER, tmp_path))
     with pytest.raises(ConfigError, match="Delete it to generate it anew"):
-        datasets.load(WALKER, tmp_path)
+        loading.load(WALKER, tmp_path)
 
 
 def test_an_interrupted_generation_leaves_nothing_and_is_begun_again(tmp_path: Path):
     def interrupt(rows: int, note: str) -> None:
         raise KeyboardInterrupt
 
-    path = regenerate.file_path(WALKER, tmp_path)
+    path = recipes.file_path(WALKER, tmp_path)
     path.parent.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        regenerate.generate(WALKER, path, interrupt)
+        recipes.generate(WALKER, path, interrupt)
     assert list(path.parent.iterdir()) == []
-    assert len(datasets.load_rows(WALKER, tmp_path).rewards) == 600
+    assert len(loading.load_rows(WALKER, tmp_path).rewards) == 600
 
 
 @pytest.mark.slow
@@ -470,7 +471,7 @@ def test_a_signal_ends_a_generation_within_seconds_and_leaves_nothing(
 
 def test_progress_ends_at_the_rows(tmp_path: Path):
     reported: list[int] = []
-    regenerate.generate(WALKER, tmp_path / "a.hdf5", lambda rows, note: reported.append(rows))
+    recipes.generate(WALKER, tmp_path / "a.hdf5", lambda rows, note: reported.append(rows))
     assert reported[-1] == 600
     assert reported == sorted(reported)
 
@@ -489,7 +490,7 @@ def test_progress_ends_at_the_rows(tmp_path: Path):
 )
 def test_an_impossible_recipe_is_refused(dataset: Dataset, message: str):
     with pytest.raises(ConfigError, match=message):
-        regenerate.recipe(dataset)
+        recipes.recipe(dataset)
 
 
 def test_log_probabilities_are_those_of_a_squashed_gaussian():
@@ -551,9 +552,9 @@ MIXED = replace(WALKER, mix=(("medium", 0.25), ("medium-replay", 0.75)), rows=20
 
 
 def test_a_mixture_has_its_parts_shares_and_the_rows_asked_for(tmp_path: Path):
-    rows = datasets.load_rows(MIXED, tmp_path)
-    medium = datasets.load_rows(replace(WALKER, rows=500), tmp_path)
-    replay = datasets.load_rows(replace(REPLAY, rows=1500), tmp_path)
+    rows = loading.load_rows(MIXED, tmp_path)
+    medium = loading.load_rows(replace(WALKER, rows=500), tmp_path)
+    replay = loading.load_rows(replace(REPLAY, rows=1500), tmp_path)
     assert len(rows.rewards) == 2000
     np.testing.assert_array_equal(
         np.sort(rows.rewards), np.sort(np.concatenate([medium.rewards, replay.rewards]))
@@ -563,7 +564,7 @@ def test_a_mixture_has_its_parts_shares_and_the_rows_asked_for(tmp_path: Path):
 
 
 def test_no_transition_of_a_mixture_leads_from_one_episode_into_another(tmp_path: Path):
-    rows = datasets.load_rows(MIXED, tmp_path)
+    rows = loading.load_rows(MIXED, tmp_path)
     batch = hdf5.transitions(rows)
     going_on = ~np.asarray(batch.terminated)
     jump = np.abs(np.asarray(batch.next_observation) - np.asarray(batch.observation))[going_on, 0]
@@ -577,13 +578,13 @@ def test_a_mixture_of_d4rls_sets_draws_whole_episodes_of_the_size_asked_for(monk
         np.arange(100, dtype=np.float32), ends, np.zeros(100, bool),
     )  # fmt: skip
     dataset = replace(WALKER, source="d4rl", rows=50, mix=(("medium", 0.5), ("medium-replay", 0.5)))
-    assert [(part.name, size) for part, size in datasets.mix.parts(dataset)] == [
+    assert [(part.name, size) for part, size in loading.mix.parts(dataset)] == [
         ("walker2d-medium-v2", 25),
         ("walker2d-medium-replay-v2", 25),
     ]
-    found = datasets.mix.mixed(dataset, [rows, rows])
+    found = loading.mix.mixed(dataset, [rows, rows])
     assert len(found.rewards) == 50
     assert found.timeouts.sum() == 2  # of either part, one episode is cut
     assert found.terminals.sum() == 4
     with pytest.raises(ConfigError, match=r"150 rows of walker2d-medium-v2 are wanted, but it has 100"):
-        datasets.mix.mixed(replace(dataset, rows=300), [rows, rows])
+        loading.mix.mixed(replace(dataset, rows=300), [rows, rows])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import assert_equal
 
-from o2o.replay import Online, Replay, pack, row_width, unpack
+from o2o.replay.rows import Online, Replay, pack, row_width, unpack
 from o2o.types import Transition
 
 WIDTH = row_width(1, 1)

@@ -13,11 +13,11 @@ from urllib.parse import unquote
 import pytest
 from synthetic_runs import collapsing, steady, write_pretraining, write_run
 
-from analysis.collect import collect
+from analysis.data.collect import collect
+from analysis.data.measures import measure
 from analysis.figures import Drawn
-from analysis.measures import measure
-from analysis.paper_tables import table_1
 from analysis.report import as_script, write_report
+from analysis.tables.paper_tables import table_1
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome is installed")

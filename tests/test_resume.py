@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from o2o import evaluation, experiment, keeper, layout, phases
-from o2o.checkpoint import Checkpoints
 from o2o.errors import ConfigError
-from o2o.layout import read_state
-from o2o.sweep.identity import pretrain_directory, run_directory
+from o2o.runs import job, phases, resume
+from o2o.runs.directory import layout
+from o2o.runs.directory.layout import read_state
+from o2o.runs.identity import pretrain_directory, run_directory
+from o2o.training import evaluation
+from o2o.training.checkpoint import Checkpoints
 
 EXACT = (layout.TRAIN, layout.EVAL, layout.EPISODES, "checkpoints/final.npz")
 ALWAYS = "checkpoint.interval_seconds=1e-9"
@@ -37,7 +39,7 @@ def contents(config) -> dict[str, bytes]:
 def kill_at(monkeypatch, number: int) -> None:
     """Makes the process end at its `number`-th safe point, after what is done there."""
     reached = 0
-    at = keeper.Keeper.at
+    at = resume.Keeper.at
 
     def counting(self, report):
         nonlocal reached
@@ -46,7 +48,7 @@ def kill_at(monkeypatch, number: int) -> None:
         if reached == number:
             raise Killed
 
-    monkeypatch.setattr(keeper.Keeper, "at", counting)
+    monkeypatch.setattr(resume.Keeper, "at", counting)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def uninterrupted(configure, tmp_path_factory):
     def of(*overrides: str) -> dict[str, bytes]:
         if overrides not in made:
             config = configure(tmp_path_factory.mktemp("whole"), *overrides)
-            experiment.run(config)
+            job.run(config)
             made[overrides] = contents(config)
         return made[overrides]
 
@@ -82,8 +84,8 @@ def test_killed_at_any_safe_point_it_ends_the_same(
     with monkeypatch.context() as patched:
         kill_at(patched, number)
         with pytest.raises(Killed):
-            experiment.run(config)
-    experiment.run(config)
+            job.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
 
@@ -94,8 +96,8 @@ def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path,
     with monkeypatch.context() as patched:
         kill_at(patched, 5)  # after 30 env steps
         with pytest.raises(Killed):
-            experiment.run(config)
-    experiment.run(config)
+            job.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
 
@@ -107,12 +109,12 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     with monkeypatch.context() as patched:
         kill_at(patched, 5)
         with pytest.raises(Killed):
-            experiment.run(config)
+            job.run(config)
     store = Checkpoints(run_directory(config) / layout.CHECKPOINTS)
     newest, before = store.steps()
     path = store.directory / f"{newest}.npz"
     path.write_bytes(path.read_bytes()[:-200])
-    experiment.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)
     events = (run_directory(config) / layout.EVENTS).read_text()
     assert "checkpoint refused" in events
@@ -137,18 +139,18 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
     with monkeypatch.context() as patched:
         patched.setattr(phases.Journal, "reported", signalling)
         with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as stopped:
-            experiment.run(config)
+            job.run(config)
     if code is not None:
         assert stopped.value.code == code
     assert read_state(run_directory(config)) == layout.State.INTERRUPTED
     assert Checkpoints(run_directory(config) / layout.CHECKPOINTS).steps() == [20]
-    experiment.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
 
 def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
     config = configure(tmp_path, ALWAYS)
-    experiment.run(config)
+    job.run(config)
     for directory in (run_directory(config), pretrain_directory(config)):
         assert [p.name for p in (directory / layout.CHECKPOINTS).iterdir()] == ["final.npz"]
 
@@ -162,13 +164,13 @@ def test_killed_between_two_reports_it_ends_the_same(
     chunk, number, configure, uninterrupted, tmp_path, monkeypatch
 ):
     overrides = ("algorithm=td3_c", "replay_init=empty")
-    monkeypatch.setattr("o2o.training.CHUNK", chunk)
+    monkeypatch.setattr("o2o.training.loop.CHUNK", chunk)
     config = configure(tmp_path, f"checkpoint.interval_steps={chunk}", *overrides)
     with monkeypatch.context() as patched:
         kill_at(patched, number)
         with pytest.raises(Killed):
-            experiment.run(config)
-    experiment.run(config)
+            job.run(config)
+    job.run(config)
     monkeypatch.undo()
     whole = uninterrupted(*overrides)
     found = contents(config)
@@ -193,11 +195,11 @@ def test_a_signal_during_an_evaluation_gives_it_up_until_the_next_start(
     with monkeypatch.context() as patched:
         patched.setattr(evaluation, "rollout", signalling)
         with pytest.raises(SystemExit) as stopped:
-            experiment.run(config)
+            job.run(config)
     assert stopped.value.code == 128 + signal.SIGUSR2
     assert Checkpoints(run_directory(config) / layout.CHECKPOINTS).steps() == [20]
     assert '"env_steps": 20' not in (run_directory(config) / layout.EVAL).read_text()
-    experiment.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
 
@@ -211,7 +213,7 @@ def test_a_second_signal_ends_at_once(configure, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "rollout", signalling)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(config)
+        job.run(config)
     directory = pretrain_directory(config)
     assert read_state(directory) == layout.State.INTERRUPTED
     assert not Checkpoints(directory / layout.CHECKPOINTS).steps()
@@ -222,9 +224,9 @@ def test_what_was_begun_as_another_run_is_refused_with_what_differs(configure, t
     with monkeypatch.context() as patched:
         kill_at(patched, 1)
         with pytest.raises(Killed):
-            experiment.run(config)
+            job.run(config)
     with pytest.raises(ConfigError, match=r"records.interval: 10 there, 5 here"):
-        experiment.run(configure(tmp_path, "records.interval=5"))
+        job.run(configure(tmp_path, "records.interval=5"))
     path = pretrain_directory(config) / layout.IDENTITY
     path.write_text(
         path.read_text()
@@ -232,7 +234,7 @@ def test_what_was_begun_as_another_run_is_refused_with_what_differs(configure, t
         .replace('"identity": "', '"identity": "0')
     )
     with pytest.raises(ConfigError, match=r"batch_size: 17 there, 16 here"):
-        experiment.run(config)
+        job.run(config)
 
 
 def test_a_full_disk_is_named_and_what_was_saved_stays(
@@ -252,8 +254,8 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", full)
         with pytest.raises(OSError, match="No space left"):
-            experiment.run(config)
+            job.run(config)
     status = (run_directory(config) / layout.STATUS).read_text()
     assert "goes on from its last checkpoint" in status
-    experiment.run(config)
+    job.run(config)
     assert contents(config) == uninterrupted(*overrides)

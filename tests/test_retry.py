@@ -4,8 +4,8 @@ import json
 
 from following import launch, write
 
-from o2o import layout
-from o2o.run_directory import RunDirectory
+from o2o.runs.directory import layout
+from o2o.runs.directory.writer import RunDirectory
 
 
 def test_retry_refuses_what_is_under_way(tmp_path, say):
@@ -35,8 +35,8 @@ def test_retry_says_which_configuration_is_unreadable(tmp_path, say):
 
 def started(configure, runs, seed, *overrides):
     """A run of a real configuration that has begun."""
-    from o2o.config import container
-    from o2o.sweep.identity import describe, run_directory
+    from o2o.config.build import container
+    from o2o.runs.identity import describe, run_directory
 
     config = configure(runs, f"seed={seed}", *overrides)
     run = RunDirectory(run_directory(config))
@@ -47,10 +47,10 @@ def started(configure, runs, seed, *overrides):
 def test_retry_takes_frozen_configurations_and_leaves_out_what_is_hopeless(
     tmp_path, say, configure, monkeypatch
 ):
-    from o2o import experiment
+    from o2o.runs import job
 
     ran = []
-    monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
+    monkeypatch.setattr(job, "run_members", lambda configs: ran.extend(configs))
     elsewhere = tmp_path / "was elsewhere"
     started(configure, elsewhere, 0).interrupt("SystemExit(143)")
     started(configure, elsewhere, 1).fail("", "FloatingPointError: q_mean not finite", "non-finite")
@@ -73,10 +73,10 @@ def test_retry_takes_frozen_configurations_and_leaves_out_what_is_hopeless(
 
 
 def test_retry_runs_what_failed_under_other_code(tmp_path, say, configure, monkeypatch):
-    from o2o import experiment
+    from o2o.runs import job
 
     ran = []
-    monkeypatch.setattr(experiment, "run_members", lambda configs: ran.extend(configs))
+    monkeypatch.setattr(job, "run_members", lambda configs: ran.extend(configs))
     started(configure, tmp_path, 2, "finetune.env_steps=0").finish({})
     run = started(configure, tmp_path, 2)
     run.fail("", "ValueError: a mistake", "code")
@@ -100,7 +100,7 @@ def test_what_could_not_begin_is_judged_by_its_pretraining(tmp_path, say, config
 
 
 def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monkeypatch):
-    from o2o.sweep import submit
+    from o2o.sweep.launching import submit
 
     sent = []
 

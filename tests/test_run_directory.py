@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from started import CONFIG, IDENTITY, started
 
-from o2o import layout
-from o2o.layout import State
-from o2o.records import read_run
-from o2o.run_directory import RunDirectory
+from o2o.runs.directory import layout
+from o2o.runs.directory.layout import State
+from o2o.runs.directory.reader import read_run
+from o2o.runs.directory.writer import RunDirectory
 
 
 @pytest.fixture

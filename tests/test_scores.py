@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.envs.scores import REFERENCE_RETURNS, normalised_score
 
 
 def test_score_of_halfcheetah_mediums_mean_return_is_the_published_one():

@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
-from o2o.interruption import Interruption, signals
-from o2o.sweep import failures, job, manifest, pool
-from o2o.sweep.manifest import Job, Submission
+from o2o.machine.signals import Interruption, signals
+from o2o.runs import failures
+from o2o.sweep.launching import entry, pool
+from o2o.sweep.ledger import manifest
+from o2o.sweep.ledger.manifest import Job, Submission
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2]
 
@@ -50,7 +52,7 @@ def test_a_job_that_has_not_begun_to_train_ends_with_the_signal(number, monkeypa
 
     monkeypatch.setattr(manifest, "write_job", told)
     with pytest.raises(SystemExit) as ended:
-        job.run(Nowhere())
+        entry.run(Nowhere())
     assert ended.value.code == 128 + number
 
 
@@ -69,8 +71,8 @@ def test_a_pool_hands_a_signal_on_as_a_request_to_stop(number, tmp_path, monkeyp
 
     started = []
     monkeypatch.setattr(pool._Pool, "_start", start)
-    monkeypatch.setattr(pool.job, "Place", lambda *_: None)
-    monkeypatch.setattr(pool.job, "end", lambda *_: False)
+    monkeypatch.setattr(pool.entry, "Place", lambda *_: None)
+    monkeypatch.setattr(pool.entry, "end", lambda *_: False)
     only = Job(number=0, phase="finetune", runs=["a/b/c/seed-0"], seeds=[0], needs=[], id="local-0")
     submission = Submission(
         sweep="s", token="t", launcher="local", at="", host="", user="", command=[], code="", settings={}, jobs=[only]

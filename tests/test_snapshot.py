@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from o2o.sweep import prepare, snapshot
+from o2o.sweep.launching import prepare, snapshot
 
 
 def test_a_snapshot_has_uncommitted_and_untracked_files_and_nothing_ignored(tmp_path):

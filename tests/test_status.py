@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from following import ENV_STEPS, UPDATES, launch, write
 
-from o2o import layout
-from o2o.sweep import manifest, slurm
+from o2o.runs.directory import layout
 from o2o.sweep.__main__ import main
+from o2o.sweep.ledger import manifest, slurm
 
 OLD = timedelta(hours=2)
 
@@ -208,7 +208,7 @@ def test_looking_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand_runs_are_listed_in_seconds(tmp_path, capsys):
-    from benchmarks.status import write_runs
+    from benchmarks.following import write_runs
 
     write_runs(tmp_path, cells=1000, seeds=10)
     start = time.process_time()

@@ -13,16 +13,18 @@ from pathlib import Path
 import hidden
 import pytest
 
-from o2o.config import container
+from o2o.config.build import container
 from o2o.errors import ConfigError
-from o2o.layout import RESULT
-from o2o.run_directory import RunDirectory
-from o2o.sweep import job, jobs, launched, manifest, pool, prepare, slurm, submit
+from o2o.runs.directory.layout import RESULT
+from o2o.runs.directory.writer import RunDirectory
+from o2o.runs.identity import describe, identity, pretrain_directory, run_directory
 from o2o.sweep.__main__ import main
-from o2o.sweep.identity import describe, identity, pretrain_directory, run_directory
-from o2o.sweep.job import Place
-from o2o.sweep.jobs import PlannedRun
-from o2o.sweep.manifest import Batch
+from o2o.sweep.launching import entry, jobs, pool, prepare, submit
+from o2o.sweep.launching.entry import Place
+from o2o.sweep.launching.jobs import PlannedRun
+from o2o.sweep.ledger import manifest, slurm
+from o2o.sweep.ledger.manifest import Batch
+from o2o.sweep.surveying import launched
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +221,10 @@ def test_an_answer_that_is_lost_is_looked_for_by_name_and_the_launch_goes_on(pla
     report = send(planned(0))
     assert [job.id for job in report.submission.jobs] == ["101_0", "102_0"]
     assert report.problem is None
-    assert [job.id for job in next(iter(manifest.submissions(tmp_path / "runs"))).jobs] == ["101_0", "102_0"]
+    assert [job.id for job in next(iter(manifest.submissions(tmp_path / "runs"))).jobs] == [
+        "101_0",
+        "102_0",
+    ]
 
 
 def test_the_first_call_whose_answer_is_lost_is_kept_and_not_made_twice(planned, sbatch, tmp_path):
@@ -441,7 +446,7 @@ def began(capsys, monkeypatch):
 
     def run(root, launch, number, job_id):
         place = Place(manifest.submission_directory(root, launch.sweep, launch.token), number, job_id)
-        assert job.run(place) == 1
+        assert entry.run(place) == 1
         return place, capsys.readouterr().err
 
     return run
@@ -491,7 +496,7 @@ def test_an_arm_whose_pretraining_was_killed_has_its_class_and_is_not_tried_agai
     status = json.loads((run.directory / "status.json").read_text())
     assert (status["state"], status["failure"]) == ("FAILED", noted or "infrastructure")
     # Its own job has nothing to try again, though others of this class are.
-    assert not job.end(place, 1, {"JobState": "RUNNING"})
+    assert not entry.end(place, 1, {"JobState": "RUNNING"})
     assert (place.endings[-1]["reason"], place.endings[-1]["failed"]) == (
         "what it finetunes from is not there",
         {},

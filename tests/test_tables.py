@@ -9,14 +9,20 @@ import pytest
 from rich.console import Console
 from synthetic_runs import collapsing, steady, write_grid, write_run
 
-from analysis import published
-from analysis.budget import budget_table, crossover, crossover_table
-from analysis.collect import collect
-from analysis.comparisons import comparisons_table
-from analysis.diversity import diversity_table, read_diversity
-from analysis.measures import measure
-from analysis.paper_tables import table_1, table_c3
-from analysis.table import (
+from analysis.data import published
+from analysis.data.collect import collect
+from analysis.data.measures import measure
+from analysis.tables.budget import budget_table, crossover, crossover_table
+from analysis.tables.comparisons import comparisons_table
+from analysis.tables.coverage import diversity_table, read_diversity
+from analysis.tables.every import (
+    collapse_table,
+    every_table,
+    finetuning_tables,
+    per_seed_table,
+    sensitivity_table,
+)
+from analysis.tables.forms import (
     Entry,
     Table,
     interval,
@@ -29,7 +35,7 @@ from analysis.table import (
     words,
     write,
 )
-from analysis.tables import collapse_table, every_table, finetuning_tables, per_seed_table, sensitivity_table
+from analysis.tables.paper_tables import table_1, table_c3
 
 DATASET = "hopper-medium-v2"
 

@@ -12,14 +12,16 @@ import pytest
 from following import launch, write
 from synthetic_runs import steady, write_run
 
-from o2o import experiment, layout, terminal
-from o2o.sweep import logs
-from o2o.sweep.identity import run_directory
+from o2o.machine import terminal
+from o2o.runs import job
+from o2o.runs.directory import layout
+from o2o.runs.identity import run_directory
+from o2o.sweep.following import logs
 
 ROOT = Path(__file__).parent.parent
 SAYING = """
 import sys
-from o2o import terminal
+from o2o.machine import terminal
 
 def main():
     for _ in range(5000):
@@ -88,7 +90,7 @@ def test_success_whose_output_is_lost_to_a_full_disk_is_none(called):
 
 def test_what_was_closed_before_the_start_is_not_taken_by_the_next_file(called, tmp_path):
     prints = 'import os; print("lost"); os.write(1, b"lost"); subprocess.run(["echo", "lost"])'
-    opens = f"from o2o import terminal; import subprocess; terminal.forgive(); f = open('own', 'w'); {prints}"
+    opens = f"from o2o.machine import terminal; import subprocess; terminal.forgive(); f = open('own', 'w'); {prints}"
     done = called(["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", opens])
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "own").read_text() == ""
@@ -105,7 +107,7 @@ def test_a_stream_that_does_not_block_is_waited_for(called):
     os.set_blocking(writing, False)
     with subprocess.Popen(["sleep 1; wc -l"], shell=True, stdin=reading, stdout=subprocess.PIPE) as reader:
         os.close(reading)
-        many = "from o2o import terminal; terminal.forgive(); print('line\\n' * 99999)"
+        many = "from o2o.machine import terminal; terminal.forgive(); print('line\\n' * 99999)"
         done = called([sys.executable, "-c", many], stdout=writing)
         assert (done.returncode, done.stderr) == (0, "")
         assert reader.communicate()[0].strip() == b"100000"
@@ -134,7 +136,7 @@ def test_a_run_whose_terminal_fails_is_done(opener, configure, tmp_path, printin
     printing_to(opener())
     with pytest.raises(OSError, match=r"No space|Broken pipe"):
         sys.stderr.write("as it would be")
-    experiment.run(config)
+    job.run(config)
     assert layout.read_state(run_directory(config)) == layout.State.DONE
 
 
@@ -158,7 +160,7 @@ def test_following_ends_where_nobody_reads(tmp_path, monkeypatch, printing_to):
         ["launch.py", "--help"],
         ["-m", "o2o.sweep", "status", "--runs", "runs"],
         ["-m", "o2o.datasets", "list"],
-        ["-m", "o2o.evaluate", "--help"],
+        ["-m", "o2o.runs.evaluate", "--help"],
     ],
     ids=lambda words: " ".join(words[:3]),
 )

@@ -9,10 +9,10 @@ import wandb
 from test_resume import ALWAYS, Killed, kill_at
 from wandb_file import history, read_records, summary
 
-from o2o import experiment
-from o2o.journal import Journal
-from o2o.layout import EVAL, RESULT, TRAIN
-from o2o.sweep.identity import identity, pretrain_directory, run_directory
+from o2o.runs import job
+from o2o.runs.directory.layout import EVAL, RESULT, TRAIN
+from o2o.runs.identity import identity, pretrain_directory, run_directory
+from o2o.runs.recorder import Journal
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def test_a_run_killed_or_not_is_told_once_and_whole(safe_point, configure, tmp_p
         with monkeypatch.context() as patched:
             kill_at(patched, safe_point)
             with pytest.raises(Killed):
-                experiment.run(config)
-    experiment.run(config)
+                job.run(config)
+    job.run(config)
     for directory in (pretrain_directory(config), run_directory(config)):
         records = told(directory)
         assert history(records) == recorded(directory)
@@ -73,5 +73,5 @@ def test_a_failed_run_is_marked_failed(configure, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Journal, "reported", broken)
     with pytest.raises(OSError, match="disk full"):
-        experiment.run(config)
+        job.run(config)
     assert [r.exit.exit_code for r in told(pretrain_directory(config)) if r.HasField("exit")] == [1]

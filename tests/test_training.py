@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from small import assert_close, assert_equal, differ, make, used
 
-from o2o import training
-from o2o.members import LoopedMembers
-from o2o.replay import Replay, pack, unpack
+from o2o.replay.rows import Replay, pack, unpack
+from o2o.training import loop
+from o2o.training.seeds import LoopedMembers
 from o2o.types import State, Transition, update
 
 SIZES = {"observation_size": 3, "action_size": 2}
@@ -81,17 +81,17 @@ def copy(tree: Any) -> Any:
 
 def pretrained(algorithm: Any, stops: list[int]) -> list[tuple[State, dict[str, float]]]:
     """State and metrics at every stop."""
-    reports = training.pretrain(algorithm, REPLAY, ONE, [start(algorithm)], offline_rows(), [KEY], stops)
+    reports = loop.pretrain(algorithm, REPLAY, ONE, [start(algorithm)], offline_rows(), [KEY], stops)
     return [(copy(report.state[0]), report.metrics[0]) for report in reports]
 
 
 def finetuned(
     algorithm: Any, stops: list[int], offline: Any = NO_ROWS, replay: Replay = REPLAY, updates_before: int = 0
-) -> tuple[list[training.Report], Clockwork]:
+) -> tuple[list[loop.Report], Clockwork]:
     environments = Clockwork()
     reports = [
         replace(r, state=copy(r.state[0]), online=copy(r.online[0]))
-        for r in training.finetune(
+        for r in loop.finetune(
             algorithm, replay, ONE, environments, [start(algorithm)], offline, [KEY], stops, updates_before
         )
     ]
@@ -248,6 +248,6 @@ def test_a_ratio_of_zero_is_an_empty_replay_bit_for_bit(sixteen_steps):
 def test_the_states_handed_in_are_used_up_and_those_reported_are_not_needed_again():
     algorithm = make("td3")
     state = start(algorithm)
-    reports = training.pretrain(algorithm, REPLAY, ONE, [state], offline_rows(), [KEY], [2, 4])
+    reports = loop.pretrain(algorithm, REPLAY, ONE, [state], offline_rows(), [KEY], [2, 4])
     next(reports)
     assert jax.tree.leaves(state)[0].is_deleted()

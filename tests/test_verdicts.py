@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis import bounds
-from analysis.bounds import Bounds
-from analysis.claims import Claim
+from analysis.claims import bounds
+from analysis.claims.bounds import Bounds
+from analysis.claims.register import Claim
+from analysis.claims.verdicts import judge
 from analysis.statistics import Estimate, mean
-from analysis.verdicts import judge
 
 RUNS = "our runs, D4RL data"
 EIGHT = tuple(f"d{i}" for i in range(8))

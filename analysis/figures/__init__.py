@@ -9,12 +9,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, by_dataset
+from analysis.data.cells import Cell, by_dataset
 from analysis.figures.budgets import budgets
+from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
 from analysis.figures.style import NothingToDrawError, save
-from analysis.figures.why import why
 
 Draw = Callable[[Sequence[Cell]], tuple[Figure, list[str]]]
 

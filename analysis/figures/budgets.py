@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis.cells import Cell, by_dataset, display_name
+from analysis.data.cells import Cell, by_dataset, display_name
 from analysis.figures.style import COLORS, PAGE_WIDTH, SPARE_COLORS, NothingToDrawError, new_figure, styled
 
 BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000])

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.cells import Cell, by_dataset, display_name
+from analysis.data.cells import Cell, by_dataset, display_name
 from analysis.figures.style import (
     COLORS,
     COLUMN_WIDTH,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, by_dataset
+from analysis.data.cells import Cell, by_dataset
 from analysis.figures.style import (
     COLORS,
     COLUMN_WIDTH,

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.cells import Cell
-from analysis.runs import Finetuning
+from analysis.data.cells import Cell
+from analysis.data.runs import Finetuning
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,

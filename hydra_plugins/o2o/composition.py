@@ -39,8 +39,8 @@ class Composer:
         return patched
 
     def _compose(self, words: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
-        from o2o.config import plain  # not above: Hydra imports its plugins' modules for --help too
-        from o2o.reading import MISSING
+        from o2o.config.build import plain  # not above: Hydra imports its plugins' modules for --help too
+        from o2o.config.parsing import MISSING
 
         if words not in self._composed:
             composed = self._load(list(words))

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException
 
-from o2o.sweep.cells import Product
+from o2o.sweep.planning.grid import Product
 
 WHOLE = ("launch.", "paths.")
 """What holds for all runs of a plan: their names and places."""

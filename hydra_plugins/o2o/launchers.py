@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from o2o.sweep.plan import Plan
+    from o2o.sweep.planning.plan import Plan
 
 
 class JobLauncher(Launcher):
@@ -39,7 +39,7 @@ class SlurmLauncher(JobLauncher):
 
     def launch_plan(self, planned: Plan, name: str) -> int:
         """Submits, and says what to follow it with; 2 if not all could be submitted."""
-        from o2o.sweep import submit
+        from o2o.sweep.launching import submit
 
         report = submit.to_slurm(planned.asked, planned.to_run, name, planned.seeds_per_job, self.settings)
         print(report.text())
@@ -51,6 +51,6 @@ class LocalLauncher(JobLauncher):
 
     def launch_plan(self, planned: Plan, name: str) -> int:
         """Runs what is to run; 1 if a run failed, 128 and the signal's number if it was stopped."""
-        from o2o.sweep import pool
+        from o2o.sweep.launching import pool
 
         return pool.run(planned.asked, planned.to_run, name, planned.seeds_per_job, self.settings)

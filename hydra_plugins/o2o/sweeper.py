@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
 from hydra_plugins.o2o.launchers import JobLauncher
-from o2o.installation import ROOT
+from o2o.machine.installation import ROOT
 
 
 class PlanningSweeper(Sweeper):
@@ -41,7 +41,7 @@ class PlanningSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from hydra_plugins.o2o.composition import Composer
-        from o2o.sweep import plan
+        from o2o.sweep.planning import plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
         choices = self.master.hydra.runtime.choices

@@ -21,9 +21,9 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Key
 
-from o2o import losses
+from o2o.algorithms import losses
+from o2o.algorithms.networks import gaussian_policy, init_gaussian_policy, init_relu_critic, relu_critic_value
 from o2o.algorithms.td3 import Critics
-from o2o.networks import gaussian_policy, init_gaussian_policy, init_relu_critic, relu_critic_value
 from o2o.types import Fraction, LearningRate, Metrics, Network, Parameters, Positive, Range, State, Transition
 
 

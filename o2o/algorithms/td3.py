@@ -27,8 +27,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Key
 
-from o2o import losses
-from o2o.networks import critic_value, init_critic, init_policy, policy_action
+from o2o.algorithms import losses
+from o2o.algorithms.networks import critic_value, init_critic, init_policy, policy_action
 from o2o.types import (
     ADDED_LATER,
     Fraction,

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from o2o import losses
+from o2o.algorithms import losses
 from o2o.algorithms.td3 import TD3
 from o2o.types import Metrics, Parameters, Positive, State, Transition
 

@@ -22,9 +22,9 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Key
 
-from o2o import losses
+from o2o.algorithms import losses
+from o2o.algorithms.networks import policy_action
 from o2o.algorithms.td3 import TD3, Actor
-from o2o.networks import policy_action
 from o2o.types import Metrics, Parameters, Positive, Range, State, Transition
 
 # Of each parametrisation: -18 so that λ can recover from zero (Acme's MPO); λ ≤ 1e6, since a runaway multiplier would

@@ -14,12 +14,14 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from o2o import config, terminal
-from o2o.datasets import comparison, d4rl, describe, diversity, fidelity, regenerate
+from o2o.config import build
+from o2o.config.parsing import suggestion
+from o2o.datasets import comparison, d4rl, describe, diversity
+from o2o.datasets.regenerated import fidelity, recipes
 from o2o.errors import ConfigError
-from o2o.installation import CONF
-from o2o.names import quoting
-from o2o.reading import suggestion
+from o2o.machine import terminal
+from o2o.machine.installation import CONF
+from o2o.machine.names import quoting
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ COMMANDS = {
     "list": Command(describe.show_list, default_names="regen-*"),
     "info": Command(describe.show_info),
     "fetch": Command(d4rl.fetch),
-    "generate": Command(regenerate.generate_sets),
+    "generate": Command(recipes.generate_sets),
     "check": Command(
         fidelity.check_sets,
         {
@@ -84,8 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"{name} is no set{_near(name)}." for name in unknown)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             chosen = [
-                config.build(config.plain(compose("config", [f"dataset={name}", *overrides])))
-                for name in names
+                build.build(build.plain(compose("config", [f"dataset={name}", *overrides]))) for name in names
             ]
         command.run([one.dataset for one in chosen], chosen[0].execution.paths, **options)
     except (HydraException, OmegaConfBaseException) as error:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from o2o.datasets import d4rl, hdf5, load_rows, locate, regenerate
-from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets import d4rl
+from o2o.datasets.files import hdf5
+from o2o.datasets.loading import load_rows, locate
+from o2o.datasets.regenerated import recipes
+from o2o.envs.scores import REFERENCE_RETURNS, normalised_score
 from o2o.errors import ConfigError
-from o2o.schema import Dataset, Paths
 
 BEGIN = "<!-- begin: python -m o2o.datasets compare -->"
 END = "<!-- end -->"
@@ -41,7 +44,7 @@ def _row(dataset: Dataset, found: hdf5.Statistics) -> str:
     mean = f"{found.return_mean:.0f}" + (f" (**{off:+.0%}**)" if abs(off) > FAR else "")
     cells = [
         f"`{dataset.shown_name}`",
-        str(regenerate.count_policies(dataset)),
+        str(recipes.count_policies(dataset)),
         f"{found.rows:,}",
         f"{found.episodes:,}",
         mean,

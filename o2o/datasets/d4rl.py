@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from o2o.datasets.digest import sha256
-from o2o.datasets.download import download
+from o2o.config.dataset_names import own_name
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets.files.digest import sha256
+from o2o.datasets.files.download import download
 from o2o.errors import ConfigError
-from o2o.schema import Dataset, Paths
-from o2o.set_names import own_name
 
 SOURCES = (
     "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/",

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from o2o.datasets import d4rl, hdf5, load_for_task, locate
-from o2o.datasets.scores import REFERENCE_RETURNS, normalised_score
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets import d4rl
+from o2o.datasets.files import hdf5
+from o2o.datasets.loading import load_for_task, locate
+from o2o.envs.scores import REFERENCE_RETURNS, normalised_score
 from o2o.errors import ConfigError
-from o2o.schema import Dataset, Paths
 
 RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
 

@@ -20,12 +20,13 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from o2o import device
-from o2o.datasets import load_for_task, locate, regenerate
-from o2o.datasets.hdf5 import Rows
+from o2o.algorithms.networks import init_policy, policy_action
+from o2o.config.schema import Dataset, Paths
+from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.loading import load_for_task, locate
+from o2o.datasets.regenerated import recipes
 from o2o.errors import ConfigError
-from o2o.networks import init_policy, policy_action
-from o2o.schema import Dataset, Paths
+from o2o.machine import device
 from o2o.types import Network, Parameters
 
 NEIGHBOUR = 5
@@ -202,7 +203,7 @@ def known_policies(dataset: Dataset) -> str:
     if dataset.mix:
         return "mixed"
     if dataset.made_here:
-        return str(regenerate.count_policies(dataset))
+        return str(recipes.count_policies(dataset))
     if dataset.source == "d4rl" and dataset.quality in ("medium", "random", "expert"):
         return "1"
     if dataset.source == "d4rl" and dataset.quality == "medium-replay":

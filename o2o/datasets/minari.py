@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from o2o.datasets import hdf5, inspection
-from o2o.datasets.hdf5 import Rows, raise_any
+from o2o.datasets.files import hdf5, inspection
+from o2o.datasets.files.hdf5 import Rows, raise_any
 from o2o.errors import ConfigError
 
 KINDS = {

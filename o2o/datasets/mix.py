@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from o2o.datasets.hdf5 import Rows
+from o2o.config.schema import Dataset
+from o2o.datasets.files.hdf5 import Rows
 from o2o.errors import ConfigError
-from o2o.schema import Dataset
 
 
 def parts(dataset: Dataset) -> list[tuple[Dataset, int]]:

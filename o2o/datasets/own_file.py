@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from o2o.datasets import hdf5, inspection
-from o2o.datasets.hdf5 import Rows, raise_any
+from o2o.datasets.files import hdf5, inspection
+from o2o.datasets.files.hdf5 import Rows, raise_any
 
 SUCCESSORS = {"next_observations": "matrix"}
 UNMARKED_SHARE = 0.01  # of the rows that may have another successor than the next row

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from o2o import terminal
 from o2o.errors import ConfigError
-from o2o.sweep import status
+from o2o.machine import terminal
+from o2o.sweep.following import status
 
 FILTERS = """\
 Filters choose runs: word=value, all of them together. Values are joined by commas, seeds also by a dash, * stands for
@@ -108,38 +108,38 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _why(options: argparse.Namespace) -> int:
-    from o2o.sweep.why import run_why
+    from o2o.sweep.following.why import run_why
 
     return run_why(options.runs, options.filters)
 
 
 def _logs(options: argparse.Namespace) -> int:
-    from o2o.sweep.logs import run_logs
+    from o2o.sweep.following.logs import run_logs
 
     return run_logs(options.runs, options.filters, options.lines, options.follow)
 
 
 def _retry(options: argparse.Namespace) -> int:
-    from o2o.sweep.retry import Wishes, run_retry
+    from o2o.sweep.following.retry import Wishes, run_retry
 
     wishes = Wishes(options.anyway, options.here, options.dry_run, options.seeds_per_job, options.set)
     return run_retry(options.runs, options.filters, wishes)
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from o2o.sweep.cancel import run_cancel
+    from o2o.sweep.following.cancel import run_cancel
 
     return run_cancel(options.runs, options.filters, options.yes)
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from o2o.sweep.sync import run_sync
+    from o2o.sweep.following.sync import run_sync
 
     return run_sync(options.runs, options.filters, options.dry_run, options.timeout)
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from o2o.sweep.clean import run_clean
+    from o2o.sweep.following.clean import run_clean
 
     return run_clean(options.runs, options.filters, options.yes)
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from tiny import TINY
 
-from o2o.layout import State, read_object, read_state
+from o2o.runs.directory.layout import State, read_object, read_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [

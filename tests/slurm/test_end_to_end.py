@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeping import LONG, only
 
-from o2o.layout import read_object
+from o2o.runs.directory.layout import read_object
 
 SCALED = [
     "experiment=table1",

@@ -8,7 +8,7 @@ import time
 import pytest
 from sweeping import LONG, only
 
-from o2o.layout import State, read_object, read_state
+from o2o.runs.directory.layout import State, read_object, read_state
 
 
 def test_a_grid_shares_its_pretrainings_and_is_run_once_whatever_is_asked_for_again(sweep):

@@ -17,16 +17,16 @@ def share(directory: Path, task: str) -> float:
     import numpy as np
     from test_config import composed
 
-    from o2o import training
-    from o2o.config import build
-    from o2o.envs import TASKS, make_environments
-    from o2o.interruption import Interruption
-    from o2o.journal import Journal
-    from o2o.keeper import Keeper
-    from o2o.lease import Leases
-    from o2o.members import make_members
-    from o2o.replay import Replay, row_width
-    from o2o.tally import no_sums
+    from o2o.config.build import build
+    from o2o.envs.vector import TASKS, make_environments
+    from o2o.machine.signals import Interruption
+    from o2o.replay.rows import Replay, row_width
+    from o2o.runs.lock import Leases
+    from o2o.runs.recorder import Journal
+    from o2o.runs.resume import Keeper
+    from o2o.training import loop
+    from o2o.training.metrics import no_sums
+    from o2o.training.seeds import make_members
 
     words = [f"dataset={task}-medium-v2", "algorithm=td3_c", "replay_init=empty", f"paths.runs={directory}"]
     config = build(composed(*words))
@@ -36,7 +36,7 @@ def share(directory: Path, task: str) -> float:
     sizes = environments.observation_size, environments.action_size
     replay, members = Replay(config.batch_size, config.replay_init.capacity, 1000, *sizes), make_members(1)
     rows = np.random.default_rng(0).normal(size=(ONLINE_ROWS, row_width(*sizes))).astype(np.float32)
-    report = training.Report(
+    report = loop.Report(
         step=ONLINE_ROWS,
         updates=ONLINE_ROWS,
         state=members.bundle([config.algorithm.init(jax.random.key(0), replay.example())]),
@@ -44,7 +44,7 @@ def share(directory: Path, task: str) -> float:
         sums=[no_sums(config.algorithm, replay)],
         is_stop=True,
         online=members.bundle([replay.restore(ONLINE_ROWS, rows)]),
-        loops=training.empty_loops(environments),
+        loops=loop.empty_loops(environments),
     )
     seconds = []
     with Interruption() as stop, Leases() as leases, Journal([config]) as journal:

@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile run directories of finished runs, given to `python -m o2o.evaluate` and `analysis`."""
+"""Damaged, foreign and hostile run directories of finished runs, given to `o2o.runs.evaluate` and `analysis`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 from torture.files import Executes
 from torture.trial import Case
 
-EVALUATE = "o2o.evaluate"
+EVALUATE = "o2o.runs.evaluate"
 RUN = "runs/made"
 CONFIG = f"{RUN}/config.yaml"
 FINAL = f"{RUN}/checkpoints/final.npz"
@@ -30,10 +30,10 @@ def finished(directory: Path, dataset: Path) -> None:
     from test_config import composed
     from tiny import TINY
 
-    from o2o import checkpoint
-    from o2o.config import build, container
-    from o2o.replay import Replay
-    from o2o.sweep.identity import describe
+    from o2o.config.build import build, container
+    from o2o.replay.rows import Replay
+    from o2o.runs.identity import describe
+    from o2o.training import checkpoint
 
     config = build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={directory / 'runs'}"))
     (directory / RUN).mkdir(parents=True)

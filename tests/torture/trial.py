@@ -148,15 +148,15 @@ def _untrained() -> Iterator[None]:
     def refuse(*configs: object) -> None:
         raise AssertionError("it was let through to training")
 
-    stand_in = types.ModuleType("o2o.experiment")
+    stand_in = types.ModuleType("o2o.runs.job")
     stand_in.run = stand_in.run_members = refuse  # type: ignore[attr-defined]
-    before, attribute = sys.modules.get("o2o.experiment"), getattr(o2o, "experiment", None)
-    sys.modules["o2o.experiment"] = o2o.experiment = stand_in  # type: ignore[attr-defined]
+    before, attribute = sys.modules.get("o2o.runs.job"), getattr(o2o, "experiment", None)
+    sys.modules["o2o.runs.job"] = o2o.runs.job = stand_in  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        del sys.modules["o2o.experiment"], o2o.experiment
+        del sys.modules["o2o.runs.job"], o2o.runs.job
         if before is not None:
-            sys.modules["o2o.experiment"] = before
+            sys.modules["o2o.runs.job"] = before
         if attribute is not None:
-            o2o.experiment = attribute
+            o2o.runs.job = attribute

@@ -29,7 +29,7 @@ def configs(overrides: tuple[str, ...], seeds: tuple[int, ...]) -> list[Any]:
     """The configurations of a job's members."""
     from test_config import composed
 
-    from o2o.config import build
+    from o2o.config.build import build
 
     return [build(composed(*overrides, f"seed={seed}")) for seed in seeds]
 
@@ -43,9 +43,9 @@ def run(order: dict[str, Any], answer: int) -> None:
     try:
         found = configs(tuple(order["overrides"]), tuple(order["seeds"]))
         _afflict(order, answer)
-        from o2o import experiment
+        from o2o.runs import job
 
-        experiment.run_members(found)
+        job.run_members(found)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -156,8 +156,8 @@ def _import_everything() -> None:
     import jax
     import test_config  # noqa: F401  # composes
 
-    from o2o import experiment  # noqa: F401
-    from o2o.envs import TASKS, task_sizes
+    from o2o.envs.vector import TASKS, task_sizes
+    from o2o.runs import job  # noqa: F401
 
     task_sizes(TASKS["hopper"])  # what gymnasium imports when it first makes one
 

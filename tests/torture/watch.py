@@ -51,8 +51,8 @@ class Watch:
 
     def evaluations(self) -> None:
         """Makes evaluations and environment steps points."""
-        from o2o.envs import Environments
-        from o2o.evaluation import Evaluator
+        from o2o.envs.vector import Environments
+        from o2o.training.evaluation import Evaluator
 
         evaluate, step = Evaluator.evaluate, Environments.step
         inside = 0

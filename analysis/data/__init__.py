@@ -1,0 +1,1 @@
+"""Runs as the analysis sees them: read, grouped into cells, measured."""

@@ -1,0 +1,219 @@
+"""Collecting: from a directory of runs to the cells of its finished finetunings, and what to know of the rest.
+
+A run directory needs, to be collected: `config.yaml`, `eval.jsonl` and `result.json` (o2o/runs/directory/reader.py).
+Curves of other programs are imported into that form, with `dataset.source: imported`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.data.cells import Cell, by_dataset, differing, display_name, into_cells, word
+from analysis.data.runs import Finetuning, flatten, pretraining_key, rows_of
+from o2o.runs.directory import layout
+from o2o.runs.directory.layout import State, find_runs, read_object, read_state
+from o2o.runs.directory.reader import read_config
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is in no table or figure, and why."""
+
+    path: Path
+    state: State
+    reason: str
+
+    def __str__(self) -> str:
+        """One line that names the directory."""
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that was found below a directory of runs."""
+
+    cells: tuple[Cell, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    """Everything else a reader must know: damaged rows, settings kept apart, unequal seeds, mixed versions."""
+
+    @property
+    def finetunings(self) -> tuple[Finetuning, ...]:
+        """The runs of all cells, in the order of the tables."""
+        return tuple(run for cell in self.cells for run in cell.runs)
+
+    @property
+    def flawless(self) -> bool:
+        """Whether nothing was left out and nothing is to be said: what `--strict` asks for."""
+        return not self.left_out and not self.notes
+
+    @property
+    def unfinished(self) -> Counter[State]:
+        """How many runs were left out in each state."""
+        return Counter(run.state for run in self.left_out)
+
+
+def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
+    """Reads the finished finetuning runs below `root`, in the order of the tables.
+
+    `where` keeps the runs whose value at a dotted key of the configuration reads as given.
+    """
+    notes: list[str] = []
+    paths = find_runs(root, notes)
+    pretrainings = _pretrainings([path for path in paths if _is_pretraining(path)], notes)
+    finished: dict[tuple[str, int], Finetuning] = {}
+    left_out: list[LeftOut] = []
+    for path in paths:
+        if _is_pretraining(path):
+            continue
+        found = _read(path, pretrainings, notes)
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+            continue
+        if any(word(flatten(found.config).get(key)) != value for key, value in (where or {}).items()):
+            continue
+        first = finished.setdefault((found.science_key, found.seed), found)
+        if first is not found:
+            left_out.append(LeftOut(path, State.DONE, f"the same run as {first.path}"))
+    cells = into_cells(finished.values())
+    notes += [*_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
+    return Collection(cells, tuple(left_out), tuple(notes))
+
+
+def _is_pretraining(path: Path) -> bool:
+    return path.parent.parent.name == layout.PRETRAIN
+
+
+def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str, Path]:
+    found = {}
+    for path in paths:
+        try:
+            config = read_config(path / layout.CONFIG)
+            _check_readable(path, layout.EVAL)
+            found[pretraining_key(config)] = path
+        except ValueError as error:
+            notes.append(str(error))
+        except OSError as error:
+            notes.append(_cannot_be_read(error))
+    return found
+
+
+def _read(path: Path, pretrainings: Mapping[str, Path], notes: list[str]) -> Finetuning | LeftOut:
+    """One finetuning run, or why it is none; damaged rows are added to `notes`."""
+    state = State.PLANNED
+    try:
+        state = read_state(path)
+        if state is not State.DONE:
+            return LeftOut(path, state, _why_unfinished(path, state))
+        config = read_config(path / layout.CONFIG)
+        _check_readable(path, layout.TRAIN, layout.EPISODES)
+        run = Finetuning(
+            path=path,
+            config=config,
+            result=read_object(path / layout.RESULT) or {},
+            identity=read_object(path / layout.IDENTITY) or {},
+            evaluations=rows_of(layout.FINETUNE, path, notes),
+            pretraining=pretrainings.get(pretraining_key(config)),
+        )
+        return LeftOut(path, state, problem) if (problem := _problem(run)) else run
+    except (ValueError, TypeError, AttributeError) as error:
+        return LeftOut(path, state, str(error))
+    except OSError as error:
+        return LeftOut(path, state, _cannot_be_read(error))
+    except KeyError as error:
+        return LeftOut(path, state, f"there is no {error} in its files: another version wrote them")
+
+
+def _check_readable(path: Path, *files: str) -> None:
+    """That files of a run that are read later, where they are wanted, can be.
+
+    Raises:
+        OSError: one of them cannot.
+    """
+    for file in files:
+        with contextlib.suppress(FileNotFoundError), (path / file).open("rb"):
+            pass
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"{error.filename} cannot be read: {error.strerror}"
+
+
+def _problem(run: Finetuning) -> str | None:
+    """Why a finished run cannot be used; None where it can."""
+    _ = run.dataset, run.algorithm, run.replay_init, run.offline_ratio, run.seed, run.offline_score
+    if not run.evaluations:
+        return f"{layout.EVAL} has no online evaluation"
+    if np.any(np.diff(run.env_steps) <= 0):
+        return f"the env steps in {layout.EVAL} do not increase"
+    if not np.all(np.isfinite(run.scores)):
+        step = int(run.env_steps[~np.isfinite(run.scores)][0])
+        return f"the score at env step {step} is not a number"
+    if run.offline_score is None and not run.from_scratch:
+        return f"{layout.RESULT} has no offline score"
+    last, budget = int(run.env_steps[-1]), run.budget
+    return f"its evaluations end at env step {last} of {budget}" if last != budget else None
+
+
+def _why_unfinished(path: Path, state: State) -> str:
+    status = read_object(path / layout.STATUS) or {}
+    at = f" at step {status['step']}" if "step" in status else ""
+    error = f": {status['error']}" if "error" in status else ""
+    return f"{state}{at}{error}"
+
+
+def _kept_apart(cells: Iterable[Cell]) -> list[str]:
+    looks: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        looks.setdefault(cell.look, []).append(cell)
+    notes = []
+    for alike in looks.values():
+        if len(alike) > 1:
+            what = "; ".join(
+                f"{key} ({', '.join(word(value) for value in dict.fromkeys(map(word, values)))})"
+                for key, values in differing(alike).items()
+            )
+            first = alike[0]
+            name = f"{display_name(first.algorithm)} on {first.dataset}, replay {first.replay}"
+            notes.append(f"{name}: {len(alike)} settings are kept apart, they differ in {what}")
+    return notes
+
+
+def _unequal_seeds(cells: Iterable[Cell]) -> list[str]:
+    notes = []
+    for dataset, alike in by_dataset(cells).items():
+        every = sorted({seed for cell in alike for seed in cell.seeds})
+        short = [cell for cell in alike if len(set(cell.seeds)) < len(every)]
+        if short:
+            missing = "; ".join(
+                f"{cell.label}, replay {cell.replay}, lacks {', '.join(map(str, sorted(set(every) - set(cell.seeds))))}"
+                for cell in short
+            )
+            notes.append(
+                f"{dataset}: not every setting has the seeds {', '.join(map(str, every))}: {missing}"
+            )
+    return notes
+
+
+def _mixed_versions(cells: Iterable[Cell]) -> list[str]:
+    """One note for every kind of version that is not the same in all runs."""
+    seen: dict[str, Counter[str]] = {}
+    for cell in cells:
+        for run in cell.runs:
+            versions = (run.result.get("execution") or {}).get("versions") or {}
+            code = str(run.identity.get("code_hash", "unknown"))[:8]
+            for name, version in {"code": code, **versions}.items():
+                seen.setdefault(name, Counter())[str(version)] += 1
+    return [
+        f"runs of different versions of {name}: "
+        + ", ".join(f"{version} ({count})" for version, count in sorted(versions.items()))
+        for name, versions in seen.items()
+        if len(versions) > 1
+    ]

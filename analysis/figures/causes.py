@@ -1,0 +1,127 @@
+"""Why a policy collapsed: what the critic believed and how far the policy moved, aligned at the switch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.data.cells import Cell
+from analysis.data.runs import Finetuning
+from analysis.figures.style import (
+    COLORS,
+    PAGE_WIDTH,
+    SPARE_COLORS,
+    STEPS_LABEL,
+    STYLE,
+    NothingToDrawError,
+    dataset_title,
+    mark_switch,
+    new_figure,
+    over_seeds,
+    step_axis,
+    styled,
+)
+from o2o.collapse import HORIZON
+
+# A column of panels: its title, the metrics in it, whether its axis may be logarithmic.
+COLUMNS = (
+    ("score", ("score",), False),
+    ("overestimation\nQ − discounted return", ("q_minus_return",), False),
+    ("TD error: fresh (solid),\noffline (dashed) batches", ("td_error_fresh", "td_error_offline"), True),
+    ("distance from the\npretrained policy", ("policy_distance",), False),
+    ("TD3-C: multiplier λ", ("lambda",), True),
+    ("TD3-C: constraint", ("constraint",), True),
+)
+DASHES = ("solid", (0, (4, 1.5)))
+WIDE = 5.0
+"""The largest over the smallest value from which on an axis is logarithmic."""
+BEFORE = 0.06
+"""How much is shown before the switch, as a share of what is shown after it, so that the line is seen."""
+
+
+def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
+    """One dataset: a row per replay init, a column per quantity, the first 50 000 env steps; means over seeds.
+
+    Fixed ratios are left out: they would be three rows more of the same.
+    """
+    cells = [cell for cell in cells if not cell.first.from_scratch and cell.offline_ratio is None]
+    if not cells:
+        raise NothingToDrawError("no finished run with what the buffer gives")
+    drawn = [column for column in COLUMNS if any(_has(cell, column[1]) for cell in cells)]
+    if len(drawn) < 2:
+        raise NothingToDrawError("no run has diagnostics in train.jsonl")
+    replays = list(dict.fromkeys(cell.replay for cell in cells))
+    legend: dict[str, Artist] = {}
+    style: dict[Any, Any] = STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}
+    with styled(style):
+        figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.95)
+        grid = figure.subplots(len(replays), len(drawn), squeeze=False, sharex=True, sharey="col")
+        for row, replay in enumerate(replays):
+            members = [cell for cell in cells if cell.replay == replay]
+            for column, (title, metrics, _) in enumerate(drawn):
+                axes = grid[row, column]
+                legend |= _draw_panel(axes, members, metrics)
+                if row == 0:
+                    axes.set_title(title)
+            grid[row, 0].set_ylabel(f"replay: {replay}", fontsize=7)
+        for column, (_, _, logarithmic) in enumerate(drawn):
+            if logarithmic and _spans(list(grid[:, column])):
+                grid[0, column].set_yscale("log")
+        title = dataset_title(cells[0]).replace("\n", " ")
+        figure.supxlabel(f"{STEPS_LABEL}; dotted: the switch", fontsize=7)
+        figure.legend(
+            legend.values(), legend.keys(), loc="outside upper center", ncols=5, frameon=False, title=title
+        )
+    return figure, []
+
+
+def _draw_panel(axes: Axes, cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Artist]:
+    legend: dict[str, Artist] = {}
+    spare = iter(SPARE_COLORS * len(cells))
+    used: set[str] = set()
+    switch = cells[0].first.switch
+    end = switch + min(HORIZON, max(int(cell.first.env_steps[-1]) for cell in cells))
+    for cell in cells:
+        known = cell.algorithm in COLORS and cell.algorithm not in used
+        color = COLORS[cell.algorithm] if known else next(spare)
+        used.add(cell.algorithm)
+        for metric, dashes in zip(metrics, DASHES, strict=False):
+            curves = [curve for run in cell.runs if (curve := _metric(run, metric)) is not None]
+            if curves:
+                steps, values = over_seeds(curves)
+                early = steps <= end
+                (line,) = axes.plot(
+                    steps[early], values.mean(0)[early], color=color, linestyle=dashes, linewidth=1.0
+                )
+                legend.setdefault(cell.label, line)
+    mark_switch(axes, switch)
+    step_axis(axes, switch - BEFORE * (end - switch), end)
+    return legend
+
+
+def _spans(panels: Sequence[Axes]) -> bool:
+    """Whether the curves in them differ by so much that a logarithmic axis tells more."""
+    # The switch is an axis's last line.
+    curves = [np.asarray(line.get_ydata()) for axes in panels for line in axes.get_lines()[:-1]]
+    values = np.concatenate(curves) if curves else np.ones(1)
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
+
+
+def _has(cell: Cell, metrics: Sequence[str]) -> bool:
+    return any(_metric(cell.first, metric) is not None for metric in metrics)
+
+
+def _metric(run: Finetuning, name: str) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]] | None:
+    """Learner steps and values of one column of eval.jsonl or train.jsonl, where it is there and finite."""
+    columns = run.evaluations if name in run.evaluations else run.train
+    if name not in columns:
+        return None
+    values = columns[name].astype(np.float64)
+    finite = np.isfinite(values)
+    return (columns["step"][finite], values[finite]) if finite.any() else None

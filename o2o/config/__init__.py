@@ -1,0 +1,1 @@
+"""From YAML to one checked configuration: names, types, ranges, contradictions."""

@@ -1,0 +1,211 @@
+"""What a configuration consists of: names, types, ranges and meanings of all keys; the values live in `conf/*.yaml`.
+
+The keys of an algorithm stand with it, in `o2o.algorithms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from o2o.config import dataset_names
+from o2o.types import ADDED_LATER, Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The offline data: D4RL's own file, data that we generated, the user's HDF5 file, or a Minari set."""
+
+    name: str
+    source: Literal["d4rl", "regenerated", "snapshots", "retrain", "file", "minari"]
+    """`regenerated` is rollouts of one policy, `snapshots` of many, in the order in which a run passed through them,
+    and `retrain` the replay buffer of a run made on the spot."""
+    task: str
+    """`hopper`, `halfcheetah`, `walker2d`, `ant`, or a gymnasium id, which needs its reference returns."""
+    quality: str | None
+    """What kind of policy the data come from, such as `medium`."""
+    rows: Annotated[int, Positive] | None
+    """Steps in the file; for regenerated data, how many are made."""
+    seed: Annotated[int, NonNegative]
+    """The seed of the generation; regenerated data and mixtures only."""
+    path: Path | None = None
+    """An HDF5 file with D4RL's keys; `source: file` only."""
+    id: str | None = None
+    """Minari's name of the set; `source: minari` only."""
+    reference_min: float | None = None
+    """The return that scores 0; D4RL's where not given."""
+    reference_max: float | None = None
+    """The return that scores 100; D4RL's where not given."""
+    snapshots: Annotated[int, Positive] | None = None
+    """How many policies to use, spread over the training; all for null. `source: snapshots` only."""
+    mix: tuple[tuple[str, Annotated[float, Fraction]], ...] | None = None
+    """Qualities and their shares, which make a set of `rows` rows together; the set's own quality is not used then."""
+    episode_length: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """After how many rows an episode was cut, where the file has no timeouts; `source: file` only."""
+
+    @property
+    def made_here(self) -> bool:
+        """Whether this project generates it."""
+        return self.source in ("regenerated", "snapshots", "retrain")
+
+    @property
+    def shown_name(self) -> str:
+        """What it is called where its settings are not seen."""
+        return dataset_names.shown_name(vars(self))
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """The offline phase; zero updates is training from scratch."""
+
+    updates: Annotated[int, NonNegative]
+    algorithm: Algorithm
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """The online phase, one update per environment step; zero steps is pretraining only."""
+
+    env_steps: Annotated[int, NonNegative]
+    reset_optimizers: bool
+    """Forget Adam's moments at the switch; the paper carries the state over."""
+    reset_targets: bool
+    """Copy the networks to their targets at the switch."""
+
+
+@dataclass(frozen=True)
+class ReplayInit:
+    """What the online replay buffer holds before the first step."""
+
+    name: str
+    preload: bool
+    """Begin with all offline rows."""
+    capacity: Annotated[int, Positive]
+    """Rows; the oldest leave first."""
+    min_size: Annotated[int, Positive]
+    """Rows that must be there before the first update."""
+
+
+@dataclass(frozen=True)
+class OfflineRatio:
+    """How many rows of each online batch are offline rows."""
+
+    name: str
+    value: Annotated[float, Fraction] | None
+    """The offline share of each batch, exactly; null samples uniformly from what the buffer holds."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When the policy is evaluated, on how many episodes."""
+
+    episodes: Annotated[int, Positive]
+    interval: Annotated[int, Positive]
+    """Updates or env steps between evaluations."""
+    online_intervals: tuple[tuple[Annotated[int, Positive], Annotated[int, Positive]], ...]
+    """Pairs (until, every): up to `until` env steps, evaluate `every` so many; then `interval`."""
+    switch_episodes: Annotated[int, Positive]
+    """Episodes of the evaluation between the phases, which all arms of a pretraining share."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where data are found and runs are written."""
+
+    data: Path
+    runs: Path
+    mirrors: str | None = None
+    """Base URLs, separated by spaces, that are tried first for D4RL's files."""
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Whether runs are mirrored to wandb; `auto` is online where one is logged in, else offline."""
+
+    mode: Literal["none", "offline", "wandb", "auto"]
+    project: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How planned runs are turned into jobs."""
+
+    redo: bool
+    """Run again what is done."""
+    dry_run: bool
+    """Print the plan and stop."""
+    name: str | None = None
+    """The sweep's, in `python -m o2o.sweep`; null takes the experiment's, or a hash of what was asked for."""
+    seeds_per_job: Annotated[int, Positive] | Literal["auto"] = "auto"
+    """How many seeds train side by side; auto is 10 on SLURM and with a GPU, where they share it, else 1."""
+    seeds: tuple[int, ...] | None = None
+    """The seeds of this job. Set by the plan; what is asked for is asked for with seed=."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """How densely training metrics are written."""
+
+    interval: Annotated[int, Positive]
+    """Updates that one row of `train.jsonl` averages over."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How often a run saves what it needs to go on; whichever interval passes first."""
+
+    interval_seconds: Annotated[float, Positive]
+    interval_steps: Annotated[int, Positive] | None
+    """Updates while pretraining, env steps while finetuning; null counts seconds alone."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a job computes on; `auto` is an accelerator where there is one."""
+
+    platform: Literal["auto", "cpu", "gpu", "tpu"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a run runs; it changes nothing of what the run is."""
+
+    paths: Paths
+    tracker: Tracker
+    launch: Launch
+    records: Records
+    checkpoint: Checkpoint
+    device: Device
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: everything but `execution` and `conventions` says what it is (runs/identity.py)."""
+
+    seed: Annotated[int, NonNegative]
+    conventions: str
+    """The name of a choice that sets details of both algorithms, whose values already stand there."""
+    batch_size: Annotated[int, Positive]
+    discount: Annotated[float, Fraction]
+    learning_rate: LearningRate
+    network: Network
+    dataset: Dataset
+    algorithm: Algorithm
+    pretrain: Pretrain
+    finetune: Finetune
+    replay_init: ReplayInit
+    offline_ratio: OfflineRatio
+    evaluation: Evaluation
+    execution: Execution
+
+
+EXECUTION = tuple(field.name for field in fields(Execution))
+"""The top-level keys of the YAML that say where and how a run runs."""
+
+
+def algorithm_name(algorithm: Algorithm) -> str:
+    """The name under which an algorithm is registered."""
+    from o2o.algorithms import ALGORITHMS
+
+    return next(name for name, cls in ALGORITHMS.items() if type(algorithm) is cls)

@@ -1,0 +1,1 @@
+"""Files of transitions: reading, checking, fetching and locking them."""

@@ -1,0 +1,1 @@
+"""Sets that this project generates: behaviour policies, rollouts and recipes."""

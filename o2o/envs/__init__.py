@@ -1,0 +1,1 @@
+"""The tasks, stepped and saved; their reference returns."""

@@ -1,0 +1,1 @@
+"""This machine: its devices, its terminal, its signals, and where the project lies on it."""

@@ -1,0 +1,22 @@
+"""How counts and seeds are said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 run, 2 runs, 0 processes."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
+def named_seeds(numbers: Sequence[int]) -> str:
+    """Seeds in a few letters: seed 3, seeds 0-4,7."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1][1:] = [number]
+        else:
+            spans.append([number])
+    return f"seed{'s' if len(numbers) > 1 else ''} " + ",".join("-".join(map(str, span)) for span in spans)

@@ -1,0 +1,1 @@
+"""The replay: what is added, and how batches are drawn."""

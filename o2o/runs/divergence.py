@@ -1,0 +1,35 @@
+"""Words for what ended a run, where the exception's own words do not help."""
+
+from __future__ import annotations
+
+from o2o.runs.failures import Failure, classify
+from o2o.runs.lock import HeldError, LostError
+
+
+class DivergedError(FloatingPointError):
+    """Some members' metrics are not finite; `members` says whose (by their place in the job), and what and where."""
+
+    def __init__(self, members: dict[int, str]) -> None:
+        """An error that names the metrics."""
+        self.members = members
+        super().__init__("; ".join(members.values()))
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The class of failure that an exception is."""
+    return classify(f"{type(error).__name__}: {error}")
+
+
+def explained(error: BaseException) -> str:
+    """What happened, and the way out where there is one to name."""
+    text = f"{type(error).__name__}: {str(error).strip()}"
+    if isinstance(error, FloatingPointError | HeldError | LostError):
+        return str(error)
+    match failure_of(error):
+        case Failure.MEMORY:
+            first = text.splitlines()[0]
+            return f"out of memory: fewer seeds in a job (launch.seeds_per_job) need less of it ({first})"
+        case Failure.INFRASTRUCTURE if isinstance(error, OSError):
+            return f"{text} (it goes on from its last checkpoint when it is started again)"
+        case _:
+            return text

@@ -1,0 +1,98 @@
+"""Scores a trained policy again: `python -m o2o.runs.evaluate RUN [--episodes N] [--seed N]`.
+
+RUN is a finished run's directory. The policy acts without noise; nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from o2o.config.build import load
+from o2o.config.schema import Config
+from o2o.envs.scores import normalised_score, reference_returns
+from o2o.envs.vector import find_task, make_environments
+from o2o.errors import ConfigError
+from o2o.machine import device, terminal
+from o2o.machine.counting import counted
+from o2o.replay.rows import Replay
+from o2o.runs.directory.layout import CONFIG
+from o2o.runs.phases import FINAL_STATE
+from o2o.training import checkpoint
+from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
+from o2o.training.seeds import make_members
+
+EPISODES_AT_ONCE = 10
+
+
+def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluation]:
+    """The configuration of the run in `directory`, and its final policy's evaluation on fresh episodes.
+
+    Raises:
+        ConfigError: if it is not the directory of a finished run of this version, or JAX cannot be had as it must be.
+    """
+    device.configure()
+    if not (directory / CONFIG).is_file():
+        raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
+    config = load(directory / CONFIG)
+    algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
+    task = find_task(config.dataset.task)
+    environments = make_environments(task, [0])
+    replay = Replay(1, 1, 1, environments.observation_size, environments.action_size)
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example())
+    try:
+        state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
+    except checkpoint.CheckpointError as error:
+        raise ConfigError([f"{error} (is the run finished?)"]) from None
+    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+        raise ConfigError(
+            [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
+        )
+    members = make_members(1)
+    evaluator = Evaluator(algorithm, members, task, min(episodes, EPISODES_AT_ONCE), config.discount)
+    (evaluation,) = evaluator.evaluate(members.bundle([state]), [episode_seeds(seed, 0, episodes)])
+    return config, evaluation
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m o2o.runs.evaluate", description="Scores a trained policy again."
+    )
+    parser.add_argument("run", type=Path, help="the directory of a finished run")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument(
+        "--seed", type=int, default=1_000_000, help="of the episodes; the run's own start at 0"
+    )
+    options = parser.parse_args(arguments)
+    if options.episodes < 1 or options.seed < 0:
+        parser.error("--episodes must be at least 1 and --seed at least 0")
+    try:
+        config, evaluation = evaluate(options.run, options.episodes, options.seed)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    except OSError as error:  # of a path that no file can have
+        print(f"{str(options.run)[:200]}: {error.strerror}", file=sys.stderr)
+        return 2
+    returns, dataset = evaluation.returns, config.dataset
+    score = normalised_score(
+        returns, *reference_returns(dataset.task, dataset.reference_min, dataset.reference_max)
+    )
+    print(f"{options.run}: {counted(len(returns), 'episode')} on {dataset.task}")
+    print(
+        f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
+    )
+    print(f"score   {score.mean():9.2f} ± {score.std():.2f}")
+    excess = evaluation.q_minus_return
+    compared = "none: no return is long enough" if excess is None else f"{excess:.2f}"
+    print(f"length  {evaluation.lengths.mean():9.1f}   Q - return {compared}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(terminal.run(main))

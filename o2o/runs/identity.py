@@ -1,0 +1,182 @@
+"""What a run is: a hash of its science, and the directory that follows from it.
+
+Everything that can change a result is science; where and how a run runs (`Config.execution`) is not, and
+neither is a name whose values already stand elsewhere. Equal science means one identity and one directory,
+whatever the order of keys or the form of numbers. A run that finetunes contains the identity of its
+pretraining, which is shared by all that finetune from it; a run from scratch has a task but no dataset; a run
+without finetuning is its pretraining.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from o2o.config.build import container
+from o2o.config.schema import Config, Dataset
+from o2o.errors import ConfigError
+
+HASH_DIGITS = 8
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def science(config: Config) -> dict[str, Any]:
+    """Everything that makes the run what it is, as plain JSON values."""
+    if config.finetune.env_steps == 0:
+        return _pretrain_science(config)
+    tree = _tree(config)
+    return {
+        **_shared_science(config),
+        "algorithm": tree["algorithm"],
+        "dataset": _task_science(config.dataset) if _from_scratch(config) else _dataset_science(config),
+        "pretrain": pretrain_identity(config),
+        "finetune": tree["finetune"],
+        "replay_init": _without_name(tree["replay_init"]),
+        "offline_ratio": _without_name(tree["offline_ratio"]),
+        "evaluation": tree["evaluation"],
+    }
+
+
+def identity(config: Config) -> str:
+    """The SHA-256 of the run's science, in hexadecimal."""
+    return _hash(science(config))
+
+
+def pretrain_identity(config: Config) -> str | None:
+    """The identity of the run's pretraining; None from scratch."""
+    return None if _from_scratch(config) else _hash(_pretrain_science(config))
+
+
+def cell_hash(config: Config) -> str:
+    """The hash that runs share that differ in nothing but their seed."""
+    return _hash(science(dataclasses.replace(config, seed=0)))
+
+
+def run_directory(config: Config) -> Path:
+    """The directory of the run; of its pretraining, if there is no finetuning."""
+    if config.finetune.env_steps == 0:
+        return _pretrain_directory(config)
+    ratio = config.offline_ratio.value
+    replay = "offline" if config.replay_init.preload else "empty"
+    share = "uniform" if ratio is None else f"r{100 * ratio:g}"
+    place = config.dataset.task.replace("/", "-") if _from_scratch(config) else config.dataset.name
+    cell = f"{replay}-{share}-{cell_hash(config)[:HASH_DIGITS]}"
+    algorithm = _tree(config)["algorithm"]["name"]
+    return config.execution.paths.runs / place / algorithm / cell / f"seed-{config.seed}"
+
+
+def pretrain_directory(config: Config) -> Path | None:
+    """The directory of the pretraining that the run finetunes from; None from scratch."""
+    return None if _from_scratch(config) else _pretrain_directory(config)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What `identity.json` says of a run."""
+    return {"identity": identity(config), "code_hash": code_hash(), "science": science(config)}
+
+
+@functools.cache
+def code_hash() -> str:
+    """The SHA-256 of this package's source files, by which results of other code are told apart."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def _tree(config: Config) -> dict[str, Any]:
+    return container(config)  # asked for many times a run, and never changed here
+
+
+def _from_scratch(config: Config) -> bool:
+    return config.pretrain.updates == 0
+
+
+def _pretrain_directory(config: Config) -> Path:
+    algorithm = _tree(config)["pretrain"]["algorithm"]["name"]
+    cell = _hash(_pretrain_science(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
+    place = config.execution.paths.runs / config.dataset.name / "pretrain"
+    return place / f"{algorithm}-{cell}" / f"seed-{config.seed}"
+
+
+def _shared_science(config: Config) -> dict[str, Any]:
+    tree = _tree(config)
+    return {key: tree[key] for key in ("seed", "batch_size", "discount", "learning_rate", "network")}
+
+
+def _pretrain_science(config: Config) -> dict[str, Any]:
+    return {
+        **_shared_science(config),
+        "dataset": _dataset_science(config),
+        "pretrain": _tree(config)["pretrain"],
+    }
+
+
+def _dataset_science(config: Config) -> dict[str, Any]:
+    dataset = config.dataset
+    known = {key: value for key, value in _tree(config)["dataset"].items() if key != "path"}
+    if dataset.made_here:
+        known["recipe"] = _recipe(dataset)
+    if dataset.source == "file":
+        known["sha256"] = _file_hash(Path(str(dataset.path)))
+    return known
+
+
+@functools.cache
+def _recipe(dataset: Dataset) -> dict[str, Any]:
+    from o2o.datasets.regenerated.recipes import recipe
+
+    return recipe(dataset)
+
+
+def _task_science(dataset: Dataset) -> dict[str, Any]:
+    return {key: getattr(dataset, key) for key in ("task", "reference_min", "reference_max")}
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError([f"dataset.path={path} is not a file; name an HDF5 file"])
+        if not _is_hdf5(path, status.st_size):  # looked at before all of it is read
+            raise ConfigError([f"dataset.path={path} is not an HDF5 file"])
+        return _content_hash(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(
+            [f"dataset.path={path} cannot be read: {error.strerror}; name an HDF5 file"]
+        ) from None
+
+
+def _is_hdf5(path: Path, size: int) -> bool:
+    """Whether HDF5's signature stands at the start, or behind a user's block of 512 bytes times a power of two."""
+    offset = 0
+    with path.open("rb") as stream:
+        while offset < size:
+            stream.seek(offset)
+            if stream.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
+                return True
+            offset = 2 * offset or 512
+    return False
+
+
+@functools.cache
+def _content_hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _without_name(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key != "name"}
+
+
+def _hash(tree: dict[str, Any]) -> str:
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,217 @@
+"""One job: runs that differ only in their seeds, from data to result.
+
+A job's members train side by side; each has a run directory of its own, which the job owns while it runs. A
+pretraining is a run too, shared by every run that finetunes from it; where it is not there yet, it is made
+first. What was interrupted goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from o2o.config.schema import Config, Dataset, Paths
+from o2o.config.validation import starvation
+from o2o.datasets import loading
+from o2o.envs.vector import Task, find_task, task_sizes
+from o2o.errors import ConfigError
+from o2o.machine import device, terminal
+from o2o.machine.counting import counted
+from o2o.machine.signals import Interruption
+from o2o.replay.rows import Replay, Rows, pack, row_width
+from o2o.runs import memory
+from o2o.runs.directory.layout import RESULT
+from o2o.runs.divergence import DivergedError, explained
+from o2o.runs.identity import run_directory
+from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
+from o2o.runs.phases import Job, finetune, pretrain, pretraining
+from o2o.runs.recorder import refuse_other_run
+from o2o.runs.resume import cohort, store_of
+
+WAITING_SECONDS = 30.0
+
+
+class MembersFailed(Exception):  # noqa: N818 (it says what happened to the members)
+    """Some runs of a job failed; `failures` has each one's error, by its seed. The others are done."""
+
+    def __init__(self, failures: dict[int, BaseException], members: int) -> None:
+        """An error that lists them."""
+        self.failures = failures
+        lines = [f"  seed {seed}: {explained(error)}" for seed, error in sorted(failures.items())]
+        super().__init__("\n".join([f"{len(failures)} of {counted(members, 'seed')} failed:", *lines]))
+
+
+def run(config: Config) -> None:
+    """Runs one run to its result, and first the pretraining it needs where that is not there yet.
+
+    What was interrupted, by a signal or a crash, goes on from its last checkpoint and writes what it would have
+    written. A first Ctrl-C, SIGTERM, SIGHUP or SIGUSR2 asks for a checkpoint at the next safe point, a second one
+    ends at once. A pretraining that another process is making is waited for.
+
+    Raises:
+        ConfigError: bad input, before anything is computed or written.
+        HeldError: another process is running this run.
+        KeyboardInterrupt, SystemExit: if it was asked to stop; it is recorded as INTERRUPTED.
+        Exception: whatever stopped the run; it is recorded as FAILED, with the traceback.
+    """
+    run_members([config])
+
+
+def run_members(configs: Sequence[Config]) -> None:
+    """As `run`, for runs that differ only in their seeds, side by side.
+
+    What is done is left out, and a run that fails does not stop the others.
+
+    Raises:
+        MembersFailed: at the end, if some of several failed.
+    """
+    terminal.forgive()
+    with Interruption() as stop, Leases() as leases:
+        job = _job(configs[0], stop, leases)
+        planned = memory.plan(configs[0], job.replay, len(configs))
+        memory.check(planned)
+        if len(configs) > 1:
+            print(planned, file=sys.stderr)
+        failures: dict[int, BaseException] = {}
+        started = list(configs)
+        if configs[0].pretrain.updates:
+            pretrainings = [pretraining(config) for config in configs]
+            asked_for = configs[0].finetune.env_steps == 0
+            failures |= _complete(pretrainings, job, asked_for)
+            started = [config for config in configs if config.seed not in failures and not asked_for]
+        if started:
+            failures |= _complete(started, job, asked_for=True)
+    if failures and len(configs) == 1:
+        raise failures[configs[0].seed]
+    if failures:
+        raise MembersFailed(failures, len(configs))
+
+
+def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
+    _configure_jax(config)
+    task = _task(config.dataset.task)
+    sizes = task_sizes(task)
+    offline = jnp.zeros((0, row_width(*sizes)))
+    if config.pretrain.updates or config.replay_init.preload:
+        offline = _offline_rows(config.dataset, config.execution.paths, sizes)
+    if problems := starvation(config, len(offline)):
+        raise ConfigError(problems)
+    return Job(task, _replay(config, sizes), offline, stop, leases)
+
+
+def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int, BaseException]:
+    """Brings runs of one phase to their results; the errors of those that failed, by seed.
+
+    One that is not `asked_for` is a pretraining: it is waited for where another process makes it, and never made again.
+    """
+    failures: dict[int, BaseException] = {}
+    due = []
+    # In one order, so that no two jobs wait for each other.
+    for config in sorted(configs, key=lambda config: config.seed):
+        try:
+            if _take(config, job, asked_for):
+                due.append(config)
+        except HeldError as error:
+            failures[config.seed] = error
+    while due:
+        beside = cohort(due)
+        try:
+            (finetune if beside[0].finetune.env_steps else pretrain)(beside, job)
+            ended = beside
+        except DivergedError as error:
+            ended = [beside[i] for i in error.members]
+            failures |= {beside[i].seed: FloatingPointError(text) for i, text in error.members.items()}
+        except LostError as error:
+            ended = [config for config in beside if run_directory(config) == error.directory]
+            failures |= {config.seed: error for config in ended}
+            if not ended:
+                raise
+        except (KeyboardInterrupt, SystemExit, ConfigError):
+            raise
+        except Exception as error:
+            if len(configs) == 1:
+                raise
+            ended = beside
+            failures |= {config.seed: error for config in beside}
+        due = [config for config in due if config not in ended]
+    for config in configs:
+        job.leases.release(run_directory(config))
+    return failures
+
+
+def _take(config: Config, job: Job, asked_for: bool) -> bool:
+    """Becomes the owner of a run that is to be run; False if it is done.
+
+    Raises:
+        ConfigError: if what was begun in its directory is another run.
+        HeldError: if it was asked for, and another process is running it.
+    """
+    directory = run_directory(config)
+    redo = asked_for and config.execution.launch.redo
+    done = (directory / RESULT).is_file()
+    if not done or redo:
+        job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
+        done = (directory / RESULT).is_file()
+    if done:
+        store_of(config).forget()  # what a kill behind the result left, or what a redo begins without
+        if not redo:
+            job.leases.release(directory)
+            return False
+    refuse_other_run(config)
+    clear_leftovers(directory)
+    return True
+
+
+class _Wait:
+    """Tells the user, every now and then, whose pretraining is waited for."""
+
+    def __init__(self, directory: Path, stop: Interruption) -> None:
+        self._directory, self._stop, self._said = directory, stop, float("-inf")
+
+    def __call__(self, owner: Owner) -> None:
+        self._stop.obey()
+        if time.monotonic() - self._said > WAITING_SECONDS:
+            self._said = time.monotonic()
+            print(f"waiting for {self._directory}, made by {owner}", file=sys.stderr, flush=True)
+
+
+def _configure_jax(config: Config) -> None:
+    """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
+    device.configure(config.execution.device.platform)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update(
+            "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
+        )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _task(name: str) -> Task:
+    try:
+        return find_task(name)
+    except LookupError as error:
+        raise ConfigError([f"dataset.{error}"]) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _offline_rows(dataset: Dataset, paths: Paths, sizes: tuple[int, int]) -> Rows:
+    """The dataset on the device, kept for the process's next run."""
+    return jnp.asarray(pack(*map(np.asarray, loading.load(dataset, paths.data, *sizes, paths.mirrors))))
+
+
+def _replay(config: Config, sizes: tuple[int, int]) -> Replay:
+    return Replay(
+        batch_size=config.batch_size,
+        capacity=config.replay_init.capacity,
+        min_size=config.replay_init.min_size,
+        observation_size=sizes[0],
+        action_size=sizes[1],
+        offline_share=config.offline_ratio.value,
+    )

@@ -1,0 +1,197 @@
+"""Rows of cells as text for people and as JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from o2o.machine.counting import counted
+from o2o.machine.names import sweep_command
+from o2o.runs.directory.layout import PRETRAIN
+from o2o.sweep.following.summary import COLUMNS, Row, Score, settings
+from o2o.sweep.surveying.survey import Seen
+
+LISTED_NOTES, WIDEST_NOTE = 8, 160
+
+_ALWAYS = ("dataset", "algorithm")
+"""Columns that are shown even where all cells have the same in them."""
+
+
+def text(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The table that is shown to the user."""
+    runs = [run for row in rows for run in row.runs]
+    told, usual = settings(rows)
+    lines = [summary(root, rows), *([f"unless said otherwise: {_said(usual, ', ')}"] if usual else [])]
+    lines += _aligned(_cells_of_table(rows, told))
+    broken = Counter(run.failure or "no reason known" for run in runs if run.state is Seen.FAILED)
+    if broken:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in broken.most_common())
+        lines.append(f"failed: {kinds}; {sweep_command(root, 'why', 'state=failed')} says more")
+    remarks = [f"{row.cell.path.relative_to(root)}: {note}" for row in rows for note in row.notes]
+    lines += [*(shortened(line) for line in remarks[:LISTED_NOTES]), *notes]
+    if len(remarks) > LISTED_NOTES:
+        lines.append(
+            f"… and {counted(len(remarks) - LISTED_NOTES, 'more such line')}; {sweep_command(root, 'why')} lists them"
+        )
+    return "\n".join(lines)
+
+
+def summary(root: Path, rows: Sequence[Row]) -> str:
+    """Everything in one line."""
+    states = sum((row.states for row in rows), Counter())
+    total = sum(states.values())
+    left = max((row.remaining_seconds or 0 for row in rows), default=0)
+    ending = f"; what runs will be done in {duration(left)}" if left else ""
+    return f"{root}: {counted(total, 'run')} in {counted(len(rows), 'cell')}: {_states(states)}{ending}"
+
+
+def as_json(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """The same for machines; times in seconds and ISO 8601, `null` where nothing is known."""
+    told, usual = settings(rows)
+    content = {
+        "runs": str(root),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "states": sum((row.states for row in rows), Counter()),
+        "usual": usual,
+        "cells": [_cell_as_json(root, row, own) for row, own in zip(rows, told, strict=True)],
+        "notes": list(notes),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, default=str)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in a few letters: 45s, 12m, 3h05, 2d04h."""
+    minutes = int(seconds // 60)
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    if minutes < 60:
+        return f"{minutes}m"
+    hours = minutes // 60
+    return f"{hours}h{minutes % 60:02}" if hours < 48 else f"{hours // 24}d{hours % 24:02}h"
+
+
+def count(number: int) -> str:
+    """A count of steps in a few letters: 500, 12.5k, 512k, 1M."""
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.4g}{letter}"
+    return str(number)
+
+
+def span(steps: Sequence[int]) -> str:
+    """From the first of the sorted `steps` to the last."""
+    if not steps:
+        return ""
+    return count(steps[0]) if steps[0] == steps[-1] else f"{count(steps[0])}–{count(steps[-1])}"
+
+
+def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list[list[str]]:
+    columns = {
+        name: [row.cell.phase if name == "phase" else row.cell.facts.get(key) for row in rows]
+        for name, key in COLUMNS.items()
+    }
+    for i, row in enumerate(rows):
+        if row.cell.phase == PRETRAIN:
+            columns["algorithm"][i] = row.cell.facts.get("pretrain.algorithm.name")
+    shown = {name: values for name, values in columns.items() if name in _ALWAYS or len(set(values)) > 1}
+    telling = any(told)
+    heads = [
+        *shown,
+        *(["settings"] if telling else []),
+        "seeds",
+        "state",
+        "step",
+        "rate",
+        "left",
+        "score at equal step",
+    ]
+    table = [heads]
+    for i, row in enumerate(rows):
+        table.append(
+            [
+                *(_word(values[i]) for values in shown.values()),
+                *([_said(told[i])] if telling else []),
+                f"{row.done}/{len(row.runs)}",
+                _states(row.states),
+                span(row.steps),
+                f"{row.rate:.3g}/s" if row.rate else "",
+                duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
+                _scored(row.score),
+            ]
+        )
+    return table
+
+
+def shortened(line: str) -> str:
+    """The line, cut where it is too long to be read at a glance."""
+    return line if len(line) <= WIDEST_NOTE else line[: WIDEST_NOTE - 1] + "…"
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def _states(states: Counter[Seen]) -> str:
+    present = [state for state in reversed(Seen) if states[state]]
+    return "  ".join(f"{state} {states[state]}" for state in present)
+
+
+def _scored(score: Score | None) -> str:
+    if score is None:
+        return ""
+    spread = f" ± {score.deviation:.1f}" if score.seeds > 1 else ""
+    return f"{score.mean:.1f}{spread} ({score.seeds}) at {count(score.step)}"
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _said(values: dict[str, Any], between: str = " ") -> str:
+    """Keys and values as the command line has them, but for `algorithm.`, which the row says."""
+    words = []
+    for key, value in values.items():
+        choice, space, path = key.rpartition(" ")
+        words.append(f"{choice}{space}{path.removeprefix('algorithm.')}={json.dumps(value)}".replace('"', ""))
+    return between.join(words)
+
+
+def _cell_as_json(root: Path, row: Row, told: dict[str, Any]) -> dict[str, Any]:
+    facts = row.cell.facts
+    return {
+        "path": str(row.cell.path.relative_to(root)),
+        "phase": row.cell.phase,
+        "keys": {key: facts[key] for key in COLUMNS.values() if key in facts} | told,
+        "total_steps": row.cell.total,
+        "done": row.done,
+        "seeds": len(row.runs),
+        "states": row.states,
+        "rate": row.rate,
+        "remaining_seconds": row.remaining_seconds,
+        "score": vars(row.score) if row.score else None,
+        "runs": [
+            {
+                "path": str(run.path.relative_to(root)),
+                "seed": run.seed,
+                "state": run.state,
+                "step": run.step,
+                "rate": run.rate,
+                "remaining_seconds": run.remaining_seconds,
+                "alive_at": run.alive_at.isoformat() if run.alive_at else None,
+                "failure": run.failure,
+                "note": run.note,
+                "before": vars(run.before) if run.before else None,
+                "sweeps": run.sweeps,
+                "job": run.launched.job.id if run.launched else None,
+            }
+            for run in row.runs
+        ],
+    }

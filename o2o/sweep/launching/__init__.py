@@ -1,0 +1,1 @@
+"""From jobs to processes, on this machine or by SLURM."""

@@ -1,0 +1,1 @@
+"""What a launch writes down, and what SLURM says of its jobs."""

@@ -1,0 +1,114 @@
+"""What planned runs need of this machine before any begins: places to write to, arithmetic, their tasks, and data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from o2o.config.parsing import shown
+from o2o.config.schema import Dataset
+from o2o.config.validation import starvation
+from o2o.datasets import loading
+from o2o.datasets.files import hdf5
+from o2o.datasets.regenerated.recipes import QUALITIES
+from o2o.envs import episodes
+from o2o.envs.scores import REFERENCE_RETURNS
+from o2o.errors import ConfigError
+from o2o.machine import device
+from o2o.machine.names import PLAIN, is_plain, project_problem
+from o2o.sweep.launching.jobs import PlannedRun
+
+
+def check(runs: Collection[PlannedRun]) -> None:
+    """That runs can be written, that names and the environment are as they must be, and that tasks and files fit.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems = device.refused()
+    for name in {run.config.execution.launch.name for run in runs} - {None}:
+        if not is_plain(str(name)):
+            problems.append(f"launch.name={shown(name)} names a folder and jobs of SLURM: {PLAIN}")
+    for project in {run.config.execution.tracker.project for run in runs}:
+        if problem := project_problem("tracker.project", project):
+            problems.append(problem)
+    for directory in {run.config.execution.paths.runs for run in runs}:
+        problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
+    for dataset, config in {run.config.dataset: run.config for run in runs}.items():
+        data = config.execution.paths.data
+        if dataset.source in QUALITIES and config.pretrain.updates and not loading.locate(dataset, data):
+            problems += _unwritable(data, "paths.data", "O2O_DATA")
+        if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
+            continue  # nothing that could be wrong, so nothing that need be imported
+        from o2o.envs.vector import find_task, task_sizes
+
+        try:
+            sizes = task_sizes(find_task(dataset.task))
+            if dataset.source == "file" and (config.pretrain.updates or config.replay_init.preload):
+                loading.load_rows(dataset, config.execution.paths.data, *sizes)
+        except LookupError as error:
+            problems.append(f"dataset.{error}")
+        except ConfigError as error:
+            problems += error.problems
+    problems += dict.fromkeys(_starved(runs)) if not problems else []  # of all seeds the same
+    if problems:
+        raise ConfigError(problems)
+
+
+def remarks(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What must be known of the runs' sets and episodes before they begin."""
+    yield from data_to_come(runs)
+    for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
+        if dataset.shown_name != dataset.name:
+            yield f"this {dataset.name} is called {dataset.shown_name} in tables and figures"
+    for task, discount in dict.fromkeys((run.config.dataset.task, run.config.discount) for run in runs):
+        yield from episodes.remarks(task, _own_time_limit(task), discount)
+
+
+def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What is said of the sets that the runs need and that are not there: how they will come, or that they won't."""
+    wanted = {run.config.dataset: run.config for run in runs if run.pretrain_directory is not None}
+    for dataset, config in wanted.items():
+        directory = config.execution.paths.data
+        try:
+            found = loading.locate(dataset, directory) is not None
+        except ConfigError as error:
+            yield f"missing data, whose runs will fail: {error}"
+            continue
+        if not found and dataset.made_here:
+            yield f"{dataset.shown_name} will be generated first, in {directory}"
+        elif not found and dataset.source == "d4rl" and dataset.mix is None:
+            yield f"{dataset.name} will be downloaded first, to {directory}"
+        elif not found:
+            yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
+
+
+def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """What keeps runs from ever learning online, where their sets are there to be counted."""
+    counts: dict[Dataset, int] = {}
+    for config in (run.config for run in runs):
+        dataset, data = config.dataset, config.execution.paths.data
+        if not starvation(config, transitions=0) or not loading.locate(dataset, data):
+            continue
+        if dataset not in counts:
+            counts[dataset] = len(hdf5.transitions(loading.load_for_task(dataset, data)).reward)
+        yield from starvation(config, counts[dataset])
+
+
+def _own_time_limit(task: str) -> int | None:
+    if task in REFERENCE_RETURNS:
+        return episodes.DEFAULT_TIME_LIMIT
+    from o2o.envs.vector import find_task, own_time_limit  # loads the simulator, as their check did
+
+    return own_time_limit(find_task(task))
+
+
+def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
+    """What keeps files from being written to a directory, which need not be there yet."""
+    there = next(
+        path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path)
+    )
+    if there.is_dir() and os.access(there, os.W_OK):
+        return []
+    return [f"{key}={directory} cannot be written ({there}); set it, or {variable}"]

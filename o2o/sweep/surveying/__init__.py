@@ -1,0 +1,1 @@
+"""What runs and jobs say of themselves, read from the disk and from SLURM."""

@@ -1,0 +1,1 @@
+"""The learning loop, its members, its metrics and its evaluations."""

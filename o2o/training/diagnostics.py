@@ -1,0 +1,103 @@
+"""What a finetuning run is asked where it is evaluated, so that one sees why a policy collapsed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from o2o.replay.rows import Online, Replay, Rows, unpack
+from o2o.training.seeds import Bundle, Members
+from o2o.types import Algorithm, State
+
+PROBE_ROWS = 1024  # offline rows, the same throughout a run
+
+
+class Diagnostics:
+    """What one needs to see why a policy collapsed, beyond the algorithm's own metrics; each is one member's mean.
+
+    The probe is a fixed sample of the offline rows, fresh the newest online rows. TD errors are root mean squares.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        replay: Replay,
+        members: Members,
+        offline: Rows,
+        keys: Sequence[Key[Array, ""]],
+        state: Bundle,
+    ):
+        """Takes the sample, by a key a member, and keeps what `state`, the one at the switch, does on it."""
+        self._members, self._fresh_rows = members, replay.batch_size
+        functions = _functions(algorithm, replay, members)
+        self._on_offline, self._on_fresh, self._first_step, self._actions = functions
+        self._keys = members.bundle([jax.random.fold_in(key, 0) for key in keys])
+        self._probes: Bundle | None = None
+        if offline.shape[0]:
+            choices = [jax.random.fold_in(key, 1) for key in keys]
+            chosen = [jax.random.randint(key, (PROBE_ROWS,), 0, offline.shape[0]) for key in choices]
+            self._probes = members.bundle([offline[rows] for rows in chosen])
+            (self._first_actions,) = self._actions(state, self._probes)
+
+    def at_switch(self, state: Bundle) -> list[dict[str, float]]:
+        """The diagnostics before the first env step, with what the first policy step would report on the probe.
+
+        That is where the objective changes: how large the gradient is against what Adam has in mind, and how far the
+        constraint is from holding.
+        """
+        if self._probes is None:
+            return self._by_member([])
+        parts = self._on_offline(state, self._probes, self._first_actions, self._keys)
+        return self._by_member([*parts, *self._first_step(state, self._probes, self._keys)])
+
+    def of(self, state: Bundle, online: Bundle, added: int) -> list[dict[str, float]]:
+        """The diagnostics of every member, after `added` env steps; those on fresh rows once there is a batch."""
+        parts = []
+        if self._probes is not None:
+            parts += self._on_offline(state, self._probes, self._first_actions, self._keys)
+        if added >= self._fresh_rows:
+            parts += self._on_fresh(state, online, self._keys)
+        return self._by_member(parts)
+
+    def _by_member(self, parts: Sequence[Bundle]) -> list[dict[str, float]]:
+        results: list[dict[str, float]] = [{} for _ in range(self._members.count)]
+        for part in parts:
+            for result, metrics in zip(results, self._members.values(part), strict=True):
+                result |= {name: float(value) for name, value in metrics.items()}
+        return results
+
+
+@functools.cache
+def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[Callable[..., Any], ...]:
+    def actions(state: State, probe: Rows) -> tuple[Array]:
+        return (algorithm.act(state, unpack(probe, replay.observation_size).observation),)
+
+    def on_offline(
+        state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
+    ) -> tuple[dict[str, Array]]:
+        batch = unpack(probe, replay.observation_size)
+        found = algorithm.diagnose(state, batch, key)
+        distance = jnp.linalg.norm(algorithm.act(state, batch.observation) - first, axis=-1).mean()
+        return (
+            {
+                "td_error_offline": found["td_error"],
+                "q_mean_offline": found["q_mean"],
+                "policy_distance": distance,
+            },
+        )
+
+    def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
+        newest = (online.added - 1 - jnp.arange(replay.batch_size)) % online.rows.shape[0]
+        found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
+        return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
+
+    def first_step(state: State, probe: Rows, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
+        batch = unpack(probe, replay.observation_size)
+        return (algorithm.update_policy(state, batch, key, 0)[1],)
+
+    return members.map(on_offline), members.map(on_fresh), members.map(first_step), members.map(actions)
