@@ -30,8 +30,7 @@ test: venv  ## the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 # What the numbers rest on: losses, algorithms, replay, training, identity, collapse.
-CORE := $(addprefix tests/test_,$(addsuffix .py,losses networks algorithms golden frozen replay members training \
-  evaluation identity collapse))
+CORE := tests/algorithms tests/replay tests/training tests/runs/test_identity.py tests/test_collapse.py
 test-core: venv  ## the fast tests of what the numbers rest on
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(CORE)
 
@@ -84,7 +83,7 @@ torture: venv  ## kill runs at every dangerous point, feed bad input, count what
 	PYTHONPATH=.:tests $(BIN)/python -m torture $(TORTURE)
 
 golden: venv  ## rewrite the golden numbers; the diff belongs into the commit that changes them
-	$(BIN)/python -m pytest -q tests/test_golden.py --write-golden
+	$(BIN)/python -m pytest -q tests/algorithms/test_golden.py --write-golden
 
 lock:  ## resolve requirements.lock again, for all supported Pythons (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade --quiet \

@@ -32,7 +32,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--write-golden", action="store_true", help="rewrite tests/golden instead of comparing")
+    parser.addoption(
+        "--write-golden", action="store_true", help="rewrite tests/algorithms/golden instead of comparing"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,7 @@ def dataset(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def configure(dataset) -> Any:
     """Builds the configuration of a tiny job that writes to a given directory."""
-    from test_config import composed
+    from composing import composed
 
     from o2o.config.build import build
 

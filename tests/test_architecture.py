@@ -204,7 +204,7 @@ def test_what_the_analysis_reads_with_is_light(module):
 def test_nothing_pickles():
     picklers = ("pickle", "cloudpickle", "dill", "joblib", "marshal")
     found = [m for m in MODULES if any(within(n, p) for n in imports_of(m) for p in picklers)]
-    # It reads others' pickles, by a list of allowed names: tests/test_import.py.
+    # It reads others' pickles, by a list of allowed names: tests/analysis/test_import.py.
     assert found == ["analysis/importing/corl.py"]
 
 

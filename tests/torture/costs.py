@@ -15,7 +15,7 @@ def share(directory: Path, task: str) -> float:
     """The share of a run's time that goes into saving one member of TD3-C at the end of 200 000 env steps."""
     import jax
     import numpy as np
-    from test_config import composed
+    from composing import composed
 
     from o2o.config.build import build
     from o2o.envs.vector import TASKS, make_environments

@@ -27,7 +27,7 @@ Damage = Callable[[Path], Any]
 def finished(directory: Path, dataset: Path) -> None:
     """What `evaluate` needs of a finished run, untrained."""
     import jax
-    from test_config import composed
+    from composing import composed
     from tiny import TINY
 
     from o2o.config.build import build, container

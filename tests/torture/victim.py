@@ -27,7 +27,7 @@ from torture.watch import Point, Watch
 @functools.cache
 def configs(overrides: tuple[str, ...], seeds: tuple[int, ...]) -> list[Any]:
     """The configurations of a job's members."""
-    from test_config import composed
+    from composing import composed
 
     from o2o.config.build import build
 
@@ -153,8 +153,8 @@ def _one(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _import_everything() -> None:
+    import composing  # noqa: F401
     import jax
-    import test_config  # noqa: F401  # composes
 
     from o2o.envs.vector import TASKS, task_sizes
     from o2o.runs import job  # noqa: F401

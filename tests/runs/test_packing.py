@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_resume import ALWAYS, Killed, contents, kill_at
+from exact import contents
+from test_resume import ALWAYS, Killed, kill_at
 
 from o2o.runs import job, phases
 from o2o.runs.directory import layout

@@ -25,7 +25,7 @@ from o2o.runs.identity import (
     science,
 )
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def composed(*overrides):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from composing import composed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_config import composed
 from torture import files, results, words
 from torture.trial import Case, shortcomings
 

@@ -286,7 +286,7 @@ def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path)
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
@@ -455,7 +455,7 @@ def test_a_signal_ends_a_generation_within_seconds_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals, code: int
 ):
     words = ["generate", "regen-hopper-medium", f"paths.data={tmp_path}"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-m", "o2o.datasets", *words], env=environment, stderr=subprocess.DEVNULL
     )

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from exact import contents
 
 from o2o.errors import ConfigError
 from o2o.runs import job, phases, resume
@@ -17,23 +18,11 @@ from o2o.runs.identity import pretrain_directory, run_directory
 from o2o.training import evaluation
 from o2o.training.checkpoint import Checkpoints
 
-EXACT = (layout.TRAIN, layout.EVAL, layout.EPISODES, "checkpoints/final.npz")
 ALWAYS = "checkpoint.interval_seconds=1e-9"
 
 
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
-
-
-def contents(config) -> dict[str, bytes]:
-    """The bytes that must be the same, of the run and of its pretraining."""
-    places = {"run": run_directory(config), "pretrain": pretrain_directory(config)}
-    return {
-        f"{name}/{file}": (place / file).read_bytes()
-        for name, place in places.items()
-        for file in EXACT
-        if (place / file).is_file()
-    }
 
 
 def kill_at(monkeypatch, number: int) -> None:

@@ -4,21 +4,19 @@ import copy
 import dataclasses
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from composing import CONF, composed
 
 from analysis.data import published
 from analysis.data.runs import flatten
 from o2o.algorithms import ALGORITHMS
 from o2o.config import dataset_names
-from o2o.config.build import build, container, load, plain
+from o2o.config.build import build, container, load
 from o2o.datasets import d4rl
 from o2o.errors import ConfigError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 CONVENTIONS = (
     "dpg_reduce",
     "bc_normaliser",
@@ -26,11 +24,6 @@ CONVENTIONS = (
     "delay_target_critic",
     "target_noise_shared_by_critics",
 )
-
-
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("config", list(overrides)))
 
 
 @pytest.fixture(scope="module")

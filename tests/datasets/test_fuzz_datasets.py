@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS = 60.0  # for one file, on a machine that does other things as well
 MEMORY_BYTES = 16 * 2**30  # address space; XLA reserves much and uses little
 ROWS, FLIPS, CUTS = 300, 60, 25

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from test_resume import contents
+from exact import contents
 
 from o2o.datasets.regenerated import rlkit
 from o2o.errors import ConfigError
@@ -22,7 +22,7 @@ from o2o.runs.identity import identity, run_directory
 from o2o.sweep.launching import pool
 from o2o.sweep.launching.jobs import PlannedRun
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OTHERWISE = {
     "jax_default_matmul_precision": "bfloat16",
     "jax_enable_x64": True,

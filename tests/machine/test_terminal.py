@@ -18,7 +18,7 @@ from o2o.runs.directory import layout
 from o2o.runs.identity import run_directory
 from o2o.sweep.following import logs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SAYING = """
 import sys
 from o2o.machine import terminal

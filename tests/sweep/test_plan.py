@@ -17,7 +17,7 @@ from o2o.runs.identity import code_hash, describe
 from o2o.runs.lock import Leases
 from o2o.sweep.planning import grid, plan
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 BASE = ["dataset=hopper-medium-v2"]
 
 

@@ -149,7 +149,7 @@ def test_a_signal_ends_a_training_and_its_workers_without_a_traceback(
     words = ["train", "hopper", "--epochs", "100", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "o2o.datasets.regenerated.behavior", *words],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

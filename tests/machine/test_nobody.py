@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_config import composed
+from composing import composed
 
 from o2o.config.build import build
 from o2o.datasets import minari
@@ -17,7 +17,7 @@ from o2o.errors import ConfigError
 from o2o.runs import tracker
 from o2o.sweep.ledger import manifest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NO_ENTRY = """
 import pwd
 

@@ -1,4 +1,4 @@
-"""Every algorithm's numbers after one and after three updates, against those of tests/golden/.
+"""Every algorithm's numbers after one and after three updates, against those of tests/algorithms/golden/.
 
 A change of these numbers is a change of what the project computes: results from before and after it must not be mixed.
 """
@@ -19,7 +19,7 @@ from o2o.types import update
 GOLDEN = Path(__file__).parent / "golden"
 ADVICE = (
     "{name} no longer computes what it did. If that is not what you meant, it is a bug. If it is, run `make golden`, "
-    "commit the changed tests/golden/{name}.json with the change, and say in CHANGELOG.md that numbers changed."
+    "commit the changed {name}.json with the change, and say in CHANGELOG.md that numbers changed."
 )
 
 
