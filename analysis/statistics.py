@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its modules load when they are first needed: `stats` takes over a second
 from jaxtyping import Bool, Float, Num
-from scipy import special
 
 CONFIDENCE = 0.95
 DRAWS = 2_000
@@ -49,7 +49,7 @@ class Estimate:
             return float("nan")
         if self.error == 0:
             return 0.0 if self.value else 1.0
-        return float(2 * special.stdtr(self.freedom, -abs(self.value / self.error)))
+        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value / self.error)))
 
     def more_seeds(self, alpha: float = 1 - CONFIDENCE) -> int | None:
         """How many more seeds a group would take for p < alpha, were the estimate and the spread the truth.
@@ -107,8 +107,7 @@ def unpaired(first: Values, second: Values) -> Estimate:
 
 def interquartile_mean(values: Num[np.ndarray, "*S N"]) -> Float[np.ndarray, "*S"] | np.float64:
     """The mean of the middle half, over the last axis: a quarter is cut from each end, rounded down to whole values."""
-    cut = values.shape[-1] // 4
-    return np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
+    return scipy.stats.trim_mean(values, 0.25, axis=-1)
 
 
 def stratified_bootstrap(
@@ -160,7 +159,7 @@ def one_sided(estimate: Estimate) -> float:
         return float("nan")
     if estimate.error == 0:
         return 0.0 if estimate.value > 0 else 1.0
-    return float(special.stdtr(estimate.freedom, -estimate.value / estimate.error))
+    return float(scipy.special.stdtr(estimate.freedom, -estimate.value / estimate.error))
 
 
 def holm(p_values: Num[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
@@ -174,45 +173,23 @@ def holm(p_values: Num[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
     return adjusted
 
 
-def survival(
-    times: Num[np.ndarray, " N"], observed: Bool[np.ndarray, " N"]
-) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Kaplan and Meier's curve: at the sorted times of events, the share that has not had one by then.
-
-    Where `observed` is false the time is when watching ended without an event (right-censored).
-    """
-    times, observed = np.asarray(times, dtype=np.float64), np.asarray(observed)
-    events = np.unique(times[observed])
-    at_risk = np.array([(times >= t).sum() for t in events], dtype=np.float64)
-    had = np.array([(observed & (times == t)).sum() for t in events], dtype=np.float64)
-    return events, np.cumprod(1 - had / at_risk)
-
-
 def restricted_mean(times: Num[np.ndarray, " N"], observed: Bool[np.ndarray, " N"], until: float) -> float:
     """The mean time to the event within the first `until`: the area under Kaplan and Meier's curve.
 
-    What never had one counts as `until`, not as nothing; what was watched for less time counts as long as it was.
+    Where `observed` is false the time is when watching ended without an event (right-censored): what never had one
+    counts as `until`, not as nothing; what was watched for less time counts as long as it was.
     """
-    events, shares = survival(times, observed)
-    within = events < until
-    knots = np.concatenate([[0.0], events[within], [until]])
-    return float(np.sum(np.diff(knots) * np.concatenate([[1.0], shares[within]])))
-
-
-def median_time(times: Num[np.ndarray, " N"], observed: Bool[np.ndarray, " N"]) -> float | None:
-    """The first time by which half have had the event (Kaplan and Meier); None where it was not seen."""
-    events, shares = survival(times, observed)
-    half = np.flatnonzero(shares <= 0.5 + 1e-12)
-    return float(events[half[0]]) if half.size else None
+    curve = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(times, ~observed)).sf
+    within = curve.quantiles < until
+    knots = np.concatenate([[0.0], curve.quantiles[within], [until]])
+    return float(np.sum(np.diff(knots) * np.concatenate([[1.0], curve.probabilities[within]])))
 
 
 def clopper_pearson(successes: int, count: int) -> tuple[float, float]:
     """The exact 95 % interval of a share."""
-    tail = (1 - CONFIDENCE) / 2
-    low = special.betaincinv(successes, count - successes + 1, tail) if successes else 0.0
-    high = special.betaincinv(successes + 1, count - successes, 1 - tail) if successes < count else 1.0
+    low, high = scipy.stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="exact")
     return float(low), float(high)
 
 
 def _t_quantile(probability: float, freedom: float) -> float:
-    return float(special.stdtrit(freedom, probability)) if freedom > 0 else float("nan")
+    return float(scipy.special.stdtrit(freedom, probability)) if freedom > 0 else float("nan")
