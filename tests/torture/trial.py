@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCREEN_LINES, SCREEN_CHARACTERS = 25, 2500
 
@@ -143,20 +145,14 @@ def _settings(directory: Path, argv: list[str], environment: Mapping[str, str]) 
 
 @contextlib.contextmanager
 def _untrained() -> Iterator[None]:
-    import o2o
+    import o2o.runs
 
     def refuse(*configs: object) -> None:
         raise AssertionError("it was let through to training")
 
     stand_in = types.ModuleType("o2o.runs.job")
     stand_in.run = stand_in.run_members = refuse  # type: ignore[attr-defined]
-    before, attribute = sys.modules.get("o2o.runs.job"), getattr(o2o, "experiment", None)
-    sys.modules["o2o.runs.job"] = o2o.runs.job = stand_in  # type: ignore[attr-defined]
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(sys.modules, "o2o.runs.job", stand_in)
+        patched.setattr(o2o.runs, "job", stand_in, raising=False)
         yield
-    finally:
-        del sys.modules["o2o.runs.job"], o2o.runs.job
-        if before is not None:
-            sys.modules["o2o.runs.job"] = before
-        if attribute is not None:
-            o2o.runs.job = attribute
