@@ -8,8 +8,6 @@ identity of the run says which it is.
 
 from __future__ import annotations
 
-import io
-import math
 import os
 import shutil
 import zipfile
@@ -69,35 +67,22 @@ def load(path: Path, like: Any) -> Any:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a file, all of them read and their checksums compared.
-
-    Not by np.load, which makes room for whatever a header claims: here an array is as large as its bytes.
-    """
+    """The arrays in a file, all of them read and their checksums compared."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {
-                info.filename.removesuffix(".npy"): _read_array(archive, info) for info in archive.infolist()
-            }
+        # Not by its path: of a damaged archive np.load would leave the file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+                raise ValueError("it is compressed, and what it would grow to is not known")
+            # By itself numpy reads as far as a header says, which may be short of what the checksum is compared at.
+            if damaged := file.zip.testzip():
+                raise ValueError(f"{damaged} does not have its checksum")
+            arrays = {name: np.asarray(file[name]) for name in file.files}
     except Exception as error:  # whatever a damaged file makes the readers raise
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     version = arrays.pop(_VERSION, None)
     if version is None or version.shape or version != VERSION:
         raise CheckpointError(f"{path} has format {version}, and this version of o2o reads {VERSION}")
     return arrays
-
-
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{info.filename} is compressed")
-    content = archive.read(info)
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"{info.filename} is not an array as we write them")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or dtype.itemsize * math.prod(shape) != len(content) - stream.tell():
-        raise ValueError(f"{info.filename} does not hold what its header says")
-    order = "F" if fortran_order else "C"
-    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order=order).copy(order=order)
 
 
 class Checkpoints:

@@ -161,3 +161,10 @@ def test_a_directory_under_a_checkpoints_name_is_dropped_like_a_checkpoint(tmp_p
     (tmp_path / "99.npz" / "file").touch()
     store.forget(after=10)
     assert store.steps() == [10]
+
+
+def test_a_header_that_says_less_than_was_written_is_damage(path):
+    content = path.read_bytes()
+    (path.parent / "10.npz").write_bytes(content)
+    (path.parent / "20.npz").write_bytes(content.replace(b"(2, 3)", b"(2, 2)"))
+    assert checkpoint.Checkpoints(path.parent).readable() == {10}
