@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-import types
 import warnings
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -299,15 +299,28 @@ def test_what_the_simulator_prints_does_not_get_between_the_rows(policies: Path)
             np.testing.assert_array_equal(one[key], values)
 
 
+def test_a_process_that_is_killed_while_it_sends_is_an_error():
+    dying = (
+        "import io, os; from o2o.datasets.regenerated import rollouts; piece = io.BytesIO()\n"
+        "rollouts.send(piece, {'rewards': rollouts.np.arange(500)})\n"
+        "with rollouts.standard_output() as pipe:\n"
+        "    pipe.write(piece.getvalue() + piece.getvalue()[:2000]); pipe.flush()\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", dying], stdout=subprocess.PIPE, env=environment) as process:
+        found = rollouts.results(process)
+        np.testing.assert_array_equal(next(found)["rewards"], np.arange(500))
+        with pytest.raises(RuntimeError, match="ended with -9"):
+            next(found)
+
+
 def test_rows_that_are_garbled_on_their_way_are_an_error():
     pipe = io.BytesIO()
     rollouts.send(pipe, {"rewards": np.arange(5.0)})
-    garbled = bytearray(pipe.getvalue())
-    garbled[-3] ^= 1
-    for content in (bytes(garbled), pipe.getvalue()[:-1], pipe.getvalue() + b"\xff\n"):
-        process: Any = types.SimpleNamespace(stdout=io.BytesIO(content), wait=lambda: 0)
-        with pytest.raises(RuntimeError, match="got lost on their way"):
-            list(rollouts.results(process))
+    garbled = pipe.getvalue().replace(np.float64(3).tobytes(), np.float64(4).tobytes())
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        list(rollouts.received(io.BytesIO(garbled)))
 
 
 def test_a_replay_is_blocks_that_begin_afresh_and_end_in_timeouts(tmp_path: Path):

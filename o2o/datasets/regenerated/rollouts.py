@@ -7,17 +7,17 @@ standard input and writes pieces of rows to standard output (`main`).
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -180,7 +180,7 @@ def streamed(requests: list[Request]) -> Iterator[list[Iterator[Rows]]]:
     with ExitStack() as stack:
         processes = []
         for request in requests:
-            process = stack.enter_context(process_of("o2o.datasets.regenerated.rollouts"))
+            process = stack.enter_context(process_of(__name__))
             assert process.stdin is not None
             process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
             process.stdin.flush()
@@ -190,7 +190,11 @@ def streamed(requests: list[Request]) -> Iterator[list[Iterator[Rows]]]:
 
 @contextmanager
 def process_of(module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs `main(*words)` of a module, and ends with this context."""
+    """A process that runs `main(*words)` of a module, and ends with this context.
+
+    Not one of multiprocessing's: those import the user's script again, take modules from the working directory, get
+    Ctrl-C themselves, and live on where this process is killed.
+    """
     package = Path(__file__).parents[3]
     environment = os.environ | {
         # The processes are the parallelism; BLAS with threads of its own would only get in their way.
@@ -219,7 +223,7 @@ def results(process: Any) -> Iterator[Rows]:
     """What a process sends back, piece by piece, until it ends.
 
     Raises:
-        RuntimeError: if something was lost on the way, or the process failed.
+        RuntimeError: if the process failed.
     """
     yield from received(process.stdout)
     if process.wait() != 0:
@@ -227,43 +231,21 @@ def results(process: Any) -> Iterator[Rows]:
 
 
 def received(pipe: Any) -> Iterator[Rows]:
-    """The pieces that are sent through a pipe.
-
-    Raises:
-        RuntimeError: if something was lost on the way.
-    """
+    """The pieces that are sent through a pipe, until whoever sends them ends; half a piece is none."""
     while head := pipe.readline():
-        try:
-            piece: Rows = {}
-            for key, shape, dtype, check in json.loads(head):
-                piece[key] = np.empty(shape, dtype)
-                if (
-                    pipe.readinto(_bytes(piece[key])) != piece[key].nbytes
-                    or zlib.crc32(_bytes(piece[key])) != check
-                ):
-                    raise ValueError(f"{key} is not what was sent")
-        except ValueError as error:
-            raise RuntimeError(
-                f"rows got lost on their way from the process that computes them: {error}"
-            ) from None
-        yield piece
+        content = pipe.read(int(head))
+        if len(content) == int(head):
+            with np.load(io.BytesIO(content), allow_pickle=False) as piece:
+                yield dict(piece)
 
 
 def send(pipe: Any, piece: Rows) -> None:
     """Sends a piece through a pipe."""
-    arrays = {key: np.ascontiguousarray(values) for key, values in piece.items()}
-    head = [
-        (key, values.shape, values.dtype.str, zlib.crc32(_bytes(values))) for key, values in arrays.items()
-    ]
-    pipe.write(json.dumps(head).encode() + b"\n")
-    for values in arrays.values():
-        pipe.write(_bytes(values))
+    content = io.BytesIO()
+    np.savez(content, **cast(Any, piece))
+    pipe.write(b"%d\n" % content.tell())
+    pipe.write(content.getbuffer())
     pipe.flush()
-
-
-def _bytes(array: np.ndarray) -> Any:
-    """What is in a contiguous array, without a copy."""
-    return array.reshape(-1).view(np.uint8)
 
 
 @contextmanager
