@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
+from scipy.spatial import KDTree
+from scipy.special import digamma
 
 from o2o.algorithms.networks import init_policy, policy_action
 from o2o.config.schema import Dataset, Paths
@@ -155,9 +157,10 @@ def scales(task: str, rows: Rows) -> Float[np.ndarray, " O"]:
 def entropy(points: Float[np.ndarray, "S D"]) -> float:
     """The Kozachenko-Leonenko estimate of a density's entropy, in nats; equal points count as 1e-6 apart."""
     count, size = points.shape
-    distance = np.maximum(_neighbour_distances(points), 1e-6)
+    distances, _ = KDTree(points).query(points, NEIGHBOUR + 1, workers=-1)  # the nearest is the point itself
+    distance = np.maximum(distances[:, NEIGHBOUR], 1e-6)
     log_ball = size / 2 * np.log(np.pi) - math.lgamma(size / 2 + 1)
-    return float(_digamma(count) - _digamma(NEIGHBOUR) + log_ball + size * np.log(distance).mean())
+    return float(digamma(count) - digamma(NEIGHBOUR) + log_ball + size * np.log(distance).mean())
 
 
 def residual_variance(states: Float[np.ndarray, "S O"], actions: Float[np.ndarray, "S A"]) -> float:
@@ -209,20 +212,3 @@ def known_policies(dataset: Dataset) -> str:
     if dataset.source == "d4rl" and dataset.quality == "medium-replay":
         return "one every 1000 steps (inferred)"
     return "?"
-
-
-def _neighbour_distances(points: Float[np.ndarray, "S D"]) -> Float[np.ndarray, " S"]:
-    """From each point to its fifth-nearest neighbour."""
-    squares = np.square(points).sum(axis=1)
-    nearest = np.empty(len(points))
-    for start in range(0, len(points), 500):
-        part = slice(start, start + 500)
-        distances = squares[part, None] + squares - 2 * points[part] @ points.T
-        # the nearest is the point itself
-        nearest[part] = np.partition(distances, NEIGHBOUR, axis=1)[:, NEIGHBOUR]
-    return np.sqrt(np.maximum(nearest, 0))
-
-
-def _digamma(n: int) -> float:
-    """Of a whole number: minus Euler's constant, plus a harmonic number."""
-    return float((1 / np.arange(1, n)).sum() - np.euler_gamma)
