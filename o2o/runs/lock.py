@@ -13,6 +13,10 @@ jumps misleads nobody.
 Assumed of the file system: hard links and renames are atomic, and an opened file shows its newest
 modification time (true of local disks, and of NFS by its close-to-open rule). Where hard links are missing,
 exclusive creation takes their place.
+
+Why not filelock's `SoftFileLease` (4.3): an owner that is killed between making and writing its file holds the
+directory for good; one that beats on another machine of this one's host name is taken for dead where its process
+number is free here; and who was replaced learns it two beats later, not before it writes.
 """
 
 from __future__ import annotations

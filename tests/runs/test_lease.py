@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -94,9 +96,9 @@ def test_without_a_beat_an_owner_elsewhere_is_replaced(tmp_path):
         assert found.number == 2
 
 
-@pytest.mark.parametrize("clock", [-1e6, 1e6])
-def test_an_owner_elsewhere_that_beats_is_there_whatever_its_clock_says(tmp_path, clock):
-    path, end = elsewhere(tmp_path), threading.Event()
+@contextmanager
+def beating(path: Path, clock: float = 0.0) -> Iterator[None]:
+    end = threading.Event()
 
     def beat():
         now = clock + time.time()
@@ -107,11 +109,40 @@ def test_an_owner_elsewhere_that_beats_is_there_whatever_its_clock_says(tmp_path
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with Leases() as leases, pytest.raises(HeldError, match="node7, SLURM job 99"):
-            leases.take(tmp_path)
+        yield
     finally:
         end.set()
         thread.join()
+
+
+@pytest.mark.parametrize("clock", [-1e6, 1e6])
+def test_an_owner_elsewhere_that_beats_is_there_whatever_its_clock_says(tmp_path, clock):
+    path = elsewhere(tmp_path)
+    with beating(path, clock), Leases() as leases, pytest.raises(HeldError, match="node7, SLURM job 99"):
+        leases.take(tmp_path)
+
+
+def test_an_owner_on_another_machine_of_this_ones_name_is_not_judged_by_processes_here(tmp_path):
+    """As machines cloned from one image are, and containers."""
+    path = elsewhere(tmp_path)
+    owner = json.loads(path.read_text()) | {"host": lock._ourselves(1).host, "pid": dead_process()}
+    path.write_text(json.dumps(owner))
+    with beating(path), Leases() as leases, pytest.raises(HeldError):
+        leases.take(tmp_path)
+
+
+@pytest.mark.parametrize("point", ["link", "rename", "utime"])
+def test_who_is_killed_while_it_takes_beats_or_releases_is_in_nobodys_way(tmp_path, monkeypatch, point):
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1e6)
+    killed = (
+        "import os, sys, time; from pathlib import Path; from o2o.runs import lock; lock.BEAT_SECONDS = 0.01\n"
+        f"os.{point} = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+        "with lock.Leases() as leases: leases.take(Path(sys.argv[1])); time.sleep(float(sys.argv[2]))"
+    )
+    seconds = "60" if point == "utime" else "0"
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path), seconds]).returncode == -9
+    with Leases() as leases:
+        leases.take(tmp_path)
 
 
 def test_who_waits_sees_the_owner_and_gets_its_place_when_it_is_given_up(tmp_path):
