@@ -137,11 +137,8 @@ def probability_of_improvement(first: Sequence[Values], second: Sequence[Values]
 
     In each stratum it is Mann and Whitney's U over the number of pairs.
     """
-    shares = [
-        np.mean((a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :]))
-        for a, b in zip(map(np.asarray, first), map(np.asarray, second), strict=True)
-    ]
-    return float(np.mean(shares))
+    pairs = list(zip(first, second, strict=True))
+    return float(np.mean([scipy.stats.mannwhitneyu(a, b).statistic / (len(a) * len(b)) for a, b in pairs]))
 
 
 def equivalent(above: Estimate, below: Estimate) -> float:

@@ -93,7 +93,7 @@ def test_the_paired_bootstrap_keeps_seeds_together():
 
 def test_the_probability_of_improvement_is_mann_whitneys_u_over_the_pairs():
     found = statistics.probability_of_improvement([A], [C])
-    assert found == pytest.approx(stats.mannwhitneyu(A, C).statistic / (len(A) * len(C)))
+    assert found == pytest.approx(np.mean([[a > c for c in C] for a in A]))
     tied = np.array([1.0, 1.0])
     assert statistics.probability_of_improvement([tied], [tied]) == 0.5
     assert statistics.probability_of_improvement([A, tied], [A - 1e6, tied]) == 0.75
