@@ -29,7 +29,7 @@ def config(
         "algorithm": {"name": algorithm, "policy_delay": 2},
         "pretrain": {"updates": UPDATES, "algorithm": {"name": "td3_bc"}},
         "finetune": {"env_steps": ENV_STEPS},
-        "replay_init": {"name": "offline"},
+        "replay_init": {"name": "offline", "preload": True},
         "offline_ratio": {"name": "uniform", "value": None},
         "paths": {"data": "data", "runs": "runs"},
         "tracker": {"mode": "none"},

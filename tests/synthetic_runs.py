@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from analysis.data.runs import Finetuning
+from o2o.runs.directory.science import describe
 
 PRETRAIN_UPDATES = 500_000
 BUDGET = 200_000
@@ -211,14 +212,15 @@ def run_in_memory(
 
     `switch` has those of the episodes at the switch; without them it was trained from scratch.
     """
+    config = run_config(dataset, algorithm, seed, replay, ratio, BUDGET, scratch=switch is None)
     evaluations: dict[str, Any] = {"env_steps": GRID, "score": scores, "return_mean": scores}
     if switch is not None:
         evaluations["returns"] = [switch, np.empty(10)]
     return Finetuning(
         path=Path(f"{dataset}/{algorithm}/{replay}-{ratio}-{switch is None}/seed-{seed}"),
-        config=run_config(dataset, algorithm, seed, replay, ratio, BUDGET, scratch=switch is None),
+        config=config,
         result={"offline_score": None if switch is None else float(switch.mean())},
-        identity={},
+        identity=describe(config),
         evaluations=evaluations,
         pretraining=None,
     )

@@ -65,6 +65,7 @@ LIGHT = {
     "o2o.machine.terminal",
     "o2o.runs.directory.layout",
     "o2o.runs.directory.reader",
+    "o2o.runs.directory.science",
     "o2o.runs.directory.writer",
 }
 

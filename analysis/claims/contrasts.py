@@ -189,7 +189,7 @@ def better_than_published(algorithm: str) -> Callable[[Evidence], Conditions]:
         for dataset in published.DATASETS:
             arm = evidence.arm(dataset, (algorithm, "offline"))
             first = arm.cell.first if arm else None
-            if arm and first and first.source == "d4rl" and not published.other_settings(first.science):
+            if arm and first and first.source == "d4rl" and not published.other_settings(first.settings):
                 ours = statistics.mean(arm.scores()[1])
                 found[dataset] = bounds.exact(
                     statistics.combine([ours, _best_baseline(dataset)], [1.0, -1.0])

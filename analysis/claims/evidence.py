@@ -102,7 +102,7 @@ def _unlike_the_paper(run: Finetuning) -> tuple[str, ...]:
     """What its settings have other than the paper's, but for the scale and what belongs to one algorithm or set."""
     return tuple(
         f"{key}={word(value)}"
-        for key, value in published.other_settings(run.science).items()
+        for key, value in published.other_settings(run.settings).items()
         if not key.startswith(("algorithm.", "finetune.", "pretrain.updates"))
         and (run.source == "d4rl" or not key.startswith("dataset."))
     )

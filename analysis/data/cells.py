@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.data.runs import FROZEN, Finetuning
+from o2o.runs.directory.science import shortened
 
 # The order of the paper's tables; what it does not know comes after, by name.
 ALGORITHMS = ("td3", "td3_c", "td3_bc")
@@ -77,7 +78,7 @@ def into_cells(finetunings: Iterable[Finetuning]) -> tuple[Cell, ...]:
     """The cells of the runs, in the order of the tables, with their variants."""
     groups: dict[str, list[Finetuning]] = {}
     for run in finetunings:
-        groups.setdefault(run.science_key, []).append(run)
+        groups.setdefault(run.settings_key, []).append(run)
     cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed))) for runs in groups.values()]
     looks: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
@@ -103,9 +104,9 @@ def display_name(algorithm: str) -> str:
 
 def differing(cells: Iterable[Cell]) -> dict[str, list[Any]]:
     """The keys in which the cells differ, with each one's value, in the cells' order."""
-    sciences = [cell.first.science for cell in cells]
-    keys = dict.fromkeys(key for science in sciences for key in science)
-    values = {key: [science.get(key, "absent") for science in sciences] for key in keys}
+    settings = [cell.first.settings for cell in cells]
+    keys = dict.fromkeys(key for own in settings for key in own)
+    values = {key: [own.get(key, "absent") for own in settings] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
@@ -117,8 +118,8 @@ def _variant(cell: Cell, alike: list[Cell]) -> str:
 
 
 def word(value: Any) -> str:
-    """A value of a configuration as it is typed."""
-    return "null" if value is None else str(value)
+    """A value of a configuration as it is typed; a digest by its beginning."""
+    return "null" if value is None else str(shortened(value))
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from analysis.data.cells import Cell, by_dataset, differing, display_name, into_cells, word
-from analysis.data.runs import Finetuning, flatten, pretraining_key, rows_of
-from o2o.runs.directory import layout
+from analysis.data.runs import Finetuning, rows_of
+from o2o.runs.directory import layout, science
 from o2o.runs.directory.layout import State, find_runs, read_object, read_state
 from o2o.runs.directory.reader import read_config
 
@@ -77,9 +77,9 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
         if isinstance(found, LeftOut):
             left_out.append(found)
             continue
-        if any(word(flatten(found.config).get(key)) != value for key, value in (where or {}).items()):
+        if any(word(science.flatten(found.config).get(key)) != value for key, value in (where or {}).items()):
             continue
-        first = finished.setdefault((found.science_key, found.seed), found)
+        first = finished.setdefault((found.settings_key, found.seed), found)
         if first is not found:
             left_out.append(LeftOut(path, State.DONE, f"the same run as {first.path}"))
     cells = into_cells(finished.values())
@@ -91,21 +91,23 @@ def _is_pretraining(path: Path) -> bool:
     return path.parent.parent.name == layout.PRETRAIN
 
 
-def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str, Path]:
+def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str | None, Path]:
     found = {}
     for path in paths:
         try:
             config = read_config(path / layout.CONFIG)
             _check_readable(path, layout.EVAL)
-            found[pretraining_key(config)] = path
-        except ValueError as error:
+            found[science.read(path, config)["pretraining"]] = path
+        except (ValueError, TypeError, AttributeError) as error:
             notes.append(str(error))
+        except KeyError as error:
+            notes.append(f"{path}: there is no {error} in its files: another version wrote them")
         except OSError as error:
             notes.append(_cannot_be_read(error))
     return found
 
 
-def _read(path: Path, pretrainings: Mapping[str, Path], notes: list[str]) -> Finetuning | LeftOut:
+def _read(path: Path, pretrainings: Mapping[str | None, Path], notes: list[str]) -> Finetuning | LeftOut:
     """One finetuning run, or why it is none; damaged rows are added to `notes`."""
     state = State.PLANNED
     try:
@@ -114,13 +116,14 @@ def _read(path: Path, pretrainings: Mapping[str, Path], notes: list[str]) -> Fin
             return LeftOut(path, state, _why_unfinished(path, state))
         config = read_config(path / layout.CONFIG)
         _check_readable(path, layout.TRAIN, layout.EPISODES)
+        identity = science.read(path, config)
         run = Finetuning(
             path=path,
             config=config,
             result=read_object(path / layout.RESULT) or {},
-            identity=read_object(path / layout.IDENTITY) or {},
+            identity=identity,
             evaluations=rows_of(layout.FINETUNE, path, notes),
-            pretraining=pretrainings.get(pretraining_key(config)),
+            pretraining=pretrainings.get(identity["pretraining"]),
         )
         return LeftOut(path, state, problem) if (problem := _problem(run)) else run
     except (ValueError, TypeError, AttributeError) as error:
@@ -149,6 +152,7 @@ def _cannot_be_read(error: OSError) -> str:
 def _problem(run: Finetuning) -> str | None:
     """Why a finished run cannot be used; None where it can."""
     _ = run.dataset, run.algorithm, run.replay_init, run.offline_ratio, run.seed, run.offline_score
+    _ = run.settings.keys(), run.pretraining_identity
     if not run.evaluations:
         return f"{layout.EVAL} has no online evaluation"
     if np.any(np.diff(run.env_steps) <= 0):

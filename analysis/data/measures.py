@@ -220,24 +220,24 @@ class Arm:
         return np.array(offline), np.array([run.run.online_score for run in self.runs])
 
     @property
-    def by_pretraining(self) -> dict[str, Measured]:
+    def by_pretraining(self) -> dict[str | None, Measured]:
         """Its runs by the pretraining they came from."""
-        return {run.run.pretraining_key: run for run in self.runs}
+        return {run.run.pretraining_identity: run for run in self.runs}
 
 
 def measure(cells: Iterable[Cell]) -> tuple[Arm, ...]:
     """The arms among the cells, in their order, each run beside the null of its own pretraining."""
     cells = [cell for cell in cells if not cell.first.from_scratch]
-    frozen: dict[str, Finetuning] = {}
+    frozen: dict[str | None, Finetuning] = {}
     for cell in cells:
         if cell.algorithm == FROZEN:
-            frozen |= {run.pretraining_key: run for run in cell.runs}
-    nulls: dict[tuple[str, tuple[int, ...]], Null] = {}
+            frozen |= {run.pretraining_identity: run for run in cell.runs}
+    nulls: dict[tuple[str | None, tuple[int, ...]], Null] = {}
     arms = []
     for cell in cells:
         measured = []
         for run in cell.runs:
-            key = run.pretraining_key, tuple(run.env_steps.tolist())
+            key = run.pretraining_identity, tuple(run.env_steps.tolist())
             if key not in nulls:
                 nulls[key] = _null(run, frozen)
             measured.append(Measured(run, nulls[key]))
@@ -260,8 +260,8 @@ def _early_as_late(curve: Curve) -> collapse.PerCurve:
     return collapse.regret(Curve(curve.env_steps[kept], curve.scores[..., kept]))
 
 
-def _null(run: Finetuning, frozen: Mapping[str, Finetuning]) -> Null:
-    arm = frozen.get(run.pretraining_key)
+def _null(run: Finetuning, frozen: Mapping[str | None, Finetuning]) -> Null:
+    arm = frozen.get(run.pretraining_identity)
     deviations = None
     if arm is not None and len(arm.scores) > 1:
         deviations = arm.scores[1:] - arm.offline_score

@@ -188,19 +188,21 @@ DATASETS = tuple(dict.fromkeys(row.dataset for row in TABLE_1))
 """The paper's eight, in its order."""
 
 
-def other_settings(science: Mapping[str, Any]) -> dict[str, Any]:
+def other_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a run's flat configuration that are not those behind the published numbers, by their keys.
 
     A key that the configuration does not have is none: it was written before there was one, and behaved as the paper.
     """
     return {
-        key: science[key] for key in SETTINGS if key in science and science[key] != of_the_paper(key, science)
+        key: settings[key]
+        for key in SETTINGS
+        if key in settings and settings[key] != of_the_paper(key, settings)
     }
 
 
-def of_the_paper(key: str, science: Mapping[str, Any]) -> Any:
+def of_the_paper(key: str, settings: Mapping[str, Any]) -> Any:
     """The paper's value of a setting, for the algorithm of a run."""
-    clipped = key == "algorithm.action_gradient_clip" and science["algorithm.name"] == "td3_c"
+    clipped = key == "algorithm.action_gradient_clip" and settings["algorithm.name"] == "td3_c"
     return 1.0 if clipped else SETTINGS[key]
 
 

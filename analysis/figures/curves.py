@@ -191,7 +191,7 @@ def _draw_panel(axes: Axes, panel: Panel, bands: bool, seeds: bool) -> dict[str,
             name = f"{display_name(runs[0].pretraining_algorithm)} pretraining"
             legend[name] = _draw_curves(axes, before, PRETRAINING_COLOR, "solid", bands=False, seeds=seeds)
         legend["switch to online"] = mark_switch(axes, switch)
-        offline_scores = {run.pretraining_key: run.offline_score for run in runs}
+        offline_scores = {run.pretraining_identity: run.offline_score for run in runs}
         mean = float(np.mean([score for score in offline_scores.values() if score is not None]))
         legend["offline score"] = axes.axhline(
             mean, color="0.3", linewidth=0.8, linestyle=(0, (5, 3)), zorder=1

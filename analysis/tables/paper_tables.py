@@ -148,11 +148,11 @@ def _unlike_the_papers(cell: Cell) -> str:
         return "not the paper's data"
     if cell.dataset not in published.DATASETS:
         return "none of the paper's sets"
-    unlike = published.other_settings(cell.first.science)
+    unlike = published.other_settings(cell.first.settings)
     if not unlike:
         return ""
     told = [
-        f"{key}={word(value)}, not {word(published.of_the_paper(key, cell.first.science))}"
+        f"{key}={word(value)}, not {word(published.of_the_paper(key, cell.first.settings))}"
         for key, value in list(unlike.items())[:3]
     ]
     more = f" and {len(unlike) - len(told)} more" if len(unlike) > len(told) else ""

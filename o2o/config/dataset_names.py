@@ -19,8 +19,9 @@ REGENERATED_ROWS = {
     ("medium-replay", "ant"): 302_000,
 }
 """The size of a regenerated set whose name says no other: D4RL's."""
+MADE_HERE = ("regenerated", "snapshots", "retrain")
+"""The sources of datasets that this project generates, which are never D4RL's."""
 
-_MADE_HERE = ("regenerated", "snapshots", "retrain")
 _OWNERS = {
     rf"({'|'.join(D4RL_NAMES)})": "D4RL's own set",
     rf"({'|'.join(TASKS)})-({'|'.join(D4RL_QUALITIES)})-v\d+": "another version of D4RL's set",
@@ -36,7 +37,7 @@ def own_name(dataset: Mapping[str, Any]) -> str | None:
     source, stem = dataset["source"], f"{dataset['task']}-{dataset.get('quality')}"
     if source == "d4rl":
         return f"{stem}-v2"
-    if source not in _MADE_HERE:
+    if source not in MADE_HERE:
         return None
     return f"regen-{stem}" if source == "regenerated" else f"regen-{stem}-{source}"
 
@@ -47,7 +48,7 @@ def shown_name(dataset: Mapping[str, Any]) -> str:
     A regenerated set of another size, seed or number of policies than its name stands for says so.
     """
     name = dataset["name"]
-    if dataset["source"] not in _MADE_HERE or dataset.get("mix") or name != own_name(dataset):
+    if dataset["source"] not in MADE_HERE or dataset.get("mix") or name != own_name(dataset):
         return name
     rows, parts = dataset["rows"], [name]
     if rows != REGENERATED_ROWS.get((dataset["quality"], dataset["task"])):

@@ -47,7 +47,7 @@ class Dataset:
     @property
     def made_here(self) -> bool:
         """Whether this project generates it."""
-        return self.source in ("regenerated", "snapshots", "retrain")
+        return self.source in dataset_names.MADE_HERE
 
     @property
     def shown_name(self) -> str:

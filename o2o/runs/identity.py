@@ -1,10 +1,10 @@
 """What a run is: a hash of its science, and the directory that follows from it.
 
-Everything that can change a result is science; where and how a run runs (`Config.execution`) is not, and
-neither is a name whose values already stand elsewhere. Equal science means one identity and one directory,
-whatever the order of keys or the form of numbers. A run that finetunes contains the identity of its
-pretraining, which is shared by all that finetune from it; a run from scratch has a task but no dataset; a run
-without finetuning is its pretraining.
+Everything that can change a result is science (`o2o.runs.directory.science` names it); where and how a run runs
+(`Config.execution`) is not, and neither is a name whose values already stand elsewhere. Equal science means one
+identity and one directory, whatever the order of keys or the form of numbers. A run that finetunes contains the
+identity of its pretraining, which is shared by all that finetune from it; a run from scratch has a task but no
+dataset; a run without finetuning is its pretraining.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -20,41 +19,30 @@ from typing import Any
 from o2o.config.build import container
 from o2o.config.schema import Config, Dataset
 from o2o.errors import ConfigError
+from o2o.runs.directory import science as told
+from o2o.runs.directory.science import HASH_DIGITS
 
-HASH_DIGITS = 8
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def science(config: Config) -> dict[str, Any]:
     """Everything that makes the run what it is, as plain JSON values."""
-    if config.finetune.env_steps == 0:
-        return _pretrain_science(config)
-    tree = _tree(config)
-    return {
-        **_shared_science(config),
-        "algorithm": tree["algorithm"],
-        "dataset": _task_science(config.dataset) if _from_scratch(config) else _dataset_science(config),
-        "pretrain": pretrain_identity(config),
-        "finetune": tree["finetune"],
-        "replay_init": _without_name(tree["replay_init"]),
-        "offline_ratio": _without_name(tree["offline_ratio"]),
-        "evaluation": tree["evaluation"],
-    }
+    return told.science(_tree(config), _data(config))
 
 
 def identity(config: Config) -> str:
     """The SHA-256 of the run's science, in hexadecimal."""
-    return _hash(science(config))
+    return told.digest(science(config))
 
 
 def pretrain_identity(config: Config) -> str | None:
     """The identity of the run's pretraining; None from scratch."""
-    return None if _from_scratch(config) else _hash(_pretrain_science(config))
+    return told.pretraining(_tree(config), _data(config))
 
 
 def cell_hash(config: Config) -> str:
     """The hash that runs share that differ in nothing but their seed."""
-    return _hash(science(dataclasses.replace(config, seed=0)))
+    return identity(dataclasses.replace(config, seed=0))
 
 
 def run_directory(config: Config) -> Path:
@@ -76,8 +64,8 @@ def pretrain_directory(config: Config) -> Path | None:
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """What `identity.json` says of a run."""
-    return {"identity": identity(config), "code_hash": code_hash(), "science": science(config)}
+    """The content of a run's `identity.json`."""
+    return {**told.describe(_tree(config), _data(config)), "code_hash": code_hash()}
 
 
 @functools.cache
@@ -102,32 +90,19 @@ def _from_scratch(config: Config) -> bool:
 
 def _pretrain_directory(config: Config) -> Path:
     algorithm = _tree(config)["pretrain"]["algorithm"]["name"]
-    cell = _hash(_pretrain_science(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
+    cell = str(pretrain_identity(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
     place = config.execution.paths.runs / config.dataset.name / "pretrain"
     return place / f"{algorithm}-{cell}" / f"seed-{config.seed}"
 
 
-def _shared_science(config: Config) -> dict[str, Any]:
-    tree = _tree(config)
-    return {key: tree[key] for key in ("seed", "batch_size", "discount", "learning_rate", "network")}
-
-
-def _pretrain_science(config: Config) -> dict[str, Any]:
-    return {
-        **_shared_science(config),
-        "dataset": _dataset_science(config),
-        "pretrain": _tree(config)["pretrain"],
-    }
-
-
-def _dataset_science(config: Config) -> dict[str, Any]:
+def _data(config: Config) -> dict[str, Any]:
+    """What identifies the rows of a run's dataset besides its configuration; nothing where none is used."""
     dataset = config.dataset
-    known = {key: value for key, value in _tree(config)["dataset"].items() if key != "path"}
+    if _from_scratch(config):
+        return {}
     if dataset.made_here:
-        known["recipe"] = _recipe(dataset)
-    if dataset.source == "file":
-        known["sha256"] = _file_hash(Path(str(dataset.path)))
-    return known
+        return {"recipe": _recipe(dataset)}
+    return {"sha256": _file_hash(Path(str(dataset.path)))} if dataset.source == "file" else {}
 
 
 @functools.cache
@@ -135,10 +110,6 @@ def _recipe(dataset: Dataset) -> dict[str, Any]:
     from o2o.datasets.regenerated.recipes import recipe
 
     return recipe(dataset)
-
-
-def _task_science(dataset: Dataset) -> dict[str, Any]:
-    return {key: getattr(dataset, key) for key in ("task", "reference_min", "reference_max")}
 
 
 def _file_hash(path: Path) -> str:
@@ -171,12 +142,3 @@ def _is_hdf5(path: Path, size: int) -> bool:
 def _content_hash(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _without_name(tree: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key != "name"}
-
-
-def _hash(tree: dict[str, Any]) -> str:
-    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -275,3 +275,33 @@ def test_cells_are_made_from_any_runs(tmp_path):
 def test_configs_that_are_read_back_are_those_written(tmp_path):
     path = td3(tmp_path)
     assert collect(tmp_path).finetunings[0].config == yaml.safe_load((path / "config.yaml").read_text())
+
+
+def test_files_of_one_name_and_other_rows_are_not_averaged(tmp_path):
+    for i, rows in enumerate(("0" * 63 + "1", "f" * 64)):
+        path = write_run(tmp_path / str(i), "file", "td3", steady(50.0, 60.0), source="file")
+        identity = path / "identity.json"
+        science = {"dataset": {"sha256": rows}}
+        identity.write_text(json.dumps(json.loads(identity.read_text()) | {"science": science}))
+    collection = collect(tmp_path)
+    assert [cell.variant for cell in collection.cells] == ["sha256=00000000", "sha256=ffffffff"]
+    assert collection.left_out == ()
+
+
+def test_settings_are_those_that_identity_json_tells(tmp_path):
+    path = write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    identity = path / "identity.json"
+    told = {"settings": {"batch_size": 7}, "pretraining": "a"}
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | told))
+    (run,) = collect(tmp_path).finetunings
+    assert (run.settings, run.pretraining_identity) == ({"batch_size": 7}, "a")
+
+
+@pytest.mark.parametrize(
+    "told", [{"settings": 3}, {"settings": {}}, {"science": 3}, {"science": {"dataset": 3}}]
+)
+def test_a_damaged_identity_leaves_its_run_out(tmp_path, told):
+    path = write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    (path / "identity.json").write_text(json.dumps(told))
+    (left_out,) = collect(tmp_path).left_out
+    assert str(path) in str(left_out)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from o2o.config.build import build, container, plain
-from o2o.config.schema import EXECUTION
+from o2o.config.schema import EXECUTION, Config
 from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
 from o2o.runs import identity as identities
+from o2o.runs.directory import science as directory_science
+from o2o.runs.directory.science import BOTH_PHASES, ONLINE, flatten
 from o2o.runs.identity import (
     cell_hash,
     code_hash,
@@ -283,4 +286,66 @@ def test_regenerated_data_are_known_by_their_recipe(monkeypatch):
 def test_what_is_written_of_a_run_is_its_identity_its_code_and_its_science():
     config = build(TREE)
     written = json.loads(json.dumps(describe(config)))
-    assert written == {"identity": identity(config), "code_hash": code_hash(), "science": science(config)}
+    assert written.pop("settings").keys() == {key for key in leaves(config) if key in SETTINGS}
+    assert written == {
+        "identity": identity(config),
+        "code_hash": code_hash(),
+        "science": science(config),
+        "pretraining": pretrain_identity(config),
+    }
+
+
+def leaves(config):
+    return flatten(container(config))
+
+
+SETTINGS = describe(build(TREE))["settings"]
+
+
+def test_every_key_of_a_configuration_is_either_science_or_not():
+    """Whoever adds a key to the configuration decides: a name in `directory/science.py`, or a field of `Execution`."""
+    groups = {field.name for field in dataclasses.fields(Config)} - {"execution"}
+    assert groups == {*BOTH_PHASES, "dataset", "pretrain", *ONLINE, "conventions"}
+    for key, value in leaves(build(TREE)).items():
+        execution = key.partition(".")[0] in EXECUTION
+        said = [
+            key == "seed" or key in SETTINGS,
+            execution,
+            key in directory_science.LABELS or key == "conventions",
+        ]
+        assert said.count(True) == 1, key
+        assert SETTINGS.get(key, value) == value
+    assert SETTINGS.keys() <= leaves(build(TREE)).keys()
+
+
+def test_keys_of_the_science_are_said_in_one_place():
+    root = CONF.parent
+    lists = [
+        path.relative_to(root).as_posix()
+        for folder in ("o2o", "analysis")
+        for path in (root / folder).rglob("*.py")
+        if all(
+            f'"{key}"' in path.read_text() for key in ("learning_rate", "network", "discount", "batch_size")
+        )
+    ]
+    assert lists == ["o2o/runs/directory/science.py"]
+
+
+def test_settings_from_scratch_have_a_task_and_no_dataset():
+    config = build(composed("pretrain.updates=0", "replay_init=empty"))
+    settings = describe(config)["settings"]
+    own = {key for key in settings if key.startswith(("dataset.", "pretrain."))}
+    assert own == {"dataset.task", "dataset.reference_min", "dataset.reference_max", "pretrain.updates"}
+
+
+def test_settings_of_a_pretraining_have_nothing_of_who_finetunes():
+    settings = describe(build(composed("finetune.env_steps=0")))["settings"]
+    assert not [key for key in settings if key.partition(".")[0] in ONLINE]
+
+
+def test_a_group_that_is_not_there_yet_is_neutral():
+    """A top-level key that is added later is left out of the container at its neutral value, as keys in groups are."""
+    tree = container(build(TREE))
+    without = {key: value for key, value in tree.items() if key != "discount"}
+    assert "discount" in directory_science.science(tree)
+    assert "discount" not in directory_science.science(without)

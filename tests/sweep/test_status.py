@@ -215,3 +215,11 @@ def test_ten_thousand_runs_are_listed_in_seconds(tmp_path, capsys):
     main(["status", "--runs", str(tmp_path)])
     assert "10000 runs in 1000 cells" in capsys.readouterr().out
     assert time.process_time() - start < 5.0
+
+
+def test_settings_are_those_that_identity_json_tells(tmp_path, status):
+    path = write(tmp_path, "td3", 0, steps=[500], end="DONE")
+    told = {"settings": {"dataset.task": "ant", "algorithm.name": "of its own", "replay_init.preload": False}}
+    (path / layout.IDENTITY).write_text(json.dumps({"identity": "a"} | told))
+    keys = status("replay=empty", "dataset=ant")[1]["td3"]["keys"]
+    assert keys["algorithm.name"] == "of its own"

@@ -265,7 +265,7 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
 
 def _facts(run: Run) -> dict[str, Any] | None:
     """What the run's configuration says, or what was frozen when it was launched."""
-    found = described.of_run(run.path, run.phase)
+    found = described.of_run(run.path)
     if found or run.launched is None:
         return found
     runs = Path(str(run.path).removesuffix(run.launched.directory))
