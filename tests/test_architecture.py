@@ -47,7 +47,7 @@ COMPOSERS = (
 
 # Package -> the files, or folders ending in "/", that may import it.
 DOORS = {
-    "wandb": ("o2o/runs/tracker.py", "analysis/dashboard.py"),
+    "wandb": ("o2o/runs/recording/tracker.py", "analysis/dashboard.py"),
     "gymnasium": ("o2o/envs/",),
     "flax.linen": ("o2o/algorithms/networks.py",),
     "omegaconf": ("o2o/config/build.py", *COMPOSERS),

@@ -1,6 +1,9 @@
-"""Words for what ended a run, where the exception's own words do not help."""
+"""Metrics that are not finite, and words for what ended a run where the exception's own words do not help."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
 
 from o2o.runs.failures import Failure, classify
 from o2o.runs.lock import HeldError, LostError
@@ -13,6 +16,11 @@ class DivergedError(FloatingPointError):
         """An error that names the metrics."""
         self.members = members
         super().__init__("; ".join(members.values()))
+
+
+def not_finite(metrics: Mapping[str, float]) -> list[str]:
+    """The names of the metrics that are infinite or no number."""
+    return [name for name, value in metrics.items() if not math.isfinite(value)]
 
 
 def failure_of(error: BaseException) -> Failure:

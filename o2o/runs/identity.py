@@ -19,6 +19,7 @@ from typing import Any
 from o2o.config.build import container
 from o2o.config.schema import Config, Dataset
 from o2o.errors import ConfigError
+from o2o.runs.directory import layout, reader
 from o2o.runs.directory import science as told
 from o2o.runs.directory.science import HASH_DIGITS
 
@@ -63,6 +64,30 @@ def pretrain_directory(config: Config) -> Path | None:
     return None if _from_scratch(config) else _pretrain_directory(config)
 
 
+def refuse_other_run(config: Config) -> None:
+    """Makes sure that what was begun in a run's directory is this run.
+
+    Raises:
+        ConfigError: if it is another one, or its rows were written at another interval; it says what differs.
+    """
+    directory = run_directory(config)
+    try:
+        known = layout.read_object(directory / layout.IDENTITY)
+        before = reader.read_config(directory / layout.CONFIG) if known else {}
+    except (ValueError, OSError) as error:
+        raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
+    if known is None:
+        return
+    if known.get("identity") != identity(config):
+        differing = _differences(known.get("science"), science(config)) or [
+            f"{layout.IDENTITY} names another"
+        ]
+    else:
+        differing = _differences({"records": before.get("records")}, {"records": _tree(config)["records"]})
+    if differing:
+        raise ConfigError([f"{directory} holds another run than the one to go on with:", *differing])
+
+
 def describe(config: Config) -> dict[str, Any]:
     """The content of a run's `identity.json`."""
     return {**told.describe(_tree(config), _data(config)), "code_hash": code_hash()}
@@ -82,6 +107,15 @@ def code_hash() -> str:
 @functools.lru_cache(maxsize=8)
 def _tree(config: Config) -> dict[str, Any]:
     return container(config)  # asked for many times a run, and never changed here
+
+
+def _differences(there: Any, here: Any, key: str = "") -> list[str]:
+    """A line for every key whose values differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = sorted({*there, *here})
+        nested = [_differences(there.get(n), here.get(n), f"{key}.{n}" if key else n) for n in names]
+        return [line for lines in nested for line in lines]
+    return [] if there == here else [f"  {key}: {there} there, {here} here"]
 
 
 def _from_scratch(config: Config) -> bool:

@@ -30,10 +30,9 @@ from o2o.replay.rows import Replay, Rows, pack, row_width
 from o2o.runs import memory
 from o2o.runs.directory.layout import RESULT
 from o2o.runs.divergence import DivergedError, explained
-from o2o.runs.identity import run_directory
+from o2o.runs.identity import refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.runs.phases import Job, finetune, pretrain, pretraining
-from o2o.runs.recorder import refuse_other_run
 from o2o.runs.resume import cohort, store_of
 
 WAITING_SECONDS = 30.0

@@ -27,7 +27,7 @@ from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.divergence import DivergedError
 from o2o.runs.identity import run_directory
 from o2o.runs.lock import Leases
-from o2o.runs.recorder import Journal
+from o2o.runs.recording.recorder import Recorder
 from o2o.runs.resume import Keeper
 from o2o.training import checkpoint, loop
 from o2o.training.diagnostics import Diagnostics
@@ -85,7 +85,7 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
     keys = members.bundle([_key(c, PRETRAIN_STREAM) for c in configs])
     with (
         _evaluator(config, algorithm, members, job) as evaluator,
-        Journal(configs, _remarks(config, job)) as journal,
+        Recorder(configs, _remarks(config, job)) as journal,
         job.stop.deferred(),
     ):
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
@@ -121,7 +121,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
     with (
         closing(environments),
         _evaluator(config, algorithm, members, job) as evaluator,
-        Journal(configs, _remarks(config, job)) as journal,
+        Recorder(configs, _remarks(config, job)) as journal,
         job.stop.deferred(),
     ):
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
@@ -178,7 +178,7 @@ def _follow(
     state: Bundle,
     reports: Iterator[Report],
     examine: Callable[[Report], Examined],
-    journal: Journal,
+    journal: Recorder,
     keeper: Keeper,
     job: Job,
 ) -> None:

@@ -18,7 +18,7 @@ from o2o.replay.rows import Online, Replay
 from o2o.runs.directory.layout import CHECKPOINTS, REWOUND
 from o2o.runs.identity import code_hash, run_directory
 from o2o.runs.lock import Leases
-from o2o.runs.recorder import Journal
+from o2o.runs.recording.recorder import Recorder
 from o2o.training.checkpoint import CheckpointError, Checkpoints
 from o2o.training.loop import Loop, Report, Resumed
 from o2o.training.metrics import Sums
@@ -54,7 +54,7 @@ class Keeper:
         configs: Sequence[Config],
         members: Members,
         replay: Replay,
-        journal: Journal,
+        journal: Recorder,
         stop: Interruption,
         leases: Leases,
     ):

@@ -14,7 +14,7 @@ from composing import composed
 from o2o.config.build import build
 from o2o.datasets import minari
 from o2o.errors import ConfigError
-from o2o.runs import tracker
+from o2o.runs.recording import tracker
 from o2o.sweep.ledger import manifest
 
 ROOT = Path(__file__).parents[2]

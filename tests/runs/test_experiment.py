@@ -12,12 +12,12 @@ import pytest
 from o2o.config.build import container
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
-from o2o.runs import job, phases, recorder
+from o2o.runs import job, phases
 from o2o.runs.directory import layout, reader
 from o2o.runs.directory.reader import read_run
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.identity import describe, identity, pretrain_directory, run_directory
-from o2o.runs.recorder import refuse_other_run
+from o2o.runs.identity import describe, identity, pretrain_directory, refuse_other_run, run_directory
+from o2o.runs.recording import recorder, run_record
 from o2o.types import State
 
 
@@ -73,9 +73,9 @@ def test_a_run_is_called_after_its_data_and_from_scratch_after_its_task(
     configure, tmp_path, monkeypatch, words, name
 ):
     told: dict[str, Any] = {}
-    monkeypatch.setattr(recorder, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
+    monkeypatch.setattr(run_record, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
     monkeypatch.setattr(recorder, "Progress", lambda label, *_: told.update(label=label) or NoTracker())
-    with recorder.Journal([configure(tmp_path, *words)]):
+    with recorder.Recorder([configure(tmp_path, *words)]):
         pass
     assert f" {name} seed 0" in told["label"]
     assert name in told["tags"]

@@ -40,10 +40,10 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
 ):
     def diverged(self, report):
         here = (report.online is None) is pretraining and report.step == step
-        seeds = [config.seed for config in self._configs]
+        seeds = [record.config.seed for record in self._records]
         return {seeds.index(1): f"q_mean not finite at step {step} of seed 1"} if here and 1 in seeds else {}
 
-    monkeypatch.setattr(phases.Journal, "diverged", diverged)
+    monkeypatch.setattr(phases.Recorder, "diverged", diverged)
     with pytest.raises(job.MembersFailed, match=f"1 of 2.*\n.*seed 1: q_mean not finite at step {step}"):
         job.run_members(pair)
     assert contents(pair[0]) == alone[0]

@@ -118,7 +118,7 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, *overrides)  # its interval never passes: only the signal makes it save
-    reported = phases.Journal.reported
+    reported = phases.Recorder.reported
 
     def signalling(self, report, *rest):
         reported(self, report, *rest)
@@ -126,7 +126,7 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(phases.Journal, "reported", signalling)
+        patched.setattr(phases.Recorder, "reported", signalling)
         with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as stopped:
             job.run(config)
     if code is not None:

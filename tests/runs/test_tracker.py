@@ -14,10 +14,10 @@ import pytest
 import wandb
 from wandb_file import history, read_records, summary, values
 
-from o2o.runs import tracker as tracking
 from o2o.runs.directory.layout import EVAL, FINETUNE, TRAIN
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.tracker import Tracker, open_tracker
+from o2o.runs.recording import tracker as tracking
+from o2o.runs.recording.tracker import Tracker, open_tracker
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +195,7 @@ def test_another_runs_file_is_left_alone(tmp_path):
 
 def test_a_killed_process_loses_nothing_once_the_run_goes_on(tmp_path):
     code = (
-        "import os, sys, time; from o2o.runs.tracker import open_tracker;"
+        "import os, sys, time; from o2o.runs.recording.tracker import open_tracker;"
         f"t = open_tracker('offline', 'p', {tmp_path.name!r}, 'g', [], {{}}, {str(tmp_path)!r});"
         "[t.log({'phase': 'finetune', 'step': s, 'score': 1.0}) for s in (0, 500)];"
         "print('logged', flush=True); time.sleep(60)"
@@ -243,7 +243,7 @@ def test_without_a_key_online_modes_track_offline(tmp_path, caplog, mode, said):
 
 def test_nobody_is_asked_at_a_terminal(tmp_path):
     code = (
-        "import sys; from o2o.runs.tracker import open_tracker;"
+        "import sys; from o2o.runs.recording.tracker import open_tracker;"
         f"open_tracker('wandb', 'p', 'id', 'g', [], {{}}, {str(tmp_path)!r}).finish(); print('went on')"
     )
     ours, theirs = pty.openpty()
@@ -281,7 +281,7 @@ def test_auto_does_what_wandb_mode_says(variable, folders, tmp_path, monkeypatch
 
 def test_mode_none_writes_nothing_and_imports_nothing(tmp_path):
     code = (
-        "import sys; from o2o.runs.tracker import open_tracker;"
+        "import sys; from o2o.runs.recording.tracker import open_tracker;"
         f"t = open_tracker('none', 'p', 'id', 'g', [], {{}}, {str(tmp_path)!r}); t.log({{'step': 1}}); t.finish();"
         "sys.exit('wandb' in sys.modules)"
     )

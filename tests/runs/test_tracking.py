@@ -12,7 +12,7 @@ from wandb_file import history, read_records, summary
 from o2o.runs import job
 from o2o.runs.directory.layout import EVAL, RESULT, TRAIN
 from o2o.runs.identity import identity, pretrain_directory, run_directory
-from o2o.runs.recorder import Journal
+from o2o.runs.recording.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_a_failed_run_is_marked_failed(configure, tmp_path, monkeypatch):
     def broken(self, *rest):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Journal, "reported", broken)
+    monkeypatch.setattr(Recorder, "reported", broken)
     with pytest.raises(OSError, match="disk full"):
         job.run(config)
     assert [r.exit.exit_code for r in told(pretrain_directory(config)) if r.HasField("exit")] == [1]

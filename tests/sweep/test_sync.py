@@ -15,7 +15,7 @@ import pytest
 import wandb
 from following import write
 
-from o2o.runs.tracker import open_tracker
+from o2o.runs.recording.tracker import open_tracker
 
 
 def tracked(path: Path, *names: str) -> list[Path]:
@@ -31,7 +31,7 @@ def tracked(path: Path, *names: str) -> list[Path]:
 @pytest.fixture
 def uploads(monkeypatch):
     """Somebody is logged in, and uploading succeeds; returns the calls."""
-    from o2o.runs import tracker
+    from o2o.runs.recording import tracker
 
     calls = []
 
@@ -59,7 +59,7 @@ def test_sync_uploads_all_parts_of_runs_that_rest_once(tmp_path, say, uploads):
 
 
 def test_sync_without_a_login_is_bad_input(tmp_path, say, monkeypatch):
-    from o2o.runs import tracker
+    from o2o.runs.recording import tracker
 
     monkeypatch.setattr(tracker, "logged_in", lambda: False)
     (part,) = tracked(write(tmp_path, end="DONE"), "20260101_000000")

@@ -22,7 +22,7 @@ def share(directory: Path, task: str) -> float:
     from o2o.machine.signals import Interruption
     from o2o.replay.rows import Replay, row_width
     from o2o.runs.lock import Leases
-    from o2o.runs.recorder import Journal
+    from o2o.runs.recording.recorder import Recorder
     from o2o.runs.resume import Keeper
     from o2o.training import loop
     from o2o.training.metrics import no_sums
@@ -47,7 +47,7 @@ def share(directory: Path, task: str) -> float:
         loops=loop.empty_loops(environments),
     )
     seconds = []
-    with Interruption() as stop, Leases() as leases, Journal([config]) as journal:
+    with Interruption() as stop, Leases() as leases, Recorder([config]) as journal:
         keeper = Keeper([config], members, replay, journal, stop, leases)
         for _ in range(REPEATS):
             keeper._rows_saved = max(0, ONLINE_ROWS - round(STEPS_A_SECOND * interval))

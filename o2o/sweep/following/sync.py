@@ -38,7 +38,7 @@ def run_sync(root: Path, filters: Sequence[str], dry_run: bool, seconds: float) 
     if dry_run:
         print("\n".join(f"  {path.relative_to(root)}" for found in waiting.values() for path in found))
         return 0
-    from o2o.runs.tracker import logged_in
+    from o2o.runs.recording.tracker import logged_in
 
     if not logged_in():
         raise ConfigError(["nobody is logged in to wandb here: `wandb login`, or set WANDB_API_KEY"])

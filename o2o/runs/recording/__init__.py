@@ -1,0 +1,1 @@
+"""Recording: what a job writes down while its runs train, in their directories and in a tracker."""
