@@ -21,12 +21,12 @@ import h5py
 import numpy as np
 
 from o2o.datasets.files import digest, hdf5
-from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.files.hdf5 import StoredRows
 
 OBSERVATION_SIZE, ACTION_SIZE, EPISODE = 17, 6, 1000  # halfcheetah's
 
 
-def transitions_by_a_loop(rows: Rows) -> dict[str, np.ndarray]:
+def transitions_by_a_loop(rows: StoredRows) -> dict[str, np.ndarray]:
     """D4RL's q-learning transitions, made row by row and collected in lists."""
     columns: dict[str, list[Any]] = {name: [] for name in ("s", "a", "r", "d", "n")}
     for i in range(len(rows.rewards) - 1):

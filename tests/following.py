@@ -12,7 +12,7 @@ from o2o.runs.directory import layout
 from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.failures import classify
 from o2o.sweep.ledger import manifest
-from o2o.sweep.ledger.manifest import Batch, Entry, Job, Submission
+from o2o.sweep.ledger.manifest import Batch, ManifestEntry, Submission, SubmittedJob
 
 UPDATES, ENV_STEPS = 1000, 5000
 
@@ -104,7 +104,7 @@ def launch(
     It was made so many seconds `ago`: by default before what is written of the runs now.
     """
     jobs = [
-        Job(
+        SubmittedJob(
             number=number,
             phase="finetune",
             runs=[path.relative_to(root).as_posix() for path in paths],
@@ -129,7 +129,11 @@ def launch(
     manifest.add_runs(
         root,
         sweep,
-        [Entry(run, run, seed, "") for job in jobs for run, seed in zip(job.runs, job.seeds, strict=True)],
+        [
+            ManifestEntry(run, run, seed, "")
+            for job in jobs
+            for run, seed in zip(job.runs, job.seeds, strict=True)
+        ],
     )
     specs = {
         job.number: {

@@ -51,7 +51,7 @@ def write_policies(directory: Path) -> None:
 
 
 @contextmanager
-def inline(requests: list[rollouts.Request]) -> Iterator[list[Iterator[rollouts.Rows]]]:
+def inline(requests: list[rollouts.Request]) -> Iterator[list[Iterator[rollouts.RolloutRows]]]:
     """Stands for `rollouts.streamed` without processes, which take longer to start than to work here."""
     yield [rollouts.pieces(request) for request in requests]
 
@@ -64,9 +64,9 @@ class InlineWorkers(nullcontext):
         self._environments = MujocoEnvironments(TASKS[task], [0])
         self._job = workers.JOBS[kind]
 
-    def submit(self, policy: TanhGaussian, seed: int, number: int) -> Future[rollouts.Rows]:
+    def submit(self, policy: TanhGaussian, seed: int, number: int) -> Future[rollouts.RolloutRows]:
         """The job, done."""
-        future: Future[rollouts.Rows] = Future()
+        future: Future[rollouts.RolloutRows] = Future()
         future.set_result(self._job(self._environments, policy, seed, number))
         return future
 

@@ -155,6 +155,21 @@ def test_no_two_modules_share_a_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_public_types_share_a_name():
+    """Classes, and aliases of types, which are written like them."""
+    places: dict[str, set[str]] = {}
+    for module in MODULES:
+        for node in ast.parse((ROOT / module).read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                if name[0].isupper() and not name.isupper():
+                    places.setdefault(name, set()).add(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 @pytest.mark.parametrize("package", DOORS)
 def test_a_third_party_enters_by_its_door_only(package):
     doors = DOORS[package]

@@ -16,7 +16,7 @@ import pytest
 from sweeping import Sweep
 from tiny import TINY
 
-from o2o.runs.directory.layout import State, read_state
+from o2o.runs.directory.layout import RunState, read_state
 from o2o.runs.identity import code_hash
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,8 +186,8 @@ def test_from_an_empty_directory_a_sweep_is_planned_run_followed_and_analysed(in
     runs = installed.cwd / "runs"
     found = sorted(runs.glob("*/td3/*/seed-0"))
     assert [(path.parents[2].name, read_state(path)) for path in found] == [
-        ("file", State.DONE),
-        ("hopper", State.DONE),
+        ("file", RunState.DONE),
+        ("hopper", RunState.DONE),
     ]
     # The installed package and its frozen copy are the same code, and the checkout's.
     identities = [json.loads((path / "identity.json").read_text()) for path in found]

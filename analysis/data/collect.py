@@ -18,7 +18,7 @@ import numpy as np
 from analysis.data.cells import Cell, by_dataset, differing, display_name, into_cells, word
 from analysis.data.runs import Finetuning, rows_of
 from o2o.runs.directory import layout, science
-from o2o.runs.directory.layout import State, find_runs, read_object, read_state
+from o2o.runs.directory.layout import RunState, find_runs, read_object, read_state
 from o2o.runs.directory.reader import read_config
 
 
@@ -27,7 +27,7 @@ class LeftOut:
     """A run that is in no table or figure, and why."""
 
     path: Path
-    state: State
+    state: RunState
     reason: str
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Collection:
         return not self.left_out and not self.notes
 
     @property
-    def unfinished(self) -> Counter[State]:
+    def unfinished(self) -> Counter[RunState]:
         """How many runs were left out in each state."""
         return Counter(run.state for run in self.left_out)
 
@@ -81,7 +81,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
             continue
         first = finished.setdefault((found.settings_key, found.seed), found)
         if first is not found:
-            left_out.append(LeftOut(path, State.DONE, f"the same run as {first.path}"))
+            left_out.append(LeftOut(path, RunState.DONE, f"the same run as {first.path}"))
     cells = into_cells(finished.values())
     notes += [*_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
     return Collection(cells, tuple(left_out), tuple(notes))
@@ -109,10 +109,10 @@ def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str | None, P
 
 def _read(path: Path, pretrainings: Mapping[str | None, Path], notes: list[str]) -> Finetuning | LeftOut:
     """One finetuning run, or why it is none; damaged rows are added to `notes`."""
-    state = State.PLANNED
+    state = RunState.PLANNED
     try:
         state = read_state(path)
-        if state is not State.DONE:
+        if state is not RunState.DONE:
             return LeftOut(path, state, _why_unfinished(path, state))
         config = read_config(path / layout.CONFIG)
         _check_readable(path, layout.TRAIN, layout.EPISODES)
@@ -166,7 +166,7 @@ def _problem(run: Finetuning) -> str | None:
     return f"its evaluations end at env step {last} of {budget}" if last != budget else None
 
 
-def _why_unfinished(path: Path, state: State) -> str:
+def _why_unfinished(path: Path, state: RunState) -> str:
     status = read_object(path / layout.STATUS) or {}
     at = f" at step {status['step']}" if "step" in status else ""
     error = f": {status['error']}" if "error" in status else ""

@@ -18,7 +18,7 @@ from analysis.data.runs import FROZEN, Finetuning
 from o2o import collapse
 from o2o.collapse import Curve
 
-Outcome = Literal["collapsed", "detectable", "none"]
+RunOutcome = Literal["collapsed", "detectable", "none"]
 """What one seed's regret is called: beyond evaluation noise and the least effect, beyond noise only, or neither."""
 
 PERCENTILE = 99.0
@@ -152,7 +152,7 @@ class Measured:
         return self.outcome == "detectable"
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         """What its regret is called."""
         return self.outcome_at()
 
@@ -161,7 +161,7 @@ class Measured:
         percentile: float = PERCENTILE,
         horizon: int = collapse.HORIZON,
         least: tuple[float, float] = (collapse.EFFECT_POINTS, collapse.EFFECT_SHARE),
-    ) -> Outcome:
+    ) -> RunOutcome:
         """The same for any percentile of the null, horizon, and least effect (points and share)."""
         regret = float(collapse.regret(self.curve, horizon))
         if not regret > self.null.regret(percentile, horizon):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.importing import corl, csv_curves, naming
-from analysis.importing.foreign import Curve, Given
+from analysis.importing.foreign import ForeignCurve, Given
 from o2o.machine.counting import counted
 from o2o.runs.directory import layout
 from o2o.runs.directory.layout import read_object
@@ -30,7 +30,7 @@ LISTED = 30
 FROM = "imported_from"
 
 
-def read_curves(sources: Sequence[Path], given: Given) -> tuple[list[Curve], str]:
+def read_curves(sources: Sequence[Path], given: Given) -> tuple[list[ForeignCurve], str]:
     """The curves in all files, and in words how they were understood.
 
     Raises:
@@ -63,7 +63,7 @@ def read_curves(sources: Sequence[Path], given: Given) -> tuple[list[Curve], str
     )
 
 
-def write_curves(curves: Sequence[Curve], out: Path, given: Given) -> list[Path]:
+def write_curves(curves: Sequence[ForeignCurve], out: Path, given: Given) -> list[Path]:
     """Writes a run directory below `out` for every curve, and returns them.
 
     Raises:
@@ -77,8 +77,8 @@ def write_curves(curves: Sequence[Curve], out: Path, given: Given) -> list[Path]
         raise ValueError(f"{error.filename or out} cannot be written: {error.strerror}") from None
 
 
-def _refuse_twins(curves: Sequence[Curve], given: Given) -> None:
-    places: dict[str, Curve] = {}
+def _refuse_twins(curves: Sequence[ForeignCurve], given: Given) -> None:
+    places: dict[str, ForeignCurve] = {}
     for curve in curves:
         first = places.setdefault(_place(curve).as_posix().lower(), curve)  # some systems know no capitals
         if first is curve:
@@ -101,7 +101,7 @@ def _refuse_twins(curves: Sequence[Curve], given: Given) -> None:
         raise ValueError(f"{one} and {other} {same}: {way}")
 
 
-def _refuse_taken(place: Path, curve: Curve) -> None:
+def _refuse_taken(place: Path, curve: ForeignCurve) -> None:
     there = read_object(place / layout.IDENTITY) or {}
     origin = there.get(FROM)
     if not place.exists() or origin == _origin(curve):
@@ -113,7 +113,7 @@ def _refuse_taken(place: Path, curve: Curve) -> None:
     )
 
 
-def _described(curve: Curve) -> str:
+def _described(curve: ForeignCurve) -> str:
     origin = f"{curve.source}{f', {curve.run}' if curve.run else ''}"
     steps, scores = curve.env_steps, curve.scores
     return (
@@ -122,7 +122,7 @@ def _described(curve: Curve) -> str:
     )
 
 
-def _assumed(curves: Sequence[Curve], given: Given) -> list[str]:
+def _assumed(curves: Sequence[ForeignCurve], given: Given) -> list[str]:
     said = []
     if given.switch is None and given.interval is None:
         said.append("the online phase begins at step 0 (--switch)")
@@ -135,7 +135,7 @@ def _shortened(lines: Sequence[str]) -> list[str]:
     return [*lines[:LISTED], *([f"  … and {len(lines) - LISTED} more"] if len(lines) > LISTED else [])]
 
 
-def _place(curve: Curve) -> Path:
+def _place(curve: ForeignCurve) -> Path:
     owner = curve.owner
     return Path(_folder(owner.dataset), _folder(owner.algorithm), owner.replay, f"seed-{owner.seed}")
 
@@ -144,11 +144,11 @@ def _folder(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip(".") or "unnamed"
 
 
-def _origin(curve: Curve) -> dict[str, str]:
+def _origin(curve: ForeignCurve) -> dict[str, str]:
     return {"file": str(curve.source.resolve()), "run": curve.run}
 
 
-def _write(curve: Curve, place: Path, given: Given) -> Path:
+def _write(curve: ForeignCurve, place: Path, given: Given) -> Path:
     owner = curve.owner
     budget, preload = int(curve.env_steps[-1]), owner.replay == "offline"
     updates = max(given.switch or 0, 1)  # 0 would mean from scratch

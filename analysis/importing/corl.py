@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analysis.importing import foreign
-from analysis.importing.foreign import Curve, Given
+from analysis.importing.foreign import ForeignCurve, Given
 
 ALLOWED = frozenset(
     {("numpy", "ndarray"), ("numpy", "dtype")}
@@ -29,7 +29,7 @@ SAID = ("dataset", "algorithm", "seed", "name", "switch", "offline_score", "step
 """What such a file says itself."""
 
 
-def read_curves(source: Path, given: Given) -> tuple[list[Curve], str]:
+def read_curves(source: Path, given: Given) -> tuple[list[ForeignCurve], str]:
     """The curves of a pickle, and how it was read; a seed is the place in its list.
 
     Raises:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.importing import foreign, naming
-from analysis.importing.foreign import FIELDS, Curve, Given
+from analysis.importing.foreign import FIELDS, ForeignCurve, Given
 from analysis.importing.naming import Template
 
 STEPS = ("env_steps", "env_step", "step", "Step", "_step", "global_step", "trainer/global_step")
@@ -54,7 +54,7 @@ class Sheet:
         return self.columns.index(name)
 
 
-def read_curves(source: Path, given: Given) -> tuple[list[Curve], str]:
+def read_curves(source: Path, given: Given) -> tuple[list[ForeignCurve], str]:
     """The curves of a CSV file, and how it was read.
 
     Raises:
@@ -106,7 +106,7 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(path, columns, rows)
 
 
-def _table(sheet: Sheet, template: Template | None, given: Given) -> tuple[list[Curve], str]:
+def _table(sheet: Sheet, template: Template | None, given: Given) -> tuple[list[ForeignCurve], str]:
     step = _choice(sheet, "step", given.step_column, STEPS)
     score = _choice(sheet, "score", given.score_column, SCORES)
     said = _of_name(sheet, template)
@@ -131,7 +131,7 @@ def _table(sheet: Sheet, template: Template | None, given: Given) -> tuple[list[
 
 def _chart(
     sheet: Sheet, charted: Sequence[str], template: Template | None, given: Given
-) -> tuple[list[Curve], str]:
+) -> tuple[list[ForeignCurve], str]:
     chosen = _chosen(sheet, charted, given.score_column)
     runs = {sheet.column(name): name.rpartition(SEPARATOR)[0] for name in chosen}
     if template is None and given.score_column not in charted:

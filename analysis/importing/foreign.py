@@ -39,7 +39,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Owner:
+class CurveOwner:
     """Whose a curve is."""
 
     dataset: str
@@ -54,10 +54,10 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ForeignCurve:
     """One seed's online learning curve, from the switch on: env steps are 0, then increasing."""
 
-    owner: Owner
+    owner: CurveOwner
     env_steps: Int[np.ndarray, " E"]
     scores: Float[np.ndarray, " E"]
     begins: str
@@ -67,7 +67,7 @@ class Curve:
     """What tells it from the other curves of its file; may be empty."""
 
 
-def owner(where: str, given: Given, found: Mapping[str, tuple[str, str]]) -> Owner:
+def owner(where: str, given: Given, found: Mapping[str, tuple[str, str]]) -> CurveOwner:
     """Whose a curve is, by what was `found` in its file or name, else by what was given.
 
     Args:
@@ -98,12 +98,12 @@ def owner(where: str, given: Given, found: Mapping[str, tuple[str, str]]) -> Own
     if not re.fullmatch(r"[0-9]+(\.0*)?", seed):  # pandas writes 3.0 where other cells are empty
         raise ValueError(f"{place}: the seed {seed!r} is not a whole number from 0 on")
     dataset, algorithm = _name(*text("dataset")), _name(*text("algorithm"))
-    return Owner(dataset, algorithm, int(seed.partition(".")[0]), replay, assumed)
+    return CurveOwner(dataset, algorithm, int(seed.partition(".")[0]), replay, assumed)
 
 
 def make(
-    owner: Owner, points: Sequence[tuple[str, float, float]], given: Given, source: Path, run: str
-) -> Curve:
+    owner: CurveOwner, points: Sequence[tuple[str, float, float]], given: Given, source: Path, run: str
+) -> ForeignCurve:
     """The curve through `points`: where each was read, its step in the file and its score.
 
     Raises:
@@ -129,7 +129,7 @@ def make(
         raise ValueError(f"{label}: no score at the switch, step {switch}; give --offline-score")
     if not online:
         raise ValueError(f"{label}: no evaluation after the switch at step {switch}")
-    return Curve(
+    return ForeignCurve(
         owner,
         np.array([0, *(step for step, _ in online)], np.int64),
         np.array([offline, *(score for _, score in online)], np.float64),

@@ -22,10 +22,10 @@ from analysis.data.runs import FROZEN
 from analysis.tables.forms import Table, mean, number, words
 from o2o.machine.counting import counted
 
-Diversity = Mapping[str, Mapping[str, float]]
+DiversityRows = Mapping[str, Mapping[str, float]]
 
 
-def read_diversity(path: Path) -> Diversity:
+def read_diversity(path: Path) -> DiversityRows:
     """The figures of a file.
 
     Raises:
@@ -49,7 +49,7 @@ def read_diversity(path: Path) -> Diversity:
     return content
 
 
-def diversity_table(arms: Sequence[Arm], diversity: Diversity) -> Table:
+def diversity_table(arms: Sequence[Arm], diversity: DiversityRows) -> Table:
     """The regret of every arm beside its dataset's figures, and how often less diversity went with more regret."""
     known = [arm for arm in arms if arm.cell.dataset in diversity and arm.cell.algorithm != FROZEN]
     known.sort(key=lambda arm: arm.cell.first.task)
@@ -80,7 +80,7 @@ def diversity_table(arms: Sequence[Arm], diversity: Diversity) -> Table:
     )
 
 
-def _agreement(arms: Sequence[Arm], diversity: Diversity, name: str) -> str:
+def _agreement(arms: Sequence[Arm], diversity: DiversityRows, name: str) -> str:
     """Over all two sets of one task under the same arm, where the policy collapsed on at least one of them."""
     agreed = compared = 0
     for one, other in combinations(arms, 2):

@@ -12,10 +12,10 @@ from analysis.claims.claim_tables import claims_by_dataset, claims_table
 from analysis.claims.guidelines import choices_table, guidelines_table
 from analysis.claims.verdicts import findings
 from analysis.data.cells import Cell, by_dataset
-from analysis.data.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, Arm, Outcome, measure
+from analysis.data.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, Arm, RunOutcome, measure
 from analysis.tables.budget import budget_table, crossover_table
 from analysis.tables.comparisons import comparisons_table
-from analysis.tables.coverage import Diversity, diversity_table
+from analysis.tables.coverage import DiversityRows, diversity_table
 from analysis.tables.forms import NOTHING, Entry, Table, interval, mean, number, thousands, to_terminal, words
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
@@ -36,7 +36,7 @@ PER_SEED = (
 )
 
 
-def every_table(cells: Sequence[Cell], diversity: Diversity | None = None) -> list[Table]:
+def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -> list[Table]:
     """All tables of a report, in its order; without arms those that need none."""
     arms = measure(cells)
     found = findings(cells, arms)
@@ -277,7 +277,7 @@ def _iqm_interval(values: np.ndarray) -> tuple[float, float]:
     return statistics.stratified_bootstrap([values], statistics.interquartile_mean)
 
 
-def _outcomes(arm: Arm, outcome: Outcome) -> Entry:
+def _outcomes(arm: Arm, outcome: RunOutcome) -> Entry:
     count = sum(run.outcome == outcome for run in arm.runs)
     return Entry(
         f"{count} of {len(arm.runs)}", count / len(arm.runs), runs=tuple(r.run.path for r in arm.runs)

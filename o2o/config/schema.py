@@ -97,7 +97,7 @@ class OfflineRatio:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationSettings:
     """When the policy is evaluated, on how many episodes."""
 
     episodes: Annotated[int, Positive]
@@ -120,7 +120,7 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Tracker:
+class TrackerSettings:
     """Whether runs are mirrored to wandb; `auto` is online where one is logged in, else offline."""
 
     mode: Literal["none", "offline", "wandb", "auto"]
@@ -172,7 +172,7 @@ class Execution:
     """Where and how a run runs; it changes nothing of what the run is."""
 
     paths: Paths
-    tracker: Tracker
+    tracker: TrackerSettings
     launch: Launch
     records: Records
     checkpoint: Checkpoint
@@ -196,7 +196,7 @@ class Config:
     finetune: Finetune
     replay_init: ReplayInit
     offline_ratio: OfflineRatio
-    evaluation: Evaluation
+    evaluation: EvaluationSettings
     execution: Execution
 
 

@@ -7,7 +7,7 @@ import itertools
 from o2o.algorithms import ALGORITHMS
 from o2o.config.dataset_names import D4RL_QUALITIES, REGENERATED, name_problem
 from o2o.config.parsing import shown, suggestion
-from o2o.config.schema import Config, Dataset, Evaluation, algorithm_name
+from o2o.config.schema import Config, Dataset, EvaluationSettings, algorithm_name
 from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.machine.names import PLAIN, is_plain
 from o2o.types import Algorithm
@@ -149,7 +149,7 @@ def _mix_problems(dataset: Dataset, mix: dict[str, float]) -> list[str]:
     return problems
 
 
-def _schedule_problems(evaluation: Evaluation) -> list[str]:
+def _schedule_problems(evaluation: EvaluationSettings) -> list[str]:
     ends = [until for until, _ in evaluation.online_intervals]
     if any(end <= start for start, end in itertools.pairwise([0, *ends])):
         return [f"evaluation.online_intervals: the ends {ends} should increase"]

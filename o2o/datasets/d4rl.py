@@ -21,7 +21,7 @@ PAPERS = ("medium-v2", "medium-replay-v2")
 """What the paper uses, of each task."""
 
 
-class Published(NamedTuple):
+class PublishedFile(NamedTuple):
     """One published file."""
 
     bytes: int
@@ -41,76 +41,76 @@ class Expected(NamedTuple):
 
 # Sizes and checksums are those under which TensorFlow Datasets fetches the same files.
 SETS = {
-    "hopper-medium-v2": Published(
+    "hopper-medium-v2": PublishedFile(
         152_756_557, "5bdf1bc4a713c82941de44633df669b36c89850b652a25985166796d25cf71a0"
     ),
-    "halfcheetah-medium-v2": Published(
+    "halfcheetah-medium-v2": PublishedFile(
         237_727_262, "41324e8487a9556d8cfa4538827f8937f4d63dae3030825ebc9f3a726ed08ca0"
     ),
-    "walker2d-medium-v2": Published(
+    "walker2d-medium-v2": PublishedFile(
         232_254_996, "cf00f43add04c17fdfc2958dd581dea0851b2e5bedbe6fda073758a8f841aeda"
     ),
-    "ant-medium-v2": Published(
+    "ant-medium-v2": PublishedFile(
         376_239_825, "461c03b9f70f40d66b47608a92965e4ef3642bd9cdb1320d10acc92754167137"
     ),
-    "hopper-medium-replay-v2": Published(
+    "hopper-medium-replay-v2": PublishedFile(
         75_854_457, "e121c5f7c9857a307baa9edc6a2c3b48e85fedb9ac316ecddd0f48ca7ef4e39b"
     ),
-    "halfcheetah-medium-replay-v2": Published(
+    "halfcheetah-medium-replay-v2": PublishedFile(
         59_448_533, "48d494a4770c11f48260736dec090b78bdca8375647ed4d24bfa5b6610c7f683"
     ),
-    "walker2d-medium-replay-v2": Published(
+    "walker2d-medium-replay-v2": PublishedFile(
         86_323_963, "e75de96a4f77acf7d4e0d6fdf0d7ccb177c26c44bb4388e4fd99f543ccfa18db"
     ),
-    "ant-medium-replay-v2": Published(
+    "ant-medium-replay-v2": PublishedFile(
         136_482_252, "844c4e5743ef51091f2106a3570b257fb149032c4743f8a5f02f40adc3b42a46"
     ),
-    "hopper-random-v2": Published(
+    "hopper-random-v2": PublishedFile(
         152_525_345, "63103ef7059db4c0819bd054f4e83ff339030b50bcdb46bdbe50385f234b5054"
     ),
-    "halfcheetah-random-v2": Published(
+    "halfcheetah-random-v2": PublishedFile(
         237_338_037, "25407aef85b5d16c0f36b4149341edb4acc6a9e88c1db529b2de19e7464874ba"
     ),
-    "walker2d-random-v2": Published(
+    "walker2d-random-v2": PublishedFile(
         216_109_364, "4e863bb6090cf4a461548bd470564b32f1ae5b32ef3085f816b2ede7f092e7fa"
     ),
-    "ant-random-v2": Published(
+    "ant-random-v2": PublishedFile(
         384_466_831, "93cc10893eed2b8e17f81d1aa51dc23d27c5ca101a3804249f6bd038c6f06055"
     ),
-    "hopper-expert-v2": Published(
+    "hopper-expert-v2": PublishedFile(
         152_427_435, "01aa219a5f8eea5e639eccdc636ec2bf40e317159a95cf4bf6e985f16909941b"
     ),
-    "halfcheetah-expert-v2": Published(
+    "halfcheetah-expert-v2": PublishedFile(
         237_464_597, "d9fe53bb994eb1e20a99b4fa3412cd76a1bb7966a7ff55e0fcbdd6081bd2965f"
     ),
-    "walker2d-expert-v2": Published(
+    "walker2d-expert-v2": PublishedFile(
         230_567_195, "2985dc3d436a8baa10e8f43f946fe1d7c6337a4e4fbc65def70618093b18c59a"
     ),
-    "ant-expert-v2": Published(
+    "ant-expert-v2": PublishedFile(
         373_231_677, "fa22531ca79ea051006fa48bb652120d2e12c813919c530369a03c2688311b0f"
     ),
-    "hopper-medium-expert-v2": Published(
+    "hopper-medium-expert-v2": PublishedFile(
         304_537_315, "9d51ad87f8c905be3880d84c6140bcdb7fbf39a19e046a237f238ba34fec9e26"
     ),
-    "halfcheetah-medium-expert-v2": Published(
+    "halfcheetah-medium-expert-v2": PublishedFile(
         474_567_252, "015db75dae5bbe8e94029b71fa0bafc2073365df0c94744e71031189f3f79c06"
     ),
-    "walker2d-medium-expert-v2": Published(
+    "walker2d-medium-expert-v2": PublishedFile(
         462_197_079, "6b8d7f868c45bbaedf460be797fb7271b46dee6ebe45fe7a64319f2005b59a04"
     ),
-    "ant-medium-expert-v2": Published(
+    "ant-medium-expert-v2": PublishedFile(
         748_335_217, "8cfb64e62d8944b5d9dada5f0cfc13a295fafe0c6ba58b778e32ebf16c95aef1"
     ),
-    "hopper-full-replay-v2": Published(
+    "hopper-full-replay-v2": PublishedFile(
         187_998_921, "56baf95963c51c1e964049a974566c50ba80f289390565523e60c0ba83e0982e"
     ),
-    "halfcheetah-full-replay-v2": Published(
+    "halfcheetah-full-replay-v2": PublishedFile(
         291_381_762, "27fdf7ea86e5a2cbd24d611ae9e703c86ec2e8e52823abc69dd9af6afb3a36c0"
     ),
-    "walker2d-full-replay-v2": Published(
+    "walker2d-full-replay-v2": PublishedFile(
         285_115_514, "f2720f9d27b2acef6ec9a7d9ad3b80b6c2078ad4467cee668a81e3b3c80bcf2a"
     ),
-    "ant-full-replay-v2": Published(
+    "ant-full-replay-v2": PublishedFile(
         449_390_167, "b95b0a7f34b1d5d1bedfded0f8e9cfc508b59de83cd4cbfb65b18dbd5056f26c"
     ),
 }

@@ -24,7 +24,7 @@ from scipy.special import digamma
 
 from o2o.algorithms.networks import init_policy, policy_action
 from o2o.config.schema import Dataset, Paths
-from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.files.hdf5 import StoredRows
 from o2o.datasets.loading import load_for_task, locate
 from o2o.datasets.regenerated import recipes
 from o2o.errors import ConfigError
@@ -125,7 +125,7 @@ def write(path: Path, found: Mapping[str, Diversity]) -> None:
 
 
 def measure(
-    rows: Rows, samples: int, fit_rows: int, scale: Float[np.ndarray, " O"], policies: str = "?"
+    rows: StoredRows, samples: int, fit_rows: int, scale: Float[np.ndarray, " O"], policies: str = "?"
 ) -> Diversity:
     """The diversity of a set, by a random sample of its rows; actions are fitted on `fit_rows` of them."""
     chosen = np.random.default_rng(0).permutation(len(rows.rewards))[: max(samples, fit_rows)]
@@ -144,7 +144,7 @@ def measure(
     )
 
 
-def scales(task: str, rows: Rows) -> Float[np.ndarray, " O"]:
+def scales(task: str, rows: StoredRows) -> Float[np.ndarray, " O"]:
     """The units of a task's observations; 0 leaves an entry out. Of a task of one's own, those of the first set."""
     known = SCALES.get(task)
     if known is None:
@@ -192,7 +192,7 @@ def residual_variance(states: Float[np.ndarray, "S O"], actions: Float[np.ndarra
     return float(loss(fitted, jnp.arange(held_out)))
 
 
-def episode_returns(rows: Rows) -> Float[np.ndarray, " M"]:
+def episode_returns(rows: StoredRows) -> Float[np.ndarray, " M"]:
     """Undiscounted returns of the complete episodes; NaN without any."""
     ends = np.flatnonzero(rows.terminals | rows.timeouts) + 1
     if not ends.size:

@@ -12,7 +12,7 @@ from typing import Any
 from o2o.config.schema import Dataset
 from o2o.datasets import d4rl, minari, mix, own_file
 from o2o.datasets.files import hdf5
-from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.files.hdf5 import StoredRows
 from o2o.datasets.regenerated import recipes
 from o2o.errors import ConfigError
 from o2o.types import Transition
@@ -42,7 +42,7 @@ def load_rows(
     observation_size: int | None = None,
     action_size: int | None = None,
     mirrors: str | None = None,
-) -> Rows:
+) -> StoredRows:
     """The rows of a set's file, as `load`, from which statistics and transitions are made."""
     if dataset.mix:
         sizes = observation_size, action_size
@@ -71,7 +71,7 @@ def load_rows(
     return rows
 
 
-def load_for_task(dataset: Dataset, data_directory: Path) -> Rows:
+def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
     """The rows of a set, as `load_rows`, if their sizes are the task's, which are looked up where they may differ.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from o2o.datasets.files import hdf5, inspection
-from o2o.datasets.files.hdf5 import Rows, raise_any
+from o2o.datasets.files.hdf5 import StoredRows, raise_any
 from o2o.errors import ConfigError
 
 KINDS = {
@@ -47,7 +47,7 @@ def read(
     observation_size: int | None = None,
     action_size: int | None = None,
     rows: int | None = None,
-) -> Rows:
+) -> StoredRows:
     """The set's first `rows` steps (all for None), in D4RL's layout, actions mapped to [-1, 1].
 
     An episode that does not end in a termination ends in a timeout: its last step has no successor within the rows.

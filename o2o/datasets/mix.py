@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from o2o.config.schema import Dataset
-from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.files.hdf5 import StoredRows
 from o2o.errors import ConfigError
 
 
@@ -27,14 +27,14 @@ def parts(dataset: Dataset) -> list[tuple[Dataset, int]]:
     return [(_part(dataset, quality, size), size) for (quality, _), size in zip(shares, sizes, strict=True)]
 
 
-def mixed(dataset: Dataset, rows: Iterable[Rows]) -> Rows:
+def mixed(dataset: Dataset, rows: Iterable[StoredRows]) -> StoredRows:
     """The rows of a mixture, from those of its parts in order.
 
     Raises:
         ConfigError: if a part has too few rows.
     """
     generator = np.random.default_rng([dataset.seed, len(dataset.mix or ())])
-    pieces: list[Rows] = []
+    pieces: list[StoredRows] = []
     for (part, size), own in zip(parts(dataset), rows, strict=True):
         if len(own.rewards) < size:
             raise ConfigError(
@@ -45,7 +45,9 @@ def mixed(dataset: Dataset, rows: Iterable[Rows]) -> Rows:
             )
         pieces += _drawn(own, size, generator)
     order = generator.permutation(len(pieces))
-    return Rows(*(np.concatenate([pieces[i][k] for i in order]) for k in range(len(Rows._fields))))
+    return StoredRows(
+        *(np.concatenate([pieces[i][k] for i in order]) for k in range(len(StoredRows._fields)))
+    )
 
 
 def _part(dataset: Dataset, quality: str, size: int) -> Dataset:
@@ -64,13 +66,13 @@ def _part(dataset: Dataset, quality: str, size: int) -> Dataset:
     )
 
 
-def _drawn(rows: Rows, size: int, generator: np.random.Generator) -> list[Rows]:
+def _drawn(rows: StoredRows, size: int, generator: np.random.Generator) -> list[StoredRows]:
     """Episodes of together `size` rows, drawn without replacement; what is cut ends in a timeout."""
     starts, ends = _episodes(rows)
     pieces = []
     for i in generator.permutation(len(starts)):
         stop = int(min(ends[i], starts[i] + size))
-        piece = Rows(*(array[starts[i] : stop] for array in rows))
+        piece = StoredRows(*(array[starts[i] : stop] for array in rows))
         if not (piece.terminals[-1] or piece.timeouts[-1]):
             timeouts = piece.timeouts.copy()
             timeouts[-1] = True
@@ -82,7 +84,7 @@ def _drawn(rows: Rows, size: int, generator: np.random.Generator) -> list[Rows]:
     return pieces
 
 
-def _episodes(rows: Rows) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:
+def _episodes(rows: StoredRows) -> tuple[Int[np.ndarray, " M"], Int[np.ndarray, " M"]]:
     """Where each episode starts and ends; the tail counts as one."""
     ends = np.flatnonzero(rows.terminals | rows.timeouts) + 1
     if not ends.size or ends[-1] < len(rows.rewards):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from o2o.datasets.files import hdf5, inspection
-from o2o.datasets.files.hdf5 import Rows, raise_any
+from o2o.datasets.files.hdf5 import StoredRows, raise_any
 
 SUCCESSORS = {"next_observations": "matrix"}
 UNMARKED_SHARE = 0.01  # of the rows that may have another successor than the next row
@@ -28,7 +28,7 @@ def read(
     action_size: int | None = None,
     rows: int | None = None,
     episode_length: int | None = None,
-) -> Rows:
+) -> StoredRows:
     """As `hdf5.read`, if the flags and the order of the rows can be what they should be.
 
     Args:
@@ -92,7 +92,7 @@ def _cut(terminals: Bool[np.ndarray, " N"], episode_length: int) -> Bool[np.ndar
     return ((row - start) % episode_length == episode_length - 1) & ~terminals
 
 
-def _order_problems(path: Path, rows: Rows) -> list[str]:
+def _order_problems(path: Path, rows: StoredRows) -> list[str]:
     """That the next row is not the successor which the file itself has; at most one problem.
 
     Successors are left alone otherwise, so what is wrong with them alone is no problem.

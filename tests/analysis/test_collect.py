@@ -10,7 +10,7 @@ from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write
 
 from analysis.data.cells import into_cells
 from analysis.data.collect import collect
-from o2o.runs.directory.layout import State, find_runs, read_state
+from o2o.runs.directory.layout import RunState, find_runs, read_state
 from o2o.sweep.surveying.survey import survey
 
 DATASET = "hopper-medium-v2"
@@ -100,7 +100,7 @@ def test_unfinished_and_failed_runs_are_left_out_with_the_reason(tmp_path):
     (failed / "status.json").write_text(json.dumps(status))
     collection = collect(tmp_path)
     assert [run.seed for run in collection.finetunings] == [0]
-    assert collection.unfinished == {State.RUNNING: 1, State.FAILED: 1}
+    assert collection.unfinished == {RunState.RUNNING: 1, RunState.FAILED: 1}
     assert str(collection.left_out[1]) == f"{failed}: FAILED at step 501000: FloatingPointError: critic_loss"
 
 

@@ -10,12 +10,12 @@ import yaml
 from composing import CONF, composed
 
 from analysis.data import published
-from analysis.data.runs import flatten
 from o2o.algorithms import ALGORITHMS
 from o2o.config import dataset_names
 from o2o.config.build import build, container, load
 from o2o.datasets import d4rl
 from o2o.errors import ConfigError
+from o2o.runs.directory.science import flatten
 
 CONVENTIONS = (
     "dpg_reduce",

@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def halfcheetah(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file, which passes for D4RL's own."""
     path = data / "d4rl" / FILE
-    published = d4rl.Published(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    published = d4rl.PublishedFile(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(d4rl.SETS, "halfcheetah-medium-v2", published)
     return path
 

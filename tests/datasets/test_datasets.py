@@ -51,8 +51,8 @@ def write(path: Path, arrays: dict[str, Any]) -> Path:
     return path
 
 
-def rows_of(**changes: Any) -> hdf5.Rows:
-    return hdf5.Rows(**(contents() | changes))
+def rows_of(**changes: Any) -> hdf5.StoredRows:
+    return hdf5.StoredRows(**(contents() | changes))
 
 
 def test_transitions_leave_out_timeouts_and_the_last_row_but_keep_terminals(tmp_path: Path):
@@ -76,7 +76,7 @@ def test_transitions_leave_out_timeouts_and_the_last_row_but_keep_terminals(tmp_
 
 
 def test_statistics_count_complete_episodes_only():
-    rows = hdf5.Rows(
+    rows = hdf5.StoredRows(
         observations=np.zeros((6, 1), np.float32),
         actions=np.zeros((6, 1), np.float32),
         rewards=np.array([1, 2, 3, 4, 5, 1000], np.float32),
@@ -228,7 +228,7 @@ def own(path: Path, **arrays: Any) -> Path:
     return write(path, {key: values for key, values in (steps | arrays).items() if values is not None})
 
 
-def read_own(path: Path, **settings: Any) -> hdf5.Rows:
+def read_own(path: Path, **settings: Any) -> hdf5.StoredRows:
     return loading.load_rows(replace(OWN, path=path, **settings), path.parent)
 
 
@@ -541,7 +541,7 @@ def test_actions_within_tolerance_are_accepted(tmp_path: Path):
 
 def test_medium_replays_row_count_follows_from_its_episodes():
     ends = np.arange(1, 202_001) % 1000 == 0
-    rows = hdf5.Rows(
+    rows = hdf5.StoredRows(
         observations=np.zeros((202_000, 1), np.float32),
         actions=np.zeros((202_000, 1), np.float32),
         rewards=np.zeros(202_000, np.float32),

@@ -11,7 +11,7 @@ from analysis.tables.coverage import read_diversity
 from o2o.config.schema import Dataset, Paths
 from o2o.datasets import comparison, d4rl, diversity
 from o2o.datasets.files import hdf5
-from o2o.datasets.files.hdf5 import Rows
+from o2o.datasets.files.hdf5 import StoredRows
 from o2o.errors import ConfigError
 
 
@@ -20,10 +20,10 @@ def short_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diversity, "FIT_UPDATES", 30)
 
 
-def rows_of(observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray | None = None) -> Rows:
+def rows_of(observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray | None = None) -> StoredRows:
     """Episodes of ten rows."""
     count = len(observations)
-    return Rows(
+    return StoredRows(
         observations.astype(np.float32),
         actions.astype(np.float32),
         np.ones(count, np.float32) if rewards is None else rewards.astype(np.float32),

@@ -526,7 +526,7 @@ def test_the_command_line_fetches_from_a_mirror(
     capsys: pytest.CaptureFixture[str],
     by: str,
 ):
-    monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.Published(SIZE, SHA256))
+    monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.PublishedFile(SIZE, SHA256))
     monkeypatch.setattr(d4rl, "SOURCES", ("http://127.0.0.1:9/",))
     mirror = f"http://127.0.0.1:{server.server_port}/d4rl/"
     words = ["fetch", "ant-random-v2", f"paths.data={tmp_path}"]
@@ -562,7 +562,7 @@ def test_the_command_line_fetches_from_the_second_source_when_the_first_is_down(
 ):
     base = server.url.removesuffix("set.hdf5")
     monkeypatch.setattr(d4rl, "SOURCES", (f"{base}first/", f"{base}second/"))
-    monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.Published(SIZE, SHA256))
+    monkeypatch.setitem(d4rl.SETS, "ant-random-v2", d4rl.PublishedFile(SIZE, SHA256))
     server.script = [status(503), in_ranges]
     assert command.main(["fetch", "ant-random-v2", f"paths.data={tmp_path}"]) == 0
     assert server.paths == ["/first/ant_random-v2.hdf5", "/second/ant_random-v2.hdf5"]

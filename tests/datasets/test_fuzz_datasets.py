@@ -113,7 +113,7 @@ def serve() -> None:
         dataset = replace(OWN, source=source, path=path, id=MINARI_ID)
         if source == "d4rl":
             dataset = replace(dataset, name="hopper-medium-v2", task="hopper", quality="medium")
-            d4rl.SETS["hopper-medium-v2"] = d4rl.Published(*job["published"])
+            d4rl.SETS["hopper-medium-v2"] = d4rl.PublishedFile(*job["published"])
         try:
             rows = loading.load_rows(dataset, path.parent, 3, 2)
             answer: dict[str, Any] = {"rows": digest(rows._asdict())}

@@ -586,7 +586,7 @@ def test_no_transition_of_a_mixture_leads_from_one_episode_into_another(tmp_path
 
 def test_a_mixture_of_d4rls_sets_draws_whole_episodes_of_the_size_asked_for(monkeypatch: pytest.MonkeyPatch):
     ends = np.arange(1, 101) % 10 == 0
-    rows = hdf5.Rows(
+    rows = hdf5.StoredRows(
         np.arange(100, dtype=np.float32)[:, None], np.zeros((100, 1), np.float32),
         np.arange(100, dtype=np.float32), ends, np.zeros(100, bool),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from o2o.machine.signals import Interruption, signals
 from o2o.runs import failures
 from o2o.sweep.launching import entry, pool
 from o2o.sweep.ledger import manifest
-from o2o.sweep.ledger.manifest import Job, Submission
+from o2o.sweep.ledger.manifest import Submission, SubmittedJob
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2]
 
@@ -73,7 +73,7 @@ def test_a_pool_hands_a_signal_on_as_a_request_to_stop(number, tmp_path, monkeyp
     monkeypatch.setattr(pool._Pool, "_start", start)
     monkeypatch.setattr(pool.entry, "Place", lambda *_: None)
     monkeypatch.setattr(pool.entry, "end", lambda *_: False)
-    only = Job(number=0, phase="finetune", runs=["a/b/c/seed-0"], seeds=[0], needs=[], id="local-0")
+    only = SubmittedJob(number=0, phase="finetune", runs=["a/b/c/seed-0"], seeds=[0], needs=[], id="local-0")
     submission = Submission(
         sweep="s", token="t", launcher="local", at="", host="", user="", command=[], code="", settings={}, jobs=[only]
     )  # fmt: skip

@@ -137,7 +137,7 @@ def test_a_run_whose_terminal_fails_is_done(opener, configure, tmp_path, printin
     with pytest.raises(OSError, match=r"No space|Broken pipe"):
         sys.stderr.write("as it would be")
     job.run(config)
-    assert layout.read_state(run_directory(config)) == layout.State.DONE
+    assert layout.read_state(run_directory(config)) == layout.RunState.DONE
 
 
 def test_following_ends_where_nobody_reads(tmp_path, monkeypatch, printing_to):

@@ -44,7 +44,7 @@ def test_a_run_writes_the_files_that_it_promises(finished):
             layout.RESULT,
         }
         assert (directory / phases.FINAL_STATE).is_file()
-        assert read_run(directory).state == layout.State.DONE
+        assert read_run(directory).state == layout.RunState.DONE
 
 
 def test_a_run_that_can_never_learn_is_refused_before_anything_is_written(configure, tmp_path):
@@ -222,7 +222,7 @@ def test_a_number_that_is_not_finite_fails_the_run_and_is_named(configure, tmp_p
         job.run(config)
     directory = run_directory(config)
     run = read_run(directory)
-    assert run.state == layout.State.FAILED
+    assert run.state == layout.RunState.FAILED
     assert run.result is None
     assert '"failure": "non-finite"' in (directory / layout.STATUS).read_text()
 

@@ -18,7 +18,7 @@ from torture import costs, interrupted
 from torture.harness import ALONE, JOBS, PACKED, ROOT, SELDOM, SENTINEL, Arena, Job, arena, contents
 
 from o2o.runs import job, lock, phases
-from o2o.runs.directory.layout import State, read_state
+from o2o.runs.directory.layout import RunState, read_state
 
 PRETRAINING = Job(("finetune.env_steps=0",))
 SHUFFLED_CLOCK = [0.0, 3e8, -3e8, 1e5, -60.0]
@@ -123,7 +123,7 @@ def test_a_signal_is_obeyed_within_seconds_in_every_phase(ground: Arena, place: 
     assert ended["seconds_after"] < 10
     assert "Traceback" not in ground.said()
     states = {read_state(path.parent) for path in ground.runs.rglob("config.yaml")}
-    assert states <= {State.INTERRUPTED, State.DONE}
+    assert states <= {RunState.INTERRUPTED, RunState.DONE}
     assert ground.start(ALONE)["code"] == 0
     assert contents(ground.runs) == expected
 

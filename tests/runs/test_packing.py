@@ -48,7 +48,7 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
         job.run_members(pair)
     assert contents(pair[0]) == alone[0]
     failed = pretrain_directory(pair[1]) if pretraining else run_directory(pair[1])
-    assert read_state(failed) == layout.State.FAILED
+    assert read_state(failed) == layout.RunState.FAILED
     assert json.loads((failed / layout.STATUS).read_text())["failure"] == "non-finite"
 
 
@@ -102,7 +102,7 @@ def test_a_run_that_another_process_is_running_is_left_to_it(pair, alone):
             job.run_members(pair)
         with pytest.raises(HeldError, match="is being run by process"):
             job.run(pair[1])
-        assert read_state(run_directory(pair[1])) == layout.State.PLANNED
+        assert read_state(run_directory(pair[1])) == layout.RunState.PLANNED
     assert contents(pair[0]) == alone[0]
 
 

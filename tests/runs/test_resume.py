@@ -131,7 +131,7 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
             job.run(config)
     if code is not None:
         assert stopped.value.code == code
-    assert read_state(run_directory(config)) == layout.State.INTERRUPTED
+    assert read_state(run_directory(config)) == layout.RunState.INTERRUPTED
     assert Checkpoints(run_directory(config) / layout.CHECKPOINTS).steps() == [20]
     job.run(config)
     assert contents(config) == uninterrupted(*overrides)
@@ -204,7 +204,7 @@ def test_a_second_signal_ends_at_once(configure, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         job.run(config)
     directory = pretrain_directory(config)
-    assert read_state(directory) == layout.State.INTERRUPTED
+    assert read_state(directory) == layout.RunState.INTERRUPTED
     assert not Checkpoints(directory / layout.CHECKPOINTS).steps()
 
 

@@ -7,7 +7,7 @@ import pytest
 from started import CONFIG, IDENTITY, started
 
 from o2o.runs.directory import layout
-from o2o.runs.directory.layout import State
+from o2o.runs.directory.layout import RunState
 from o2o.runs.directory.reader import read_run
 from o2o.runs.directory.writer import RunDirectory
 
@@ -30,17 +30,17 @@ def test_a_new_attempt_does_not_continue_a_torn_row(directory):
 
 def test_states_follow_the_life_of_a_run(tmp_path):
     directory = RunDirectory(tmp_path / "run")
-    assert directory.state() is State.PLANNED
+    assert directory.state() is RunState.PLANNED
     directory.start(CONFIG, IDENTITY)
-    assert directory.state() is State.RUNNING
+    assert directory.state() is RunState.RUNNING
     directory.interrupt("SIGTERM")
-    assert directory.state() is State.INTERRUPTED
+    assert directory.state() is RunState.INTERRUPTED
     directory.start(CONFIG, IDENTITY)
     directory.fail("Traceback …\nValueError: bad", "ValueError: bad", "code")
-    assert directory.state() is State.FAILED
+    assert directory.state() is RunState.FAILED
     directory.start(CONFIG, IDENTITY)
     directory.finish({"online_score": np.float32(50)})
-    assert directory.state() is State.DONE
+    assert directory.state() is RunState.DONE
     assert read_run(directory.path).result == {"online_score": 50.0}
 
 
@@ -63,13 +63,13 @@ def test_killed_before_the_result_is_not_done(directory, monkeypatch):
     monkeypatch.setattr(directory, "write", write)
     with pytest.raises(KeyboardInterrupt):
         directory.finish({"online_score": 50.0})
-    assert directory.state() is State.INTERRUPTED
+    assert directory.state() is RunState.INTERRUPTED
 
 
 def test_starting_again_makes_a_done_run_not_done(directory):
     directory.finish({})
     directory.start(CONFIG, IDENTITY)
-    assert directory.state() is State.RUNNING
+    assert directory.state() is RunState.RUNNING
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(directory):

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from tiny import TINY
 
-from o2o.runs.directory.layout import State, read_object, read_state
+from o2o.runs.directory.layout import RunState, read_object, read_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [
@@ -199,7 +199,7 @@ class Sweep:
     def assert_done_once(self, count):
         """All runs are done, and their records are those of one run from beginning to end."""
         states = self.states()
-        assert (len(states), set(states.values())) == (count, {State.DONE}), f"{states}\n{self.logs()}"
+        assert (len(states), set(states.values())) == (count, {RunState.DONE}), f"{states}\n{self.logs()}"
         for run in states:
             rows = [json.loads(line) for line in (self.runs / run / "eval.jsonl").read_text().splitlines()]
             steps = [row["step"] for row in rows]

@@ -8,7 +8,7 @@ import time
 import pytest
 from sweeping import LONG, only
 
-from o2o.runs.directory.layout import State, read_object, read_state
+from o2o.runs.directory.layout import RunState, read_object, read_state
 
 
 def test_a_grid_shares_its_pretrainings_and_is_run_once_whatever_is_asked_for_again(sweep):
@@ -86,8 +86,8 @@ def test_a_cancelled_job_stays_cancelled_and_the_others_go_on(sweep):
     sweep.cluster.ask("scancel", cancelled)
     sweep.wait_for_end()
     states = [read_state(sweep.runs / sweep.jobs()[job]["runs"][0]) for job in (cancelled, other)]
-    assert states[0] in (State.INTERRUPTED, State.RUNNING)
-    assert states[1] is State.DONE
+    assert states[0] in (RunState.INTERRUPTED, RunState.RUNNING)
+    assert states[1] is RunState.DONE
     assert sweep.accounted(cancelled).startswith("CANCELLED")
     assert "submitted 1 job " in sweep.launch(*command)[1]
     sweep.wait_for_end()
@@ -144,7 +144,7 @@ def test_a_run_that_raises_is_failed_everywhere_and_not_tried_again(sweep):
     pretrain, finetune = only(sweep.jobs("pretrain")), only(sweep.jobs("finetune"))
     for job in (pretrain, finetune):
         run = sweep.runs / sweep.jobs()[job]["runs"][0]
-        assert read_state(run) is State.FAILED
+        assert read_state(run) is RunState.FAILED
         assert sweep.accounted(job) == "FAILED"
         assert len(sweep.endings(job)) == 1
         assert read_object(run / "attempts" / "1.json")["traceback"]

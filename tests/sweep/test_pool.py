@@ -13,7 +13,7 @@ import pytest
 from sweeping import LONG, ROOT, Sweep
 from tiny import TINY
 
-from o2o.runs.directory.layout import State, read_state
+from o2o.runs.directory.layout import RunState, read_state
 
 
 def steps(path):
@@ -41,8 +41,8 @@ def test_a_pool_that_was_stopped_is_gone_on_with_by_retry_in_a_pool_again(tmp_pa
     assert begun, "no run came to a checkpoint"
     assert launching.returncode == 143
     states = {path: read_state(path) for path in runs.glob("*/*/*/seed-*")}
-    assert State.INTERRUPTED in states.values()
-    stopped = {path for path, state in states.items() if state is not State.DONE}
+    assert RunState.INTERRUPTED in states.values()
+    stopped = {path for path, state in states.items() if state is not RunState.DONE}
 
     following = [sys.executable, "-m", "o2o.sweep", "retry"]
     done = subprocess.run(
@@ -51,7 +51,7 @@ def test_a_pool_that_was_stopped_is_gone_on_with_by_retry_in_a_pool_again(tmp_pa
     assert done.returncode == 0, done.stderr
     assert f"by local, as pool: {len(stopped)} runs" in done.stdout
     assert f"{len(stopped)}/{len(stopped)} done" in done.stdout
-    assert {read_state(path) for path in states} == {State.DONE}
+    assert {read_state(path) for path in states} == {RunState.DONE}
     for path in states:
         assert steps(path) == sorted(set(steps(path))), "a step was run twice"
     assert len(list((runs / ".sweeps/pool/submissions").iterdir())) == 2

@@ -106,7 +106,7 @@ def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monk
 
     def to_slurm(asked, due, name, seeds, settings):
         sent.append((sorted(run.config.seed for run in due), name, seeds, settings))
-        return submit.Report(tmp_path, submission, 0, None)
+        return submit.SubmissionReport(tmp_path, submission, 0, None)
 
     runs = [started(configure, tmp_path, seed) for seed in (0, 1)]
     for run in runs:

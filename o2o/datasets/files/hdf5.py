@@ -39,7 +39,7 @@ HEAD_BYTES = 512  # the smallest user block that HDF5 allows
 SEAL = b"o2o set; SHA-256 of the bytes after these 512: "
 
 
-class Rows(NamedTuple):
+class StoredRows(NamedTuple):
     """The rows of a file, in file order: episodes one after the other, the last perhaps cut off."""
 
     observations: Float32[np.ndarray, "N O"]
@@ -70,7 +70,7 @@ def read(
     observation_size: int | None = None,
     action_size: int | None = None,
     rows: int | None = None,
-) -> Rows:
+) -> StoredRows:
     """The first `rows` rows of the file (all for None), float64 cast to float32, (N, 1) columns squeezed.
 
     Args:
@@ -106,7 +106,7 @@ def arrays(
         return {key: file[key][:] if kind == "flags" else file[key][:rows] for key, kind in kinds.items()}
 
 
-def checked_rows(path: Path, arrays: dict[str, np.ndarray]) -> Rows:
+def checked_rows(path: Path, arrays: dict[str, np.ndarray]) -> StoredRows:
     """The arrays as rows, if their values can be learned from.
 
     Raises:
@@ -115,7 +115,7 @@ def checked_rows(path: Path, arrays: dict[str, np.ndarray]) -> Rows:
     flags = [key for key, kind in KINDS.items() if kind == "flags"]
     raise_any(path, [p for key in flags for p in inspection.flag_problems(key, arrays[key])])
     with np.errstate(over="ignore"):  # what overflows float32 becomes inf, and is reported as such
-        rows = Rows(**{key: _as_kind(arrays[key], kind) for key, kind in KINDS.items()})
+        rows = StoredRows(**{key: _as_kind(arrays[key], kind) for key, kind in KINDS.items()})
     raise_any(path, inspection.value_problems(rows._asdict()))
     return rows
 
@@ -174,7 +174,7 @@ def is_sealed(path: Path) -> bool:
     return _seal(path) is not None
 
 
-def transitions(rows: Rows) -> Transition:
+def transitions(rows: StoredRows) -> Transition:
     """D4RL's q-learning transitions, as numpy arrays.
 
     The successor of row i is row i + 1. The last row and the rows that end in a timeout have no successor and are
@@ -190,7 +190,7 @@ def transitions(rows: Rows) -> Transition:
     )
 
 
-def statistics(rows: Rows) -> Statistics:
+def statistics(rows: StoredRows) -> Statistics:
     """Sizes and returns; an episode is complete if a terminal or a timeout ends it."""
     ends = np.flatnonzero(rows.terminals | rows.timeouts) + 1
     returns = np.full(1, np.nan)

@@ -25,7 +25,7 @@ from pathlib import Path
 import jax
 
 from o2o.datasets.regenerated import rlkit, tanh_gaussian
-from o2o.datasets.regenerated.rollouts import Rows
+from o2o.datasets.regenerated.rollouts import RolloutRows
 from o2o.datasets.regenerated.workers import Workers
 from o2o.envs.vector import TASKS
 from o2o.errors import ConfigError
@@ -63,7 +63,7 @@ def train(
         Workers(task, "evaluate", spare) as workers,
         closing(rlkit.run(task, seeds, epochs, directory / f"{task}-{named}-run")) as running,
     ):
-        waiting: list[tuple[rlkit.Epoch, list[Future[Rows]]]] = []
+        waiting: list[tuple[rlkit.Epoch, list[Future[RolloutRows]]]] = []
         for epoch in running:
             print(epoch.note, flush=True)
             if epoch.number % every == 0:
@@ -84,7 +84,7 @@ def _write_snapshots(
     seeds: Sequence[int],
     command: str,
     epoch: rlkit.Epoch,
-    jobs: list[Future[Rows]],
+    jobs: list[Future[RolloutRows]],
 ) -> None:
     """Writes a file a seed, once the episodes are played."""
     notes = []

@@ -29,7 +29,7 @@ from o2o.datasets import mix
 from o2o.datasets.files import hdf5
 from o2o.datasets.files.locking import exclusive
 from o2o.datasets.regenerated import tanh_gaussian
-from o2o.datasets.regenerated.rollouts import BLOCK, STREAMS, Request, Rows, streamed
+from o2o.datasets.regenerated.rollouts import BLOCK, STREAMS, Request, RolloutRows, streamed
 from o2o.datasets.regenerated.storing import Writer
 from o2o.errors import ConfigError
 from o2o.machine.progress import Progress
@@ -273,7 +273,7 @@ def _retrain(
         writer.add(_marked(rows, max(0, block - 1)))
 
 
-def _marked(piece: Rows, policy: int) -> Rows:
+def _marked(piece: RolloutRows, policy: int) -> RolloutRows:
     """With the number of the policy that collected them."""
     return piece | {"infos/policy": np.full(len(piece["rewards"]), policy, np.int32)}
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from o2o.algorithms.sac import SAC
-from o2o.datasets.regenerated.rollouts import BLOCK, Rows
+from o2o.datasets.regenerated.rollouts import BLOCK, RolloutRows
 from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
 from o2o.datasets.regenerated.workers import Workers
 from o2o.envs.vector import TASKS, task_sizes
@@ -101,7 +101,7 @@ def run(task: str, seeds: Sequence[int], epochs: int, directory: Path) -> Genera
     policies = _policies(members.values(state), sizes[0])
     with Workers(task, "collect", min(len(seeds), os.cpu_count() or 1)) as workers:
 
-        def collected(number: int) -> list[Future[Rows]]:
+        def collected(number: int) -> list[Future[RolloutRows]]:
             return [workers.submit(*job, number) for job in zip(policies, seeds, strict=True)]
 
         pending = collected(first)
@@ -126,7 +126,7 @@ def run(task: str, seeds: Sequence[int], epochs: int, directory: Path) -> Genera
             yield Epoch(epoch, policies, _returns(rows), *np.diff(times).tolist())
 
 
-def block(directory: Path, epoch: int) -> Rows:
+def block(directory: Path, epoch: int) -> RolloutRows:
     """The steps that an epoch of a saved run collected; the first axis is the seeds.
 
     Raises:
@@ -171,13 +171,13 @@ def _policies(states: list[State], observation_size: int) -> list[TanhGaussian]:
     return [exported(state.actor.policy, observation_size) for state in states]
 
 
-def _packed(rows: Rows, inputs: int) -> Float[np.ndarray, "M N W"]:
+def _packed(rows: RolloutRows, inputs: int) -> Float[np.ndarray, "M N W"]:
     """Every seed's steps as rows of a replay, without the inputs that are always zero."""
     observations, following = (rows[name][..., :inputs] for name in ("observations", "next_observations"))
     return pack(observations, rows["actions"], rows["rewards"], rows["terminals"], following)
 
 
-def _returns(rows: Rows) -> list[float]:
+def _returns(rows: RolloutRows) -> list[float]:
     """Each seed's mean return of the episodes that its block completed; of the cut one, if it completed none."""
     means = []
     for rewards, terminals in zip(rows["rewards"], rows["terminals"], strict=True):

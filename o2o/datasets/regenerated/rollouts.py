@@ -29,7 +29,7 @@ STREAMS = 4
 BLOCK = 1000
 """Steps between two policies in a replay: rlkit collects so many, from a reset on, before it trains again."""
 
-Rows = dict[str, np.ndarray]
+RolloutRows = dict[str, np.ndarray]
 """Arrays of the same length by D4RL's names, of one episode or one block."""
 
 
@@ -48,7 +48,7 @@ class Request:
     """For a replay, which policy (its index) collects which blocks; None is whole episodes of the first, endlessly."""
 
 
-def pieces(request: Request) -> Iterator[Rows]:
+def pieces(request: Request) -> Iterator[RolloutRows]:
     """The episodes or blocks of a stream, in order."""
     from o2o.envs.vector import TASKS, MujocoEnvironments  # loads the simulator, which planning does without
 
@@ -66,7 +66,7 @@ def pieces(request: Request) -> Iterator[Rows]:
 
 def step(
     environments: Any, observation: np.ndarray, action: np.ndarray, log_prob: np.ndarray, members: np.ndarray
-) -> tuple[Rows, np.ndarray]:
+) -> tuple[RolloutRows, np.ndarray]:
     """One step of `members`: its rows, and which of them ended an episode."""
     rows = {
         "observations": observation,
@@ -106,7 +106,7 @@ def returns(
     return sums
 
 
-def _episodes(environments: Any, policy: TanhGaussian, seed: int, stream: int) -> Iterator[Rows]:
+def _episodes(environments: Any, policy: TanhGaussian, seed: int, stream: int) -> Iterator[RolloutRows]:
     """Endless whole episodes, in the order in which they were begun.
 
     The order in which they end would favour short ones.
@@ -117,9 +117,9 @@ def _episodes(environments: Any, policy: TanhGaussian, seed: int, stream: int) -
     environments.reseed(seeds.generate_state(count).tolist())
     everyone = np.arange(count)
     number = everyone.copy()  # of the episode that each environment is in
-    finished: dict[int, Rows] = {}
+    finished: dict[int, RolloutRows] = {}
     upcoming = 0
-    recorded: Rows = {}
+    recorded: RolloutRows = {}
     observation = environments.reset()
     while True:
         noise = generator.standard_normal((count, environments.action_size), np.float32)
@@ -142,7 +142,7 @@ def _episodes(environments: Any, policy: TanhGaussian, seed: int, stream: int) -
             upcoming += 1
 
 
-def blocks(environments: Any, policy: TanhGaussian, seed: int, numbers: list[int]) -> Iterator[Rows]:
+def blocks(environments: Any, policy: TanhGaussian, seed: int, numbers: list[int]) -> Iterator[RolloutRows]:
     """Rlkit's blocks: each begins with a reset, and cuts its last episode short.
 
     What a block is depends on the policy, the seed and its number alone.
@@ -152,7 +152,7 @@ def blocks(environments: Any, policy: TanhGaussian, seed: int, numbers: list[int
     environments.reseed([int(own) for own, _ in seeds] + [0] * (len(environments) - len(numbers)))
     shape = (BLOCK, environments.action_size)
     noise = np.stack([np.random.default_rng(own).standard_normal(shape, np.float32) for _, own in seeds])
-    recorded: Rows = {}
+    recorded: RolloutRows = {}
     observation = environments.reset(members.tolist())
     for time in range(BLOCK):
         action, log_prob = policy.sample(observation, noise[:, time])
@@ -167,7 +167,7 @@ def blocks(environments: Any, policy: TanhGaussian, seed: int, numbers: list[int
     yield from ({key: values[i] for key, values in recorded.items()} for i in members)
 
 
-def _record(recorded: Rows, rows: Rows, shape: tuple[int, int], place: tuple[Any, Any]) -> None:
+def _record(recorded: RolloutRows, rows: RolloutRows, shape: tuple[int, int], place: tuple[Any, Any]) -> None:
     for key, values in rows.items():
         if key not in recorded:
             recorded[key] = np.zeros((*shape, *values.shape[1:]), values.dtype)
@@ -175,7 +175,7 @@ def _record(recorded: Rows, rows: Rows, shape: tuple[int, int], place: tuple[Any
 
 
 @contextmanager
-def streamed(requests: list[Request]) -> Iterator[list[Iterator[Rows]]]:
+def streamed(requests: list[Request]) -> Iterator[list[Iterator[RolloutRows]]]:
     """The pieces of several streams, each computed by a process that ends with this context."""
     with ExitStack() as stack:
         processes = []
@@ -219,7 +219,7 @@ def process_of(module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def results(process: Any) -> Iterator[Rows]:
+def results(process: Any) -> Iterator[RolloutRows]:
     """What a process sends back, piece by piece, until it ends.
 
     Raises:
@@ -230,16 +230,30 @@ def results(process: Any) -> Iterator[Rows]:
         raise RuntimeError(f"a process that computes rollouts ended with {process.returncode}; see above")
 
 
-def received(pipe: Any) -> Iterator[Rows]:
-    """The pieces that are sent through a pipe, until whoever sends them ends; half a piece is none."""
+def received(pipe: Any) -> Iterator[RolloutRows]:
+    """The pieces that are sent through a pipe.
+
+    Raises:
+        RuntimeError: if something was lost on the way.
+    """
     while head := pipe.readline():
-        content = pipe.read(int(head))
-        if len(content) == int(head):
-            with np.load(io.BytesIO(content), allow_pickle=False) as piece:
-                yield dict(piece)
+        try:
+            piece: RolloutRows = {}
+            for key, shape, dtype, check in json.loads(head):
+                piece[key] = np.empty(shape, dtype)
+                if (
+                    pipe.readinto(_bytes(piece[key])) != piece[key].nbytes
+                    or zlib.crc32(_bytes(piece[key])) != check
+                ):
+                    raise ValueError(f"{key} is not what was sent")
+        except ValueError as error:
+            raise RuntimeError(
+                f"rows got lost on their way from the process that computes them: {error}"
+            ) from None
+        yield piece
 
 
-def send(pipe: Any, piece: Rows) -> None:
+def send(pipe: Any, piece: RolloutRows) -> None:
     """Sends a piece through a pipe."""
     content = io.BytesIO()
     np.savez(content, **cast(Any, piece))

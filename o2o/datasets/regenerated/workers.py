@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 
 from o2o.datasets.regenerated import rollouts
-from o2o.datasets.regenerated.rollouts import Rows
+from o2o.datasets.regenerated.rollouts import RolloutRows
 from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
 
 EPISODES = 10  # of an evaluation
 
 
-def collect(environments: Any, policy: TanhGaussian, seed: int, number: int) -> Rows:
+def collect(environments: Any, policy: TanhGaussian, seed: int, number: int) -> RolloutRows:
     """A block of steps in the one environment there is."""
     return next(rollouts.blocks(environments, policy, seed, [number]))
 
 
-def evaluate(environments: Any, policy: TanhGaussian, seed: int, number: int) -> Rows:
+def evaluate(environments: Any, policy: TanhGaussian, seed: int, number: int) -> RolloutRows:
     """The undiscounted returns of stochastic episodes, in the one environment there is."""
     # A longer key than a block's: its streams are others.
     starts, noise = np.random.SeedSequence([seed], spawn_key=(number, EPISODES)).generate_state(2)
@@ -51,7 +51,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         """Starts the processes."""
-        self._idle: queue.SimpleQueue[tuple[Any, Iterator[Rows]]] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[tuple[Any, Iterator[RolloutRows]]] = queue.SimpleQueue()
         with ExitStack() as stack:
             # One thread a process: it hands the job over and waits for what comes back.
             self._threads = ThreadPoolExecutor(self._count, "worker")
@@ -68,11 +68,11 @@ class Workers:
         """Ends the processes, whatever they are doing."""
         self._stack.close()
 
-    def submit(self, policy: TanhGaussian, seed: int, number: int) -> Future[Rows]:
+    def submit(self, policy: TanhGaussian, seed: int, number: int) -> Future[RolloutRows]:
         """Has a job done by the next process that is free; jobs are begun in the order of their submission."""
         return self._threads.submit(self._done, policy, seed, number)
 
-    def _done(self, policy: TanhGaussian, seed: int, number: int) -> Rows:
+    def _done(self, policy: TanhGaussian, seed: int, number: int) -> RolloutRows:
         pipe, answers = worker = self._idle.get()
         try:
             rollouts.send(pipe, policy.weights | {"job": np.array([seed, number])})

@@ -31,7 +31,7 @@ PRETRAIN = "pretrain"
 FINETUNE = "finetune"
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands. A run whose process died without a word still says RUNNING; starting it again goes on."""
 
     PLANNED = "PLANNED"
@@ -41,17 +41,17 @@ class State(StrEnum):
     INTERRUPTED = "INTERRUPTED"
 
 
-def read_state(path: str | os.PathLike[str]) -> State:
+def read_state(path: str | os.PathLike[str]) -> RunState:
     """The state of a run directory; PLANNED where nothing has been written yet."""
     path = Path(path)
     if (path / RESULT).exists():
-        return State.DONE
+        return RunState.DONE
     status = read_object(path / STATUS)
     if status is None:
-        return State.PLANNED
-    state = State(status["state"])
+        return RunState.PLANNED
+    state = RunState(status["state"])
     # Killed between the two writes of `finish`: without a result the run is to be resumed.
-    return State.INTERRUPTED if state is State.DONE else state
+    return RunState.INTERRUPTED if state is RunState.DONE else state
 
 
 def find_runs(root: str | os.PathLike[str], unreadable: list[str]) -> list[Path]:

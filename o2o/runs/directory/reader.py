@@ -27,7 +27,7 @@ from o2o.runs.directory.layout import (
     REWOUND,
     TIMING,
     TRAIN,
-    State,
+    RunState,
     read_object,
     read_state,
 )
@@ -91,7 +91,7 @@ class Run:
     """
 
     path: Path
-    state: State
+    state: RunState
     config: dict[str, Any]
     identity: dict[str, Any]
     result: dict[str, Any] | None

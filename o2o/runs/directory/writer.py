@@ -31,7 +31,7 @@ from o2o.runs.directory.layout import (
     RESULT,
     REWOUND,
     STATUS,
-    State,
+    RunState,
     read_object,
     read_state,
 )
@@ -61,7 +61,7 @@ class RunDirectory:
         self._attempt = 1 + max((int(p.stem) for p in (self.path / ATTEMPTS).glob("[0-9]*.json")), default=0)
         opened = {"started_at": _now(), "host": platform.node(), "pid": os.getpid()}
         self.write(f"{ATTEMPTS}/{self._attempt}.json", {"attempt": self._attempt, **opened})
-        self._set_state(State.RUNNING)
+        self._set_state(RunState.RUNNING)
 
     def append(self, file: str, row: Mapping[str, Any]) -> None:
         """Appends one row to a `.jsonl` file in a single unbuffered write, so that a kill loses nothing."""
@@ -96,7 +96,7 @@ class RunDirectory:
 
     def progress(self, phase: str, step: int, **details: Any) -> None:
         """Notes in `status.json` how far the run is, for whoever watches it; `details` are plain values."""
-        self._set_state(State.RUNNING, phase=phase, step=step, **details)
+        self._set_state(RunState.RUNNING, phase=phase, step=step, **details)
 
     def offsets(self) -> dict[str, int]:
         """The length in bytes of every file that a resume rewinds, after forcing its rows to the disk.
@@ -132,29 +132,29 @@ class RunDirectory:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Closes the attempt and marks the run done; `result.json` is the last file written."""
-        self._close(State.DONE)
+        self._close(RunState.DONE)
         self.write(RESULT, result)
 
     def fail(self, traceback_text: str, error: str, failure: str) -> None:
         """Closes the attempt as FAILED; keeps what happened in words, its class (runs/failures.py), the traceback."""
-        self._close(State.FAILED, error=error, failure=failure, traceback=traceback_text)
+        self._close(RunState.FAILED, error=error, failure=failure, traceback=traceback_text)
 
     def interrupt(self, reason: str) -> None:
         """Closes the attempt as INTERRUPTED: a later start goes on from the last checkpoint."""
-        self._close(State.INTERRUPTED, reason=reason)
+        self._close(RunState.INTERRUPTED, reason=reason)
 
-    def state(self) -> State:
+    def state(self) -> RunState:
         """The state on disk, which any process may ask for."""
         return read_state(self.path)
 
-    def _close(self, state: State, **details: Any) -> None:
+    def _close(self, state: RunState, **details: Any) -> None:
         attempt = f"{ATTEMPTS}/{self._attempt}.json"
         opened = read_object(self.path / attempt) or {"attempt": self._attempt}
         self.write(attempt, {**opened, "ended_at": _now(), "state": state, **details})
         short = {name: value for name, value in details.items() if name != "traceback"}
         self._set_state(state, **short)
 
-    def _set_state(self, state: State, **details: Any) -> None:
+    def _set_state(self, state: RunState, **details: Any) -> None:
         # The last known phase and step outlive the attempt: one wants to read "FAILED at step 512 000".
         try:
             last = read_object(self.path / STATUS) or {}

@@ -18,7 +18,7 @@ from o2o.machine.counting import counted, named_seeds
 from o2o.runs import lock
 from o2o.sweep.following.status import look
 from o2o.sweep.ledger import slurm, unanswered
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
 ALIVE = (Seen.RUNNING, Seen.WAITING, Seen.QUEUED, Seen.STALLED)
 
@@ -66,7 +66,7 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     return int(bool(beyond))
 
 
-def _jobs(runs: Sequence[Run]) -> list[str]:
+def _jobs(runs: Sequence[SeenRun]) -> list[str]:
     """The jobs of the runs that SLURM has in its queue under the names of their launches."""
     wanted = {
         job: run.launched.submission for run in runs if run.launched is not None and (job := _slurm_job(run))
@@ -89,15 +89,15 @@ def _note(root: Path, jobs: Sequence[str]) -> None:
             manifest.note_attempt(root, job, "cancelled", by=manifest.user())
 
 
-def _local_job(run: Run) -> str | None:
+def _local_job(run: SeenRun) -> str | None:
     return run.launched.job.id if run.launched and run.launched.submission.launcher == "local" else None
 
 
-def _slurm_job(run: Run) -> str | None:
+def _slurm_job(run: SeenRun) -> str | None:
     return run.launched.job.id if run.launched and run.launched.submission.launcher == "slurm" else None
 
 
-def _members(root: Path, job: str, everyone: Sequence[Run], chosen: Sequence[Run]) -> str:
+def _members(root: Path, job: str, everyone: Sequence[SeenRun], chosen: Sequence[SeenRun]) -> str:
     members = [run for run in everyone if _slurm_job(run) == job]
     named = f"{members[0].cell.path.relative_to(root)} {named_seeds([run.seed for run in members])}"
     paths = {run.path for run in chosen}
@@ -105,9 +105,9 @@ def _members(root: Path, job: str, everyone: Sequence[Run], chosen: Sequence[Run
     return named + (f"; stops also {named_seeds(others)}, not asked for" if others else "")
 
 
-def _processes(runs: Sequence[Run]) -> tuple[dict[int, list[Run]], list[str]]:
+def _processes(runs: Sequence[SeenRun]) -> tuple[dict[int, list[SeenRun]], list[str]]:
     """The living processes on this machine that own the runs, and a line for each run that cannot be reached."""
-    found: dict[int, list[Run]] = defaultdict(list)
+    found: dict[int, list[SeenRun]] = defaultdict(list)
     beyond = []
     for run in runs:
         owner = lock.read(run.path)

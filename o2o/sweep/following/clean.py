@@ -14,7 +14,7 @@ from pathlib import Path
 
 from o2o.runs.directory.layout import ATTEMPTS, CHECKPOINTS, RESULT
 from o2o.sweep.following.status import look
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
 STALE_SECONDS = 3600.0
 """A temporary file of this age was left by something that was killed."""
@@ -62,7 +62,7 @@ def run_clean(root: Path, filters: Sequence[str], yes: bool) -> int:
     return int(bool(failed))
 
 
-def _of_run(run: Run) -> Iterator[tuple[str, Path]]:
+def _of_run(run: SeenRun) -> Iterator[tuple[str, Path]]:
     for folder in (run.path, run.path / CHECKPOINTS, run.path / ATTEMPTS):
         for path in folder.glob(".*.tmp"):
             if run.state not in _ALIVE and _is_stale(path):
@@ -87,7 +87,7 @@ def _orphans(root: Path) -> Iterator[tuple[str, Path]]:
             yield ORPHANS, directory
 
 
-def _snapshots(root: Path, runs: Sequence[Run]) -> Iterator[tuple[str, Path]]:
+def _snapshots(root: Path, runs: Sequence[SeenRun]) -> Iterator[tuple[str, Path]]:
     from o2o.sweep.ledger import manifest
 
     unfinished = {str(run.path) for run in runs if run.state is not Seen.DONE}

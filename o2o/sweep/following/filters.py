@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from o2o.errors import ConfigError
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
-SHORT: dict[str, Callable[[Run], Any]] = {
+SHORT: dict[str, Callable[[SeenRun], Any]] = {
     "dataset": lambda run: run.cell.facts.get("dataset.name"),
     "task": lambda run: run.cell.facts.get("dataset.task"),
     "algorithm": lambda run: run.cell.facts.get("algorithm.name"),
@@ -45,14 +45,14 @@ class _Test:
     values: list[str]
     negated: bool
 
-    def admits(self, run: Run) -> bool:
+    def admits(self, run: SeenRun) -> bool:
         return (
             any(_equal(value, own) for value in self.values for own in _values(run, self.word))
             != self.negated
         )
 
 
-def select(runs: Sequence[Run], words: Iterable[str], root: Path) -> list[Run]:
+def select(runs: Sequence[SeenRun], words: Iterable[str], root: Path) -> list[SeenRun]:
     """The runs that `words` ask for, all of them if there are none.
 
     Args:
@@ -70,7 +70,9 @@ def select(runs: Sequence[Run], words: Iterable[str], root: Path) -> list[Run]:
     return [run for run in runs if all(test(run) for test in tests)]
 
 
-def _parse(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> Callable[[Run], bool] | None:
+def _parse(
+    word: str, runs: Sequence[SeenRun], root: Path, problems: list[str]
+) -> Callable[[SeenRun], bool] | None:
     match = _WORD.fullmatch(word)
     if match is None:
         return _below(word, runs, root, problems)
@@ -95,7 +97,9 @@ def _parse(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> C
     return _Test(key, values, negated=sign == "!=").admits
 
 
-def _below(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> Callable[[Run], bool] | None:
+def _below(
+    word: str, runs: Sequence[SeenRun], root: Path, problems: list[str]
+) -> Callable[[SeenRun], bool] | None:
     """The runs of a sweep, or in or below a directory; the test whether a run is one of them."""
     if any(word in run.sweeps for run in runs):
         return lambda run: word in run.sweeps
@@ -113,13 +117,13 @@ def _below(word: str, runs: Sequence[Run], root: Path, problems: list[str]) -> C
     return None
 
 
-def _there(runs: Sequence[Run], word: str) -> list[str]:
+def _there(runs: Sequence[SeenRun], word: str) -> list[str]:
     """The values that runs have."""
     found = {str(own) for run in runs for own in _values(run, word) if own is not None}
     return sorted(found, key=lambda value: (_number(value) is None, _number(value), value))
 
 
-def _values(run: Run, word: str) -> Iterable[Any]:
+def _values(run: SeenRun, word: str) -> Iterable[Any]:
     own = SHORT[word](run) if word in SHORT else run.cell.facts.get(word)
     return own if isinstance(own, list | tuple) else (own,)
 
@@ -140,7 +144,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _one_per_cell(runs: Sequence[Run]) -> Iterable[Run]:
+def _one_per_cell(runs: Sequence[SeenRun]) -> Iterable[SeenRun]:
     return {run.path.parent: run for run in runs}.values()
 
 

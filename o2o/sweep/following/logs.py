@@ -11,7 +11,7 @@ from o2o.machine import terminal
 from o2o.machine.counting import counted
 from o2o.sweep.following.status import look
 from o2o.sweep.following.summary import FINAL
-from o2o.sweep.surveying.survey import Run
+from o2o.sweep.surveying.survey import SeenRun
 
 STREAMS = ("stdout", "stderr")
 POLL_SECONDS = 1.0
@@ -19,12 +19,12 @@ LOOK_AGAIN_SECONDS = 30.0
 TAIL_BYTES = 65536
 
 
-def job_directory(root: Path, run: Run) -> Path | None:
+def job_directory(root: Path, run: SeenRun) -> Path | None:
     """Where the logs of the newest job are that was to run it; None where no job is known."""
     return root / ".jobs" / run.launched.job.id if run.launched and run.launched.job.id else None
 
 
-def log_of(root: Path, run: Run) -> Path | None:
+def log_of(root: Path, run: SeenRun) -> Path | None:
     """The run's stderr, where its job wrote one."""
     directory = job_directory(root, run)
     return directory / "stderr" if directory is not None and (directory / "stderr").is_file() else None
@@ -52,7 +52,7 @@ def _tail(path: Path, lines: int) -> tuple[list[str], int]:
 def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> int:
     """`logs`: prints the ends of the logs, and goes on printing if `follow`; 1 where there are none."""
     runs, notes = look(root, filters)
-    jobs: dict[Path, list[Run]] = {}
+    jobs: dict[Path, list[SeenRun]] = {}
     without = []
     for run in runs:
         if (directory := job_directory(root, run)) is not None:

@@ -23,7 +23,7 @@ from o2o.runs.failures import Failure
 from o2o.sweep.following.status import look
 from o2o.sweep.following.summary import rows_of
 from o2o.sweep.following.why import STOPPED
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
 if TYPE_CHECKING:
     from o2o.config.schema import Config
@@ -74,7 +74,7 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
         print(line, file=sys.stderr)
     if not planned:
         return 2 if problems else 0
-    by_launch: dict[Any, list[Run]] = defaultdict(list)
+    by_launch: dict[Any, list[SeenRun]] = defaultdict(list)
     for run in planned:
         by_launch[_launch(run, wishes.here)].append(run)
     for (launcher, sweep, _), members in by_launch.items():
@@ -96,7 +96,7 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
     return max(codes)
 
 
-def _planned(root: Path, runs: Sequence[Run]) -> tuple[dict[Run, PlannedRun], list[str]]:
+def _planned(root: Path, runs: Sequence[SeenRun]) -> tuple[dict[SeenRun, PlannedRun], list[str]]:
     """The runs as a launch plans them, pretrainings first, and why others cannot be run again."""
     from o2o.runs.identity import identity, pretrain_directory, run_directory  # needs JAX, as all below
     from o2o.sweep.launching.jobs import PlannedRun
@@ -121,7 +121,7 @@ def _planned(root: Path, runs: Sequence[Run]) -> tuple[dict[Run, PlannedRun], li
     return planned, problems
 
 
-def _configuration(root: Path, run: Run) -> Config:
+def _configuration(root: Path, run: SeenRun) -> Config:
     """The run's own configuration, or the one that was frozen at its launch; runs are where they lie now."""
     from o2o.config.build import build, load
     from o2o.sweep.ledger import manifest
@@ -138,7 +138,7 @@ def _configuration(root: Path, run: Run) -> Config:
     )
 
 
-def _hopeful(planned: Mapping[Run, PlannedRun]) -> dict[Run, PlannedRun]:
+def _hopeful(planned: Mapping[SeenRun, PlannedRun]) -> dict[SeenRun, PlannedRun]:
     """Without what would end the same way again, and what finetunes from that; says so."""
     hopeless = {
         plan.directory
@@ -164,7 +164,7 @@ def _could_begin(plan: PlannedRun) -> bool:
     return place in (None, plan.directory) or (place / RESULT).is_file()
 
 
-def _launch(run: Run, here: bool) -> tuple[str, str, str]:
+def _launch(run: SeenRun, here: bool) -> tuple[str, str, str]:
     """What runs of one new launch share: launcher, sweep and settings; empty where they run here."""
     if here or run.launched is None:
         return "", "", ""
@@ -203,7 +203,7 @@ def _here(due: Sequence[PlannedRun], wishes: Wishes) -> int:
     return code
 
 
-def _label(root: Path, run: Run) -> str:
+def _label(root: Path, run: SeenRun) -> str:
     if run.launched is None:
         return ""
     from o2o.sweep.ledger import manifest
@@ -225,6 +225,6 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
 
 
-def _by_state(runs: Sequence[Run]) -> str:
+def _by_state(runs: Sequence[SeenRun]) -> str:
     states = Counter(run.state for run in runs)
     return ", ".join(f"{number} {state}" for state, number in states.items())

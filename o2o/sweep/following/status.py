@@ -11,12 +11,12 @@ from o2o.machine import terminal
 from o2o.sweep.following.filters import select
 from o2o.sweep.following.status_table import as_json, summary, text
 from o2o.sweep.following.summary import BROKEN, FINAL, rows_of
-from o2o.sweep.surveying.survey import Run, survey
+from o2o.sweep.surveying.survey import SeenRun, survey
 
 REFRESH_SECONDS = 10.0
 
 
-def look(root: Path, filters: Sequence[str]) -> tuple[list[Run], list[str]]:
+def look(root: Path, filters: Sequence[str]) -> tuple[list[SeenRun], list[str]]:
     """The runs below `root` that `filters` ask for, and what could not be read or asked.
 
     Raises:
@@ -54,7 +54,7 @@ def watch(root: Path, filters: Sequence[str], interval: float) -> int:
     from rich.text import Text
 
     console = Console()
-    runs: list[Run] = []
+    runs: list[SeenRun] = []
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         try:
             while not terminal.unread() and (not runs or any(run.state not in FINAL for run in runs)):
@@ -72,6 +72,6 @@ def watch(root: Path, filters: Sequence[str], interval: float) -> int:
     return exit_code(runs)
 
 
-def exit_code(runs: Iterable[Run]) -> int:
+def exit_code(runs: Iterable[SeenRun]) -> int:
     """1 if something failed or is damaged, else 0."""
     return int(any(run.state in BROKEN for run in runs))

@@ -12,7 +12,7 @@ from typing import Any
 from o2o.machine.counting import counted
 from o2o.machine.names import sweep_command
 from o2o.runs.directory.layout import PRETRAIN
-from o2o.sweep.following.summary import COLUMNS, Row, Score, settings
+from o2o.sweep.following.summary import COLUMNS, CellScore, Row, settings
 from o2o.sweep.surveying.survey import Seen
 
 LISTED_NOTES, WIDEST_NOTE = 8, 160
@@ -144,7 +144,7 @@ def _states(states: Counter[Seen]) -> str:
     return "  ".join(f"{state} {states[state]}" for state in present)
 
 
-def _scored(score: Score | None) -> str:
+def _scored(score: CellScore | None) -> str:
     if score is None:
         return ""
     spread = f" ± {score.deviation:.1f}" if score.seeds > 1 else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from o2o.machine.counting import named_seeds
 from o2o.runs.directory.layout import FINETUNE, PRETRAIN
-from o2o.sweep.surveying.survey import Cell, Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenCell, SeenRun
 
 BROKEN = (Seen.FAILED, Seen.DAMAGED)
 FINAL = (Seen.DONE, Seen.CANCELLED, *BROKEN)
@@ -30,7 +30,7 @@ _CHOICES = ("dataset", "algorithm", "pretrain.algorithm", "replay_init")
 
 
 @dataclass(frozen=True)
-class Score:
+class CellScore:
     """The mean score of a cell at the largest step that all of its begun seeds were evaluated at."""
 
     step: int
@@ -43,7 +43,7 @@ class Score:
 class Row:
     """What is said of one cell."""
 
-    def __init__(self, cell: Cell, runs: Sequence[Run]) -> None:
+    def __init__(self, cell: SeenCell, runs: Sequence[SeenRun]) -> None:
         """About those `runs` of the cell that were asked for."""
         self.cell, self.runs = cell, runs
         self.states = Counter(run.state for run in runs)
@@ -68,7 +68,7 @@ class Row:
         return max((left for run in self.runs if (left := run.remaining_seconds) is not None), default=None)
 
     @cached_property
-    def score(self) -> Score | None:
+    def score(self) -> CellScore | None:
         """The score at equal step."""
         begun = [run.evaluations for run in self.runs if run.evaluations and run.evaluations.last_step >= 0]
         for row in min(begun, key=lambda rows: rows.last_step) if begun else ():
@@ -78,13 +78,13 @@ class Row:
             if scores and len(scores) == len(begun):
                 mean = math.fsum(scores) / len(scores)
                 spread = math.fsum((score - mean) ** 2 for score in scores)
-                return Score(row["step"], mean, math.sqrt(spread / max(1, len(scores) - 1)), len(scores))
+                return CellScore(row["step"], mean, math.sqrt(spread / max(1, len(scores) - 1)), len(scores))
         return None
 
     @property
     def notes(self) -> list[str]:
         """What a reader should know of its runs, in a line for all that say the same."""
-        alike: dict[str, list[Run]] = defaultdict(list)
+        alike: dict[str, list[SeenRun]] = defaultdict(list)
         for run in self.runs:
             waits = run.state in (Seen.PLANNED, Seen.WAITING) and run.note
             if waits or run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
@@ -97,7 +97,7 @@ def kind(message: str) -> str:
     return re.sub(r"\d+", "#", message)
 
 
-def explained(run: Run) -> str:
+def explained(run: SeenRun) -> str:
     """The state of a run with what there is to say of it, in one line."""
     first = run.note.strip().splitlines()[0] if run.note.strip() else ""
     if run.state is Seen.STALLED and run.alive_at:
@@ -106,9 +106,9 @@ def explained(run: Run) -> str:
     return f"{run.state}{kind}{': ' if first and run.state is not Seen.STALLED else ' '}{first}".rstrip()
 
 
-def rows_of(runs: Iterable[Run]) -> list[Row]:
+def rows_of(runs: Iterable[SeenRun]) -> list[Row]:
     """One row a cell, pretrainings before what finetunes from them."""
-    cells: dict[int, list[Run]] = defaultdict(list)
+    cells: dict[int, list[SeenRun]] = defaultdict(list)
     for run in runs:
         cells[id(run.cell)].append(run)
     rows = [Row(members[0].cell, members) for members in cells.values()]

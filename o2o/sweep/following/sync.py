@@ -11,7 +11,7 @@ from pathlib import Path
 from o2o.errors import ConfigError
 from o2o.machine.counting import counted
 from o2o.sweep.following.status import look
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
 RUNS_A_CALL = 20
 
@@ -50,7 +50,7 @@ def run_sync(root: Path, filters: Sequence[str], dry_run: bool, seconds: float) 
     return int(bool(left))
 
 
-def _offline(run: Run) -> list[Path]:
+def _offline(run: SeenRun) -> list[Path]:
     """What wandb wrote for the run, one directory for each attempt, oldest first."""
     return sorted((run.path / "wandb" / "wandb").glob("offline-run-*"))
 

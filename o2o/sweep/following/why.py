@@ -18,7 +18,7 @@ from o2o.sweep.following.logs import log_of, tail
 from o2o.sweep.following.status import exit_code, look
 from o2o.sweep.following.status_table import span
 from o2o.sweep.following.summary import kind
-from o2o.sweep.surveying.survey import Run, Seen
+from o2o.sweep.surveying.survey import Seen, SeenRun
 
 TRACEBACK_LINES, LOG_LINES = 14, 12
 TOLD = 5
@@ -50,7 +50,7 @@ _ADVICE_BY_STATE = {
 def run_why(root: Path, filters: Sequence[str]) -> int:
     """`why`: tells of the chosen runs that stopped; returns the exit code."""
     runs, notes = look(root, filters)
-    ends: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    ends: dict[tuple[str, ...], list[SeenRun]] = defaultdict(list)
     for run in runs:
         if run.state in STOPPED or run.before or (run.state is Seen.PLANNED and run.note):
             before = (run.before.state, run.before.failure or "", kind(run.before.note)) if run.before else ()
@@ -67,7 +67,7 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     return exit_code(runs)
 
 
-def _told(root: Path, alike: Sequence[Run]) -> str:
+def _told(root: Path, alike: Sequence[SeenRun]) -> str:
     run = alike[0]
     attempt = last_attempt(run)
     lines = _where(root, alike)
@@ -101,7 +101,7 @@ def _end(state: str, failure: str | None, note: str, where: str) -> list[str]:
     return [f"{state}{kind_of_failure}{where}", *(f"  {line}" for line in note.strip().splitlines())]
 
 
-def last_attempt(run: Run) -> dict[str, Any]:
+def last_attempt(run: SeenRun) -> dict[str, Any]:
     """What the run's newest attempt noted; empty where there is none that can be read."""
     numbers = [int(path.stem) for path in (run.path / ATTEMPTS).glob("*.json") if path.stem.isdecimal()]
     try:
@@ -111,7 +111,7 @@ def last_attempt(run: Run) -> dict[str, Any]:
     return {"attempt": max(numbers)} | found if found else {}
 
 
-def _where(root: Path, alike: Sequence[Run]) -> list[str]:
+def _where(root: Path, alike: Sequence[SeenRun]) -> list[str]:
     cells: dict[Path, list[int]] = defaultdict(list)
     for run in alike:
         cells[run.cell.path].append(run.seed)
@@ -121,7 +121,7 @@ def _where(root: Path, alike: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _file(root: Path, run: Run, attempt: dict[str, Any]) -> Path:
+def _file(root: Path, run: SeenRun, attempt: dict[str, Any]) -> Path:
     return run.path.relative_to(root) / ATTEMPTS / f"{attempt['attempt']}.json"
 
 

@@ -29,10 +29,10 @@ from o2o.errors import ConfigError
 from o2o.machine import terminal
 from o2o.machine.signals import signals
 from o2o.runs import failures, lock
-from o2o.runs.directory.layout import RESULT, STATUS, State, read_object, read_state
+from o2o.runs.directory.layout import RESULT, STATUS, RunState, read_object, read_state
 from o2o.runs.failures import RETRYABLE, Failure
 from o2o.sweep.ledger import manifest, slurm, unanswered
-from o2o.sweep.ledger.manifest import Job, Submission
+from o2o.sweep.ledger.manifest import Submission, SubmittedJob
 from o2o.sweep.surveying import launched
 from o2o.sweep.surveying.survey import Seen
 
@@ -58,7 +58,7 @@ class Place:
         self.submission: Submission = manifest.read_submission(
             self.runs, submission.parents[1].name, submission.name
         )
-        self.job: Job = replace(self.submission.jobs[number], id=job_id)
+        self.job: SubmittedJob = replace(self.submission.jobs[number], id=job_id)
         self.id = job_id
 
     @property
@@ -92,7 +92,7 @@ class Place:
         return {
             run: Failure(status.get("failure") or failures.classify(str(status.get("error", ""))))
             for run, status in statuses.items()
-            if read_state(self.runs / run) is State.FAILED
+            if read_state(self.runs / run) is RunState.FAILED
         }
 
 

@@ -24,7 +24,7 @@ from o2o.runs.directory.layout import PRETRAIN
 from o2o.sweep.launching import entry, prepare
 from o2o.sweep.launching.jobs import PlannedRun
 from o2o.sweep.ledger import manifest
-from o2o.sweep.ledger.manifest import Job, Submission
+from o2o.sweep.ledger.manifest import Submission, SubmittedJob
 
 POLL_SECONDS = 0.2
 MEMORY_SHARE = 0.9
@@ -89,8 +89,8 @@ class _Pool:
         self._root, self._submission = root, submission
         self._free = places
         self._due = list(submission.jobs)
-        self._running: dict[subprocess.Popen[bytes], tuple[Job, Slot]] = {}
-        self._failed: list[Job] = []
+        self._running: dict[subprocess.Popen[bytes], tuple[SubmittedJob, Slot]] = {}
+        self._failed: list[SubmittedJob] = []
         self._ended: set[int] = set()
         self._stopped: int | None = None
 
@@ -115,14 +115,14 @@ class _Pool:
             return 128 + self._stopped
         return 1 if self._failed else 0
 
-    def _next(self) -> Job | None:
+    def _next(self) -> SubmittedJob | None:
         waits = {run for each in self._submission.jobs if each.number not in self._ended for run in each.runs}
         for ready in self._due:
             if ready.phase == PRETRAIN or not waits & set(ready.needs):
                 return ready
         return None
 
-    def _start(self, ready: Job, directory: Path) -> None:
+    def _start(self, ready: SubmittedJob, directory: Path) -> None:
         slot = self._free.pop(0)
         code = str(self._root / self._submission.code)
         paths = os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])

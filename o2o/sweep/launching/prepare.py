@@ -22,7 +22,7 @@ from o2o.runs.directory.layout import PRETRAIN
 from o2o.sweep.launching import snapshot
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings, pack
 from o2o.sweep.ledger import manifest
-from o2o.sweep.ledger.manifest import Entry, Job, Submission
+from o2o.sweep.ledger.manifest import ManifestEntry, Submission, SubmittedJob
 
 LOCK = ".lock"
 
@@ -100,14 +100,14 @@ def relative(root: Path, path: Path) -> str:
     return path.absolute().relative_to(root).as_posix()
 
 
-def entry(root: Path, run: PlannedRun) -> Entry:
+def entry(root: Path, run: PlannedRun) -> ManifestEntry:
     """A run as the sweep's manifest has it."""
-    return Entry(relative(root, run.directory), run.identity, run.config.seed, run.label)
+    return ManifestEntry(relative(root, run.directory), run.identity, run.config.seed, run.label)
 
 
-def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> Job:
+def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> SubmittedJob:
     needs = [run.pretrain_directory for run in runs] if runs[0].phase != PRETRAIN else []
-    return Job(
+    return SubmittedJob(
         number=number,
         phase=runs[0].phase,
         runs=[relative(root, run.directory) for run in runs],

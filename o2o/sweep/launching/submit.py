@@ -31,7 +31,7 @@ from o2o.sweep.ledger.slurm import Queued
 
 
 @dataclass(frozen=True)
-class Report:
+class SubmissionReport:
     """What was submitted, and what was not, with the reason."""
 
     root: Path
@@ -69,7 +69,7 @@ class Report:
 
 def to_slurm(
     asked: Sequence[PlannedRun], due: Sequence[PlannedRun], name: str, seeds: int, settings: Mapping[str, Any]
-) -> Report:
+) -> SubmissionReport:
     """Submits what of the `due` runs is not in the queue, `seeds` to a job, and returns.
 
     Args:
@@ -100,7 +100,7 @@ def to_slurm(
     jobs = [replace(job, id=ids.get(job.number)) for job in submission.jobs]
     problem = prepare.unwritten(error, root) if isinstance(error, OSError) else error and str(error)
     unclear = isinstance(error, slurm.NoAnswerError)
-    return Report(root, replace(submission, jobs=jobs), len(due) - len(mine), problem, unclear)
+    return SubmissionReport(root, replace(submission, jobs=jobs), len(due) - len(mine), problem, unclear)
 
 
 def in_queue(root: Path, record: bool = False) -> dict[str, Queued]:

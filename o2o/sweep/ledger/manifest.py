@@ -47,7 +47,7 @@ LOGS = "logs"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One run of a sweep."""
 
     directory: str
@@ -64,11 +64,11 @@ class Manifest:
 
     name: str
     updated_at: str
-    runs: list[Entry]
+    runs: list[ManifestEntry]
 
 
 @dataclass(frozen=True)
-class Job:
+class SubmittedJob:
     """Runs that differ only in their seeds, in one process."""
 
     number: int
@@ -99,7 +99,7 @@ class Submission:
     """The directory of the code that its jobs run, relative to `runs/`."""
     settings: dict[str, Any]
     """The launcher's."""
-    jobs: list[Job]
+    jobs: list[SubmittedJob]
 
     @property
     def job_name(self) -> str:
@@ -163,10 +163,10 @@ def read_manifest(runs: Path, name: str) -> Manifest | None:
     if content is None:
         return None
     with _damage_named(path):
-        return Manifest(**{**content, "runs": [Entry(**entry) for entry in content["runs"]]})
+        return Manifest(**{**content, "runs": [ManifestEntry(**entry) for entry in content["runs"]]})
 
 
-def add_runs(runs: Path, name: str, entries: Iterable[Entry]) -> None:
+def add_runs(runs: Path, name: str, entries: Iterable[ManifestEntry]) -> None:
     """Adds runs to the sweep's manifest; those of a directory that is already in it are replaced."""
     known = read_manifest(runs, name)
     merged = {entry.directory: entry for entry in [*(known.runs if known else []), *entries]}
@@ -230,7 +230,7 @@ def write_batch(runs: Path, submission: Submission, batch: Batch) -> None:
     RunDirectory(directory).write(f"batch-{batch.index}.json", dataclasses.asdict(batch))
 
 
-def write_job(runs: Path, submission: Submission, job: Job) -> None:
+def write_job(runs: Path, submission: Submission, job: SubmittedJob) -> None:
     """Writes what a job with an id is into its own directory, and links its logs there."""
     assert job.id is not None
     directory = job_directory(runs, job.id)
@@ -290,7 +290,7 @@ def _read_submission(path: Path) -> Submission | None:
         ids = {job["number"]: job["id"] for job in content["jobs"]}
         for batch in _read_batches(path.parent):
             ids |= batch.ids()
-        jobs = [Job(**{**job, "id": ids[job["number"]]}) for job in content["jobs"]]
+        jobs = [SubmittedJob(**{**job, "id": ids[job["number"]]}) for job in content["jobs"]]
         return Submission(**{**content, "jobs": jobs})
 
 

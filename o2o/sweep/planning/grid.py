@@ -28,7 +28,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedCell:
     """Runs that differ only in their seed; `label` is what tells this cell from the plan's others."""
 
     overrides: list[str]
@@ -36,7 +36,7 @@ class Cell:
     label: str
 
 
-def of(product: Product) -> list[Cell]:
+def of(product: Product) -> list[PlannedCell]:
     """The cells of a product, in the order of its axes.
 
     Raises:
@@ -60,7 +60,7 @@ def of(product: Product) -> list[Cell]:
                 kept.append(seed)
     swept = {word for words in product.axes.values() if len(words) > 1 for word in words}
     return [
-        Cell(list(words), kept, label=" ".join(word for word in words if word in swept))
+        PlannedCell(list(words), kept, label=" ".join(word for word in words if word in swept))
         for words, kept in cells.items()
     ]
 

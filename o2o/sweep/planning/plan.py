@@ -24,16 +24,16 @@ from o2o.errors import ConfigError
 from o2o.machine.counting import counted
 from o2o.machine.names import PLAIN, is_plain
 from o2o.runs import lock
-from o2o.runs.directory.layout import State, read_state
+from o2o.runs.directory.layout import RunState, read_state
 from o2o.runs.identity import identity, pretrain_directory, run_directory
 from o2o.sweep.launching import jobs, prepare, submit
 from o2o.sweep.launching.jobs import PlannedRun
 from o2o.sweep.ledger import manifest
 from o2o.sweep.planning import estimate, grid, prerequisites
-from o2o.sweep.planning.grid import DEFAULT_SEED, Cell, Product
+from o2o.sweep.planning.grid import DEFAULT_SEED, PlannedCell, Product
 
 LISTED_RUNS = 12
-STARTED = {State.FAILED: "failed before", State.INTERRUPTED: "interrupted", State.RUNNING: "cut off"}
+STARTED = {RunState.FAILED: "failed before", RunState.INTERRUPTED: "interrupted", RunState.RUNNING: "cut off"}
 """States in which a run that is to be run may be, and what they are called."""
 
 
@@ -197,7 +197,7 @@ def bad_input(errors: Sequence[BaseException | None]) -> bool:
 
 
 def _runs(
-    cell: Cell, compose: Callable[[list[str]], dict[str, Any]], problems: dict[str, list[str]]
+    cell: PlannedCell, compose: Callable[[list[str]], dict[str, Any]], problems: dict[str, list[str]]
 ) -> Iterable[PlannedRun]:
     """The runs of one cell, composed once; `problems` gets the labels of bad cells."""
     tree = compose(cell.overrides)
@@ -278,7 +278,7 @@ def _located(problem: str, labels: list[str], cells: int) -> str:
 def _where(run: PlannedRun) -> Path:
     """Where the failure is recorded: the pretraining's directory if that failed."""
     pretraining = run.pretrain_directory
-    return pretraining if pretraining and read_state(pretraining) is State.FAILED else run.directory
+    return pretraining if pretraining and read_state(pretraining) is RunState.FAILED else run.directory
 
 
 def _reason(error: BaseException) -> str:

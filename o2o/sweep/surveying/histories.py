@@ -14,7 +14,7 @@ from typing import Any
 
 from o2o.runs.failures import RETRYABLE
 from o2o.sweep.ledger.slurm import PATIENCE_SECONDS
-from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Run, Seen
+from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Seen, SeenRun
 
 UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
@@ -22,7 +22,7 @@ UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
 _ENDED = (Seen.STALLED, Seen.INTERRUPTED, Seen.FAILED)
 
 
-def hear(run: Run, launched_at: str, history: Sequence[dict[str, Any]]) -> None:
+def hear(run: SeenRun, launched_at: str, history: Sequence[dict[str, Any]]) -> None:
     """Fills in what the history of its newest job, which was launched then, says of an unfinished run."""
     if run.state is Seen.DAMAGED:
         return
@@ -55,14 +55,14 @@ def hear(run: Run, launched_at: str, history: Sequence[dict[str, Any]]) -> None:
             _hear_end(run, endings[-1], last)
 
 
-def put_back(run: Run, state: Seen, note: str = "") -> None:
+def put_back(run: SeenRun, state: Seen, note: str = "") -> None:
     """A job has the run, or is to have it: how it ended is how it ended before."""
     if run.state in _ENDED and run.before is None:
         run.before = End(run.state, run.failure, run.note)
     run.state, run.failure, run.note = state, None, note
 
 
-def left(run: Run, note: str) -> None:
+def left(run: SeenRun, note: str) -> None:
     """No job has the run, or ever will: it is as it was before it was given to one, with a word on that."""
     run.state, run.note = Seen.PLANNED, note
     if run.before is not None:
@@ -75,7 +75,7 @@ def age(at: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
 
 
-def _hear_end(run: Run, ended: dict[str, Any], last: dict[str, Any]) -> None:
+def _hear_end(run: SeenRun, ended: dict[str, Any], last: dict[str, Any]) -> None:
     """What the last end in the history, and what was noted after it, mean for the run."""
     failure = ended.get("failure")
     reason = ended.get("reason") or failure or f"exit code {ended.get('exit_code')}"
@@ -95,7 +95,7 @@ def _hear_end(run: Run, ended: dict[str, Any], last: dict[str, Any]) -> None:
         run.state, run.note = Seen.CANCELLED, "its job was cancelled"
 
 
-def _goes_on(run: Run) -> bool:
+def _goes_on(run: SeenRun) -> bool:
     """Whether its job will try it again if it is tried again itself."""
     again = run.state in (*UNBEGUN, *UNDER_WAY, Seen.INTERRUPTED) or run.failure in RETRYABLE
     return again and not run.spent
@@ -106,12 +106,12 @@ def _beyond_help(ended: dict[str, Any]) -> list[str]:
     return [run for run, failure in (ended.get("failed") or {}).items() if failure not in RETRYABLE]
 
 
-def _older(run: Run, at: str) -> bool:
+def _older(run: SeenRun, at: str) -> bool:
     """Whether the run's last sign of life, which is noted to the second, was before that time."""
     return run.alive_at is None or run.alive_at < datetime.fromisoformat(at).replace(microsecond=0)
 
 
-def _begun_since(run: Run, event: dict[str, Any]) -> bool:
+def _begun_since(run: SeenRun, event: dict[str, Any]) -> bool:
     return run.alive_at is not None and run.alive_at > datetime.fromisoformat(event["at"])
 
 

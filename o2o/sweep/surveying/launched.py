@@ -19,7 +19,7 @@ from o2o.sweep.ledger.manifest import Batch, Submission
 from o2o.sweep.ledger.slurm import Queued, SlurmError
 from o2o.sweep.surveying import histories
 from o2o.sweep.surveying.histories import UNBEGUN, UNDER_WAY
-from o2o.sweep.surveying.survey import Cell, Launched, Run, Seen, look_at
+from o2o.sweep.surveying.survey import Launched, Seen, SeenCell, SeenRun, look_at
 
 ASK_AGAIN_SECONDS = 30.0
 BEGINNING_SECONDS = 60.0
@@ -41,23 +41,23 @@ _ENDINGS = {
 is why a job that FAILED without its saying so was killed."""
 
 
-def join(root: Path, cells: list[Cell]) -> list[str]:
+def join(root: Path, cells: list[SeenCell]) -> list[str]:
     """Adds sweeps, jobs and unbegun runs to `cells`; what could not be read is returned, a line each."""
     notes: list[str] = []
     runs = {str(run.path)[len(str(root)) + 1 :]: run for cell in cells for run in cell.runs}
     known = {str(cell.path): cell for cell in cells}
 
-    def find(directory: str) -> Run | None:
+    def find(directory: str) -> SeenRun | None:
         if directory not in runs:
             path = root / directory
             seed = path.name.removeprefix("seed-")
             if not seed.isdecimal():
                 notes.append(f"{directory} stands in a manifest, but is no directory of a run")
                 return None
-            cell = known.setdefault(str(path.parent), Cell(path.parent))
+            cell = known.setdefault(str(path.parent), SeenCell(path.parent))
             if not cell.runs:
                 cells.append(cell)
-            runs[directory] = Run(path, int(seed), cell)
+            runs[directory] = SeenRun(path, int(seed), cell)
             cell.runs.append(runs[directory])
         return runs[directory]
 
@@ -84,7 +84,7 @@ def join(root: Path, cells: list[Cell]) -> list[str]:
     return notes
 
 
-def seen(root: Path, directory: str) -> Run:
+def seen(root: Path, directory: str) -> SeenRun:
     """One run with what its jobs wrote down; SLURM is not asked."""
     run = look_at(root / directory)
     join(root, [run.cell])
@@ -92,7 +92,7 @@ def seen(root: Path, directory: str) -> Run:
     return run
 
 
-def hear_jobs(root: Path, runs: Sequence[Run]) -> None:
+def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
     """What the jobs of unfinished runs wrote down of themselves, and why runs that were launched have none."""
     begun: set[str] = set()
     for job, members in _by_job(runs).items():
@@ -108,12 +108,12 @@ def hear_jobs(root: Path, runs: Sequence[Run]) -> None:
     _hear_batches(root, runs)
 
 
-def _hear_pools(runs: Sequence[Run], begun: Collection[str]) -> None:
+def _hear_pools(runs: Sequence[SeenRun], begun: Collection[str]) -> None:
     """A local pool waits for its jobs: where none of them is alive, none that is queued will be started.
 
     One that was launched just now, and is not among those that have `begun`, is still to start its first.
     """
-    of_launch: dict[str, list[Run]] = defaultdict(list)
+    of_launch: dict[str, list[SeenRun]] = defaultdict(list)
     for run in runs:
         if run.launched is not None and run.launched.submission.launcher == "local":
             of_launch[run.launched.submission.token].append(run)
@@ -126,7 +126,7 @@ def _hear_pools(runs: Sequence[Run], begun: Collection[str]) -> None:
                     histories.left(run, "the pool that was to run it has ended")
 
 
-def _hear_batches(root: Path, runs: Iterable[Run]) -> None:
+def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
     """Why runs have no job that were given to SLURM, or what is not known of it."""
     for launch, members in _without_job(runs):
         calls = manifest.batches(root, launch)
@@ -137,7 +137,7 @@ def _hear_batches(root: Path, runs: Iterable[Run]) -> None:
                 run.note = _UNANSWERED if run.launched.job.number in lost else f"not submitted: {refused}"
 
 
-def ask_slurm(root: Path, runs: Sequence[Run]) -> list[str]:
+def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
     """What SLURM says of the jobs of unfinished runs, where any were given to it; returns a line if it is silent."""
     jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
     lost = [
@@ -167,7 +167,7 @@ def ask_slurm(root: Path, runs: Sequence[Run]) -> list[str]:
 
 
 def _find(
-    launch: Submission, members: Sequence[Run], batches: Sequence[Batch], queued: Mapping[str, Queued]
+    launch: Submission, members: Sequence[SeenRun], batches: Sequence[Batch], queued: Mapping[str, Queued]
 ) -> None:
     """Gives runs the jobs that SLURM made of the launch's calls that it did not answer."""
     there = [unanswered.found(launch, batch, queued.values()) for batch in batches]
@@ -189,8 +189,8 @@ def _answers(
     return queued, slurm.ended(job for job in jobs if job not in queued)
 
 
-def _by_job(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    jobs: dict[str, list[Run]] = defaultdict(list)
+def _by_job(runs: Iterable[SeenRun]) -> dict[str, list[SeenRun]]:
+    jobs: dict[str, list[SeenRun]] = defaultdict(list)
     for run in runs:
         if run.launched is not None and run.state is not Seen.DONE:
             if run.launched.job.id is None:
@@ -199,9 +199,9 @@ def _by_job(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return jobs
 
 
-def _without_job(runs: Iterable[Run]) -> list[tuple[Submission, list[Run]]]:
+def _without_job(runs: Iterable[SeenRun]) -> list[tuple[Submission, list[SeenRun]]]:
     """The launches for SLURM that have no job for unfinished runs, with those."""
-    found: dict[str, tuple[Submission, list[Run]]] = {}
+    found: dict[str, tuple[Submission, list[SeenRun]]] = {}
     for run in runs:
         launched = run.launched
         if launched is None or launched.job.id is not None or run.state is Seen.DONE:
@@ -211,11 +211,11 @@ def _without_job(runs: Iterable[Run]) -> list[tuple[Submission, list[Run]]]:
     return list(found.values())
 
 
-def _launcher(members: Sequence[Run]) -> str | None:
+def _launcher(members: Sequence[SeenRun]) -> str | None:
     return members[0].launched.submission.launcher if members[0].launched else None
 
 
-def _tell_queued(run: Run, job: Queued) -> None:
+def _tell_queued(run: SeenRun, job: Queued) -> None:
     if job.state == "PENDING" and run.state is not Seen.RUNNING and not run.spent:
         histories.put_back(run, Seen.QUEUED, job.reason)
     elif job.state == "RUNNING":
@@ -224,7 +224,7 @@ def _tell_queued(run: Run, job: Queued) -> None:
             histories.put_back(run, Seen.WAITING)
 
 
-def _tell_ended(run: Run, state: str) -> None:
+def _tell_ended(run: SeenRun, state: str) -> None:
     if state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
         run.state, run.failure = _ENDINGS[state]
         run.note = f"SLURM ended its job: {state}"

@@ -28,16 +28,16 @@ from o2o.runs.directory.layout import (
     RESULT,
     STATUS,
     TIMING,
-    State,
+    RunState,
     find_cells,
     read_object,
 )
 from o2o.runs.failures import classify
 from o2o.sweep.surveying import described
-from o2o.sweep.surveying.tail import Rows
+from o2o.sweep.surveying.tail import TailRows
 
 if TYPE_CHECKING:
-    from o2o.sweep.ledger.manifest import Job, Submission
+    from o2o.sweep.ledger.manifest import Submission, SubmittedJob
 
 EVAL_TAIL_BYTES, TIMING_TAIL_BYTES = 4096, 1024
 """Some eight evaluations of ten episodes, and some eight rows of the clock."""
@@ -70,7 +70,7 @@ class Launched:
     directory: str
     """The run's, as manifests have it."""
     submission: Submission
-    job: Job
+    job: SubmittedJob
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class End:
 
 
 @dataclass(eq=False)
-class Run:
+class SeenRun:
     """One run as it was seen."""
 
     path: Path
     seed: int
-    cell: Cell
+    cell: SeenCell
     state: Seen = Seen.PLANNED
     step: int | None = None
     rate: float | None = None
@@ -106,7 +106,7 @@ class Run:
     sweeps: list[str] = field(default_factory=list)
     """The names it was asked for under."""
     launched: Launched | None = None
-    evaluations: Rows | None = None
+    evaluations: TailRows | None = None
 
     @property
     def phase(self) -> str:
@@ -123,11 +123,11 @@ class Run:
 
 
 @dataclass(eq=False)
-class Cell:
+class SeenCell:
     """The runs of one directory, which differ in nothing but their seed."""
 
     path: Path
-    runs: list[Run] = field(default_factory=list)
+    runs: list[SeenRun] = field(default_factory=list)
 
     @property
     def phase(self) -> str:
@@ -146,7 +146,7 @@ class Cell:
         return None if updates is None else updates + env_steps
 
 
-def survey(root: Path, notes: list[str]) -> list[Cell]:
+def survey(root: Path, notes: list[str]) -> list[SeenCell]:
     """All cells below `root`, sorted by their paths, with their runs sorted by seed.
 
     A line in `notes` for what could not be searched.
@@ -163,22 +163,22 @@ def survey(root: Path, notes: list[str]) -> list[Cell]:
     return sorted(cells, key=lambda cell: cell.path)
 
 
-def look_at(path: Path) -> Run:
+def look_at(path: Path) -> SeenRun:
     """The run of a directory, without the others of its cell."""
     seed = int(path.name.removeprefix("seed-"))
     if path.is_dir():
         (run,) = _look_at_cell((str(path.parent), [(seed, str(path))])).runs
         return run
-    cell = Cell(path.parent)
-    cell.runs.append(Run(path, seed, cell))
+    cell = SeenCell(path.parent)
+    cell.runs.append(SeenRun(path, seed, cell))
     return cell.runs[0]
 
 
-def _look_at_cell(found: tuple[str, list[tuple[int, str]]]) -> Cell:
+def _look_at_cell(found: tuple[str, list[tuple[int, str]]]) -> SeenCell:
     folder, seeds = found
-    cell = Cell(Path(folder))
+    cell = SeenCell(Path(folder))
     for seed, path in seeds:
-        run = Run(Path(path), seed, cell)
+        run = SeenRun(Path(path), seed, cell)
         try:
             _look(run, path)
         except (OSError, ValueError) as error:
@@ -187,7 +187,7 @@ def _look_at_cell(found: tuple[str, list[tuple[int, str]]]) -> Cell:
     return cell
 
 
-def _look(run: Run, path: str) -> None:
+def _look(run: SeenRun, path: str) -> None:
     """Fills in what the run's own files say.
 
     Raises:
@@ -195,7 +195,7 @@ def _look(run: Run, path: str) -> None:
     """
     names = set(os.listdir(path))
     if EVAL in names:
-        run.evaluations = Rows(f"{path}/{EVAL}", EVAL_TAIL_BYTES)
+        run.evaluations = TailRows(f"{path}/{EVAL}", EVAL_TAIL_BYTES)
         run.step = run.evaluations.last_step if run.evaluations.last_step >= 0 else None
     if RESULT in names:
         run.state = Seen.DONE
@@ -204,24 +204,24 @@ def _look(run: Run, path: str) -> None:
     if status is None:
         return
     try:
-        state = State(status["state"])
+        state = RunState(status["state"])
         run.alive_at = datetime.fromisoformat(status["updated_at"]) if "updated_at" in status else None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{run.path / STATUS} is damaged: {error}") from None
     run.step = status.get("step", run.step)
     run.note = str(status.get("error") or _stopped_by(status.get("reason")))
     # DONE without a result: killed between the two writes, and to be resumed.
-    run.state = Seen.INTERRUPTED if state is State.DONE else Seen(state)
+    run.state = Seen.INTERRUPTED if state is RunState.DONE else Seen(state)
     if run.state is Seen.FAILED:
         run.failure = status.get("failure") or classify(run.note)
     if run.state is Seen.RUNNING:
         if TIMING in names:
-            run.rate = _rate(Rows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
+            run.rate = _rate(TailRows(f"{path}/{TIMING}", TIMING_TAIL_BYTES).tail())
         if not _lives(run, names):
             run.state = Seen.STALLED
 
 
-def _lives(run: Run, names: set[str]) -> bool:
+def _lives(run: SeenRun, names: set[str]) -> bool:
     """Whether a run that says it is running is, as far as can be seen from here.
 
     Its owner is asked where that is a process of this machine. Else the last sign of life decides: what the run wrote,
@@ -263,7 +263,7 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
     return (clock[0][0] - clock[-1][0]) / (clock[0][1] - clock[-1][1])
 
 
-def _facts(run: Run) -> dict[str, Any] | None:
+def _facts(run: SeenRun) -> dict[str, Any] | None:
     """What the run's configuration says, or what was frozen when it was launched."""
     found = described.of_run(run.path)
     if found or run.launched is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Rows:
+class TailRows:
     """The end of an appended file, read once; the rest only if it is asked for."""
 
     def __init__(self, path: str, tail_bytes: int) -> None:
