@@ -24,6 +24,7 @@ from analysis.tables.coverage import read_diversity
 from analysis.tables.every import every_table, finetuning_tables
 from analysis.tables.forms import write
 from o2o.machine import terminal
+from o2o.machine.arguments import number, whole_number
 from o2o.machine.counting import counted
 
 COMMANDS = ("import", "dashboard")
@@ -133,12 +134,16 @@ def _import(arguments: list[str]) -> int:
     )
     parser.add_argument("--dataset", help="its name, where neither file nor name says it")
     parser.add_argument("--algorithm", help="its name, where neither file nor name says it")
-    parser.add_argument("--seed", type=int, help="the seed, where neither file nor name says it")
+    parser.add_argument("--seed", type=whole_number, help="the seed, where neither file nor name says it")
     parser.add_argument("--replay", choices=REPLAYS, help="what the replay started with (default: offline)")
-    parser.add_argument("--interval", type=int, help="env steps between two evaluations (CORL's pickles)")
-    parser.add_argument("--switch", type=int, help="the step at which the online phase starts (default: 0)")
     parser.add_argument(
-        "--offline-score", type=float, help="the score at the switch, where the file has none"
+        "--interval", type=whole_number, help="env steps between two evaluations (CORL's pickles)"
+    )
+    parser.add_argument(
+        "--switch", type=whole_number, help="the step at which the online phase starts (default: 0)"
+    )
+    parser.add_argument(
+        "--offline-score", type=number, help="the score at the switch, where the file has none"
     )
     parser.add_argument("--step", dest="step_column", metavar="COLUMN", help="the column of steps")
     parser.add_argument(

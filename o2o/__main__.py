@@ -10,7 +10,7 @@ import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 from yaml import YAMLError
 
 from o2o.machine import terminal
 from o2o.machine.installation import CONF
-from o2o.machine.names import quoting
+from o2o.machine.names import pairing, quoting
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -137,22 +143,57 @@ def _setup_problem(error: Exception) -> str | None:
 
 
 def _composition_problem(error: Exception) -> str:
-    """Hydra's own words, its cause's, and a near word for what was misspelt."""
-    cause = error.__cause__
-    text = f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
-    word, options = "", []
+    """What Hydra or OmegaConf could not compose: what was typed, why, and the way out."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.options:
         group, _, word = (error.missing_cfg_file or "").rpartition("/")
-        options = error.options
-        known = textwrap.fill(", ".join(map(str, options)), 100, break_on_hyphens=False)
-        text = f"{group}={word} is not one of\n{known}"
-    elif isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
-        word, options = str(cause.key), list(cause.parent_node)
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("To append to your config"))
+        return f"{group}={word} is not one of\n{_listed(error.options)}{_near(word, error.options)}"
     if isinstance(error, OverrideParseException):
-        text = quoting(error.override) or f"{error.override}: {text}"
+        told = quoting(error.override) or pairing(error.override)
+        return told or f"{error.override}: {str(error).strip()}"
+    if isinstance(cause, InterpolationResolutionError | InterpolationKeyError):
+        return f"{_typed(cause.full_key)}: {_reference_problem(str(cause))}"
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return _key_problem(cause.full_key, [str(key) for key in cause.parent_node or ()])
+    if group := re.search("config group '(.*)' does not exist", str(error)):
+        return _key_problem(group[1], [])
+    return str(error).strip() if cause is error else f"{error}\n{cause}".strip()
+
+
+def _key_problem(place: str, beside: Sequence[str]) -> str:
+    """An unknown key with those beside it, or an unknown group with those that there are."""
+    above, _, key = place.rpartition(".")
+    known, what = [name for name in beside if name not in ("hydra", "experiment")], "key"
+    if not known or "/" in place:
+        above, what = "", "group"
+        known = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+    of = f" of {above}" if above else ""
+    return f"{_typed(place)}: {place} is not a {what}; {what}s{of} are\n{_listed(known)}{_near(key, known)}"
+
+
+def _reference_problem(text: str) -> str:
+    """Why `${…}` in a value stands for nothing."""
+    if variable := re.search("Environment variable '(.*)' not found", text):
+        name = variable[1]
+        return f"the environment has no {name}; export it, or say what holds without it: ${{oc.env:{name},…}}"
+    if key := re.search("Interpolation key '(.*)' not found", text):
+        return f"there is no key {key[1]} for ${{…}} to stand for; write a whole one, as in ${{dataset.name}}"
+    return f"{text.splitlines()[0]}; ${{…}} takes a whole key, as in ${{dataset.name}}, or oc.env:VARIABLE"
+
+
+def _typed(key: str | None) -> str:
+    """The word of the command line that sets a key; the key where none does."""
+    words = [(re.split("[@=]", word.lstrip("+~"))[0], word) for word in sys.argv[1:]]
+    return next((word for own, word in words if f"{own}.".startswith(f"{key}.")), str(key))
+
+
+def _listed(options: Iterable[object]) -> str:
+    return textwrap.fill(", ".join(map(str, options)), 100, break_on_hyphens=False)
+
+
+def _near(word: str, options: Iterable[object]) -> str:
     near = difflib.get_close_matches(word, map(str, options), n=1)
-    return f"{text.strip()}\nDid you mean {near[0]}?" if near else text.strip()
+    return f"\nDid you mean {near[0]}?" if near else ""
 
 
 if __name__ == "__main__":

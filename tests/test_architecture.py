@@ -60,6 +60,7 @@ DOORS = {
 LIGHT = {
     "o2o.collapse",
     "o2o.config.dataset_names",
+    "o2o.machine.arguments",
     "o2o.machine.counting",
     "o2o.machine.names",
     "o2o.machine.terminal",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 import types
@@ -26,6 +27,7 @@ def launch(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("O2O_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("O2O_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # launch.py sets it; so it is restored
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # or submitit would close what pytest captures with
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -180,6 +182,16 @@ def test_runs_get_the_configuration_that_was_asked_for(launch):
         (["seed=range(3"], ["range(3"]),
         (["experiment=demo,figure1"], ["an experiment is a grid of its own"]),
         (["dataset=file"], ["dataset.path is missing", "dataset.task is missing"]),
+        (["dataset.name=a(b"], ["""dataset.name=a(b: a value with (""", """type 'dataset.name="a(b"'"""]),
+        (["network.hidden_sizes=[8,8"], ["[ and ] do not pair", "network.hidden_sizes=[8,8]"]),
+        (["seed=range(3"], ["seed=range(3: ( and ) do not pair", "'seed=range(10)'"]),
+        (["discount=${oc.env:NOPE}"], ["discount=${oc.env:NOPE}: the environment has no NOPE", "export it"]),
+        (["dataset.name=${nope}"], ["dataset.name=${nope}: there is no key nope", "${dataset.name}"]),
+        (["discount=${sum:1}"], ["discount=${sum:1}: Unsupported", "oc.env:VARIABLE"]),
+        (["foo.bar=1"], ["foo.bar=1: foo is not a key", "replay_init"]),
+        (["algorithm.nope=1"], ["algorithm.nope=1: algorithm.nope is not a key", "policy_delay"]),
+        (["foo/bar=x"], ["foo/bar=x: foo/bar is not a group", "offline_ratio"]),
+        (["algoritm@pretrain=x"], ["algoritm is not a group", "Did you mean algorithm?"]),
     ],
 )
 def test_bad_input_is_told_in_one_screen_without_a_traceback(launch, arguments, said):
@@ -189,6 +201,38 @@ def test_bad_input_is_told_in_one_screen_without_a_traceback(launch, arguments, 
         assert words in errors
     assert "Traceback" not in output + errors
     assert len(errors.splitlines()) < 24
+
+
+def test_what_is_to_be_typed_instead_of_what_hydra_does_not_take_is_taken(launch):
+    words = ["dataset=minari", "dataset.task=hopper"]
+    code, _, errors = launch(*words, "dataset.id=a(b")
+    assert code == 2
+    (typed,) = shlex.split(errors.rpartition("type ")[2])
+    assert launch(*words, typed)[0] == 0
+    assert launch.ran[0].dataset.id == "a(b"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        ("slurm", "SLURM would get 2 jobs (1 pretraining, 1 finetuning), with these of hydra.launcher:"),
+        ("local", "this machine would get 2 jobs (1 pretraining, 1 finetuning)\n"),
+    ],
+)
+def test_a_dry_run_says_what_a_launcher_would_get(launch, tmp_path, launcher, said):
+    code, output, _ = launch(DATASET, f"hydra/launcher={launcher}", "launch.dry_run=true")
+    assert code == 0
+    assert said in output
+    assert ("timeout_min=240" in output) == (launcher == "slurm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_refuses_settings_that_a_launcher_does_not_know(launch, tmp_path):
+    words = ["hydra/launcher=slurm", "+hydra.launcher.nope=3", "launch.dry_run=true"]
+    code, _, errors = launch(DATASET, *words)
+    assert code == 2
+    assert "nope" in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_bad_cell_stops_the_sweep_before_anything_runs(launch):

@@ -116,9 +116,15 @@ def _refuse_taken(place: Path, curve: ForeignCurve) -> None:
 def _described(curve: ForeignCurve) -> str:
     origin = f"{curve.source}{f', {curve.run}' if curve.run else ''}"
     steps, scores = curve.env_steps, curve.scores
+    names = {"dataset": curve.owner.dataset, "algorithm": curve.owner.algorithm}
+    folders = [
+        f"; the folder of {kind} {name} is called {_folder(name)}"
+        for kind, name in names.items()
+        if _folder(name) != name
+    ]
     return (
         f"  {curve.owner}: {counted(len(steps) - 1, 'evaluation')} up to env step {steps[-1]}, "
-        f"offline score {scores[0]:g} ({curve.begins}), last {scores[-1]:g}; from {origin}"
+        f"offline score {scores[0]:g} ({curve.begins}), last {scores[-1]:g}; from {origin}{''.join(folders)}"
     )
 
 

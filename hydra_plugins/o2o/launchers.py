@@ -30,12 +30,24 @@ class JobLauncher(Launcher):
         raise RuntimeError(f"{type(self).__name__} runs plans: leave hydra/sweeper=planning alone")
 
     @abstractmethod
+    def preview(self, planned: Plan) -> str:
+        """What it would do with a plan, for a dry run."""
+
+    @abstractmethod
     def launch_plan(self, planned: Plan, name: str) -> int:
         """Launches what is to run under the sweep's name, and gives the exit code."""
 
 
 class SlurmLauncher(JobLauncher):
     """Submits job arrays, and returns."""
+
+    def preview(self, planned: Plan) -> str:
+        """The jobs that SLURM would get, and what of it; settings that there are not are refused."""
+        from o2o.sweep.launching import prepare
+        from o2o.sweep.launching.job_array import Array
+
+        Array(planned.to_run[0].config.execution.paths.runs, self.settings, [], [])
+        return prepare.preview(planned.to_run, planned.seeds_per_job, "SLURM", self.settings)
 
     def launch_plan(self, planned: Plan, name: str) -> int:
         """Submits, and says what to follow it with; 2 if not all could be submitted."""
@@ -48,6 +60,12 @@ class SlurmLauncher(JobLauncher):
 
 class LocalLauncher(JobLauncher):
     """Runs jobs in processes of this machine, some at a time, and waits for them."""
+
+    def preview(self, planned: Plan) -> str:
+        """The jobs that it would run."""
+        from o2o.sweep.launching import prepare
+
+        return prepare.preview(planned.to_run, planned.seeds_per_job, "this machine", self.settings)
 
     def launch_plan(self, planned: Plan, name: str) -> int:
         """Runs what is to run; 1 if a run failed, 128 and the signal's number if it was stopped."""

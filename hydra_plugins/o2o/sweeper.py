@@ -51,6 +51,8 @@ class PlanningSweeper(Sweeper):
         by_plans = isinstance(self.launcher, JobLauncher)
         name = planned.name(choices.get("experiment")) if by_plans else ""
         print(planned.text(), flush=True)
+        if planned.dry_run and planned.to_run and isinstance(self.launcher, JobLauncher):
+            print(self.launcher.preview(planned))
         if planned.dry_run or not planned.to_run:
             return []
         if isinstance(self.launcher, JobLauncher):

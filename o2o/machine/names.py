@@ -19,6 +19,8 @@ def is_plain(name: str) -> bool:
     return bool(re.fullmatch(r"\w[\w.+-]*", name)) and len(os.fsencode(name)) <= LONGEST
 
 
+_LISTED = re.compile(r"[\[{]|(range|choice|glob|interval|shuffle|sort|tag)\(")
+
 PLAIN = f"use at most {LONGEST} letters, digits and . _ + -, of which the first is a letter or digit"
 """The way out where a name is not plain."""
 
@@ -47,13 +49,29 @@ def quoting(override: str) -> str | None:
     key, _, value = override.partition("=")
     strange = re.compile(r"[^\w\s/+.$%*@?|:-]", re.ASCII)  # what Hydra does not take without quotes
     found = sorted(set(strange.findall(value)) - {","})
-    if not found or set(found) & set("'\"[](){}\\") or not re.fullmatch(r"[+]{0,2}[\w./@:-]+", key):
+    if not found or set(found) & set("'\"\\") or not re.fullmatch(r"[+]{0,2}[\w./@:-]+", key):
+        return None
+    if "${" in value or _LISTED.match(value):
         return None
     items = ",".join(f'"{item}"' if strange.search(item) else item for item in value.split(","))
     return (
         f"{override}: a value with {' '.join(found)} in it needs quotes of Hydra's inside the shell's; type "
         f"{shlex.quote(f'{key}={items}')}"
     )
+
+
+def pairing(override: str) -> str | None:
+    """What is wrong with the brackets of a list or a sweep, `key=value`; None if they pair."""
+    key, _, value = override.partition("=")
+    if not _LISTED.match(value):
+        return None
+    for opening, closing in ("[]", "()", "{}"):
+        if value.count(opening) != value.count(closing):
+            return (
+                f"{override}: {opening} and {closing} do not pair; write a list as {key}=[8,8], "
+                f"a sweep as {key}=1,2 or {shlex.quote(f'{key}=range(10)')}"
+            )
+    return None
 
 
 def sweep_command(root: Path, *words: str) -> str:

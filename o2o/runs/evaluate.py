@@ -18,6 +18,7 @@ from o2o.envs.scores import normalised_score, reference_returns
 from o2o.envs.vector import find_task, make_environments
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
+from o2o.machine.arguments import whole_number
 from o2o.machine.counting import counted
 from o2o.replay.rows import Replay
 from o2o.runs.directory.layout import CONFIG
@@ -64,9 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m o2o.runs.evaluate", description="Scores a trained policy again."
     )
     parser.add_argument("run", type=Path, help="the directory of a finished run")
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=whole_number, default=100)
     parser.add_argument(
-        "--seed", type=int, default=1_000_000, help="of the episodes; the run's own start at 0"
+        "--seed", type=whole_number, default=1_000_000, help="of the episodes; the run's own start at 0"
     )
     options = parser.parse_args(arguments)
     if options.episodes < 1 or options.seed < 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from o2o.errors import ConfigError
 from o2o.machine import terminal
+from o2o.machine.arguments import number, whole_number
 from o2o.sweep.following import status
 
 FILTERS = """\
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", action="store_true", help="refresh in place until nothing can change any more"
     )
     shown.add_argument(
-        "--interval", type=float, default=status.REFRESH_SECONDS, help="seconds between refreshes"
+        "--interval", type=number, default=status.REFRESH_SECONDS, help="seconds between refreshes"
     )
 
     command("why", _why, "Why runs failed or stopped, and what to do about it.")
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = command("logs", _logs, "What the jobs of runs wrote to stdout and stderr.")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
     logs.add_argument(
-        "-n", "--lines", type=int, default=30, help="last lines of each file; 0 for all of them"
+        "-n", "--lines", type=whole_number, default=30, help="last lines of each file; 0 for all of them"
     )
 
     retry = command("retry", _retry, "Run again what failed or stopped, from its frozen configuration.")
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = command("sync", _sync, "Upload what was tracked offline to wandb.")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    sync.add_argument("--timeout", type=float, default=600.0, help="seconds for all of it (default: 600)")
+    sync.add_argument("--timeout", type=number, default=600.0, help="seconds for all of it (default: 600)")
 
     clean = command("clean", _clean, "Say what nothing needs any more; with --yes, remove it.")
     clean.add_argument("--yes", action="store_true", help="remove it")

@@ -384,3 +384,28 @@ def test_bad_input_is_one_message_and_the_exit_code_2(tmp_path, capsys):
     source = written(tmp_path, "a.csv", TABLE)
     assert main(["import", str(source), "--out", str(taken)]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_called_otherwise_than_what_it_holds_is_said(tmp_path, capsys):
+    source = written(tmp_path, "history.csv", HISTORY.format(seed=0))
+    words = ["import", str(source), "--score", "eval/score", "--seed", "0", "--dry-run"]
+    assert main([*words, "--dataset", "../../x", "--algorithm", "TD3"]) == 0
+    said = capsys.readouterr().out
+    assert "the folder of dataset ../../x is called -..-x" in said
+    assert "algorithm TD3 is called" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seed", "0.5", "argument --seed: 0.5 is not a whole number; write one such as 3"),
+        ("--interval", "1e3", "argument --interval: 1e3 is not a whole number"),
+        ("--switch", "x", "argument --switch: x is not a whole number"),
+        ("--offline-score", "x", "argument --offline-score: x is not a number; write one such as 2.5"),
+    ],
+)
+def test_an_option_that_is_no_number_says_what_to_write(capsys, option, value, said):
+    with pytest.raises(SystemExit) as ended:
+        main(["import", "history.csv", option, value])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

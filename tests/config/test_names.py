@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from torture.trial import Case, call, shortcomings
 
-from o2o.machine.names import is_plain, project_problem, quoting, shortened, sweep_command
+from o2o.machine.names import is_plain, pairing, project_problem, quoting, shortened, sweep_command
 
 DATASET = "dataset=hopper-medium-v2"
 
@@ -167,3 +167,16 @@ def test_a_command_finds_runs_that_lie_elsewhere(monkeypatch, tmp_path):
     assert told == ["python", "-m", "o2o.sweep", "why", "it's", "--runs", str(elsewhere)]
     monkeypatch.setenv("O2O_RUNS", str(elsewhere))
     assert sweep_command(elsewhere, "why") == "python -m o2o.sweep why"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("seed=range(3", "( and )"), ("a=[1,2", "[ and ]"), ("a={b:1", "{ and }")]
+)
+def test_brackets_that_do_not_pair_are_told(word, said):
+    assert f"{word}: {said} do not pair" in str(pairing(word))
+    assert pairing(f"{word}{said[-1]}") is None
+
+
+def test_a_bracket_in_a_name_needs_quotes_and_no_other_bracket():
+    assert pairing("dataset.path=a(b") is None
+    assert """'dataset.path="a(b"'""" in str(quoting("dataset.path=a(b"))

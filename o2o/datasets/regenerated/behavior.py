@@ -30,6 +30,7 @@ from o2o.datasets.regenerated.workers import Workers
 from o2o.envs.vector import TASKS
 from o2o.errors import ConfigError
 from o2o.machine import terminal
+from o2o.machine.arguments import number, whole_number
 from o2o.machine.signals import Interruption
 
 POLICIES = Path(__file__).with_name("policies")
@@ -161,12 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("task", choices=TASKS)
         command.add_argument("--out", type=Path, required=True, help="where the run and its snapshots are")
     training.add_argument("--seeds", type=_seeds, default=[0], help="a number, or first-last")
-    training.add_argument("--epochs", type=int, default=300)
-    training.add_argument("--snapshot-every", type=int, default=5)
-    training.add_argument("--seconds", type=float, default=math.inf, help="after which no epoch is begun")
-    exporting.add_argument("--seed", type=int, default=0)
-    exporting.add_argument("--epoch", type=int, help="the medium policy's; else nearest D4RL's mean return")
-    exporting.add_argument("--last", type=int, help="the last policy of the replay; else the medium one")
+    training.add_argument("--epochs", type=whole_number, default=300)
+    training.add_argument("--snapshot-every", type=whole_number, default=5)
+    training.add_argument("--seconds", type=number, default=math.inf, help="after which no epoch is begun")
+    exporting.add_argument("--seed", type=whole_number, default=0)
+    exporting.add_argument(
+        "--epoch", type=whole_number, help="the medium policy's; else nearest D4RL's mean return"
+    )
+    exporting.add_argument(
+        "--last", type=whole_number, help="the last policy of the replay; else the medium one"
+    )
     exporting.add_argument("--to", type=Path, default=POLICIES)
     options = parser.parse_args(arguments)
     try:

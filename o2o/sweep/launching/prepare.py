@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import platform
 import secrets
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from o2o.config.build import container
 from o2o.config.schema import Config
+from o2o.machine.counting import counted
 from o2o.runs.directory.layout import PRETRAIN
 from o2o.sweep.launching import snapshot
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings, pack
@@ -47,8 +49,7 @@ def launch(
         settings: the launcher's.
         known: what is in the queue, by its directory relative to `root`, and not to be made again.
     """
-    pretrainings = [run for run in missing_pretrainings(runs) if relative(root, run.directory) not in known]
-    packed = sorted(pack([*pretrainings, *runs], seeds), key=lambda job: job[0].phase != PRETRAIN)
+    packed = _packed(root, runs, seeds, known)
     token = secrets.token_hex(3)
     jobs = [_job(root, number, members) for number, members in enumerate(packed)]
     if launcher == "local":
@@ -69,6 +70,17 @@ def launch(
     )
     manifest.write_submission(root, submission, {job.number: _spec(packed[job.number]) for job in jobs})
     return submission
+
+
+def preview(runs: Sequence[PlannedRun], seeds: int, launcher: str, settings: Mapping[str, Any]) -> str:
+    """The jobs that a launch would have, and with which settings; nothing is written."""
+    packed = _packed(runs[0].config.execution.paths.runs.absolute(), runs, seeds, {})
+    first = sum(job[0].phase == PRETRAIN for job in packed)
+    kinds = f" ({first} pretraining, {len(packed) - first} finetuning)" if first else ""
+    given = {key: value for key, value in settings.items() if value not in (None, [], {})}
+    told = " ".join(f"{key}={json.dumps(value) if value is True else value}" for key, value in given.items())
+    with_settings = f", with these of hydra.launcher:\n    {told}" if told else ""
+    return f"  {launcher} would get {counted(len(packed), 'job')}{kinds}{with_settings}"
 
 
 @contextlib.contextmanager
@@ -103,6 +115,14 @@ def relative(root: Path, path: Path) -> str:
 def entry(root: Path, run: PlannedRun) -> ManifestEntry:
     """A run as the sweep's manifest has it."""
     return ManifestEntry(relative(root, run.directory), run.identity, run.config.seed, run.label)
+
+
+def _packed(
+    root: Path, runs: Sequence[PlannedRun], seeds: int, known: Mapping[str, Any]
+) -> list[list[PlannedRun]]:
+    """The runs of each job, pretrainings that are neither there nor `known` to be in the queue first."""
+    pretrainings = [run for run in missing_pretrainings(runs) if relative(root, run.directory) not in known]
+    return sorted(pack([*pretrainings, *runs], seeds), key=lambda job: job[0].phase != PRETRAIN)
 
 
 def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> SubmittedJob:

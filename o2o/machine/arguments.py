@@ -1,0 +1,29 @@
+"""Numbers of command lines, as types for argparse whose messages say what to write."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+
+def whole_number(text: str) -> int:
+    """A number without a fraction.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number; write one such as 3")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Any number.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number; write one such as 2.5") from None
