@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from o2o.envs import episodes
-from o2o.envs.vector import TASKS, find_task, make_environments, own_time_limit
+from o2o.envs.vector import TASKS, find_task, make_environments, own_time_limit, task_sizes
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -207,3 +207,9 @@ def test_an_id_without_a_version_is_refused_with_the_version():
         find_task("Pendulum")
     with pytest.raises(LookupError, match=r"or walker2d, D4RL's$"):
         find_task("Walker2d")
+
+
+def test_an_id_of_gymnasium_whose_version_is_not_the_newest_is_taken_without_a_word(recwarn):
+    assert find_task("Hopper-v4").gymnasium_id == "Hopper-v4"
+    assert task_sizes.__wrapped__(find_task("Hopper-v4")) == (11, 3)
+    assert list(recwarn) == []
