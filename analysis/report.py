@@ -44,7 +44,7 @@ RUN_COLUMNS = (
     "δ",
     "area",
 )
-"""What is told of a single seed, below the row of its setting."""
+"""The columns of a single seed, below the row of its setting."""
 
 
 def write_report(

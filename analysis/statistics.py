@@ -52,7 +52,7 @@ class Estimate:
         return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value / self.error)))
 
     def more_seeds(self, alpha: float = 1 - CONFIDENCE) -> int | None:
-        """How many more seeds a group would take for p < alpha, were the estimate and the spread the truth.
+        """Returns how many more seeds a group would take for p < alpha, were the estimate and the spread the truth.
 
         0 if it is so already, None where nothing can be said (a single seed, or an estimate of exactly 0) or it would
         take more than ten thousand.
@@ -133,7 +133,7 @@ def paired_bootstrap(first: Values, second: Values, draws: int = DRAWS, seed: in
 
 
 def probability_of_improvement(first: Sequence[Values], second: Sequence[Values]) -> float:
-    """How often a seed of the first is above one of the second, ties counting half, averaged over the strata.
+    """Returns how often a seed of the first is above one of the second, ties counting half, averaged over the strata.
 
     In each stratum it is Mann and Whitney's U over the number of pairs.
     """

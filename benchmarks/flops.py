@@ -1,4 +1,4 @@
-"""How much arithmetic an update needs, and how fast this process does the simplest arithmetic there is."""
+"""The arithmetic that an update needs, and this process's rate of the simplest arithmetic there is."""
 
 from __future__ import annotations
 

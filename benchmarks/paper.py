@@ -43,7 +43,7 @@ FULL_EPISODES = {
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage has to do in one task, of all its runs together."""
+    """The work of a stage in one task, of all its runs together."""
 
     updates: int = 0
     env_steps: int = 0
@@ -89,7 +89,7 @@ def planned(experiment: str = "paper") -> list[Config]:
 
 
 def work(configs: Iterable[Config]) -> dict[tuple[str, str], Work]:
-    """What there is to do, by stage and task."""
+    """Returns the work, by stage and task."""
     total: dict[tuple[str, str], Work] = {}
     for config in configs:
         key = stage(config), config.dataset.task
@@ -98,7 +98,7 @@ def work(configs: Iterable[Config]) -> dict[tuple[str, str], Work]:
 
 
 def stage(config: Config) -> str:
-    """What a run is a part of."""
+    """Returns the stage that a run is a part of."""
     if config.finetune.env_steps == 0:
         return "pretraining"
     name = type(config.algorithm).__name__

@@ -21,7 +21,7 @@ from o2o.training.seeds import LoopedMembers, Members
 
 @dataclass(frozen=True)
 class Round:
-    """What was measured one after the other."""
+    """Measurements that were made one after the other."""
 
     peak: float
     """Floating-point operations a second."""

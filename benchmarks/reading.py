@@ -67,7 +67,7 @@ def measured(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, float]:
-    """How long it takes, by the clock and of the processor."""
+    """The seconds that it takes, by the clock and of the processor."""
     start = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - start[0], time.process_time() - start[1]

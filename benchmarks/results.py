@@ -1,4 +1,4 @@
-"""What was measured, as a flat JSON file that later measurements add to, and as a table."""
+"""Measurements as a flat JSON file that later ones add to, and as a table."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def add(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",

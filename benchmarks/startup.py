@@ -16,7 +16,7 @@ import numpy as np
 
 MILLION = 1_000_000
 DONE = "done"
-"""What the timed process says after its first updates. What it takes to end is not part of a start."""
+"""The word of the timed process after its first updates. The time that it takes to end is not part of a start."""
 
 
 def start_seconds(platform: str) -> dict[str, float]:

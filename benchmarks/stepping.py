@@ -1,4 +1,4 @@
-"""Where an online step's time goes: what is waited for in the loop, and what each part takes alone."""
+"""The parts of an online step's time: the waits in the loop, and what each part takes alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ClockedMembers:
         self.to_host = clock.timed("wait", members.to_host)
 
     def map(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """As in `Members`; timed by the function's name, until it returns, which is before it is computed."""
+        """Maps like `Members.map`, timed by the function's name until it returns, which is before it is computed."""
         name = getattr(function, "func", function).__name__
         return self._clock.timed(name.strip("_"), self._members.map(function, **options))
 

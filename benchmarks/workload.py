@@ -1,4 +1,4 @@
-"""What is measured: the paper's settings, composed from `conf/`, on rows of noise as many as a dataset has."""
+"""The measured workload: the paper's settings, composed from `conf/`, on as many rows of noise as a dataset has."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Workload:
 
     @cached_property
     def replay(self) -> Replay:
-        """As a job makes it."""
+        """Returns the replay as a job makes it."""
         return Replay(
             self.config.batch_size,
             self.config.replay_init.capacity,

@@ -113,7 +113,7 @@ def main() -> int:
 
 
 def _command() -> str:
-    """How this program was started."""
+    """Returns the command by which this program was started."""
     started = Path(sys.argv[0])
     if started == Path(__file__):
         return "python -m o2o"
@@ -121,7 +121,7 @@ def _command() -> str:
 
 
 def _setup_problem(error: Exception) -> str | None:
-    """What Hydra says in other words than its own exceptions'; None for what is no bad input."""
+    """Returns the message for bad input that Hydra tells by other exceptions than its own; None for other errors."""
     if isinstance(error, OSError) and error.filename:
         return (
             f"{error.filename}: {error.strerror}. Are paths.runs and paths.data (O2O_RUNS, O2O_DATA) right?"
@@ -143,7 +143,7 @@ def _setup_problem(error: Exception) -> str | None:
 
 
 def _composition_problem(error: Exception) -> str:
-    """What Hydra or OmegaConf could not compose: what was typed, why, and the way out."""
+    """Returns the message for what Hydra or OmegaConf could not compose: what was typed, why, and the way out."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.options:
         group, _, word = (error.missing_cfg_file or "").rpartition("/")
@@ -161,7 +161,7 @@ def _composition_problem(error: Exception) -> str:
 
 
 def _key_problem(place: str, beside: Sequence[str]) -> str:
-    """An unknown key with those beside it, or an unknown group with those that there are."""
+    """Returns the message for an unknown key or group, with those that there are."""
     above, _, key = place.rpartition(".")
     known, what = [name for name in beside if name not in ("hydra", "experiment")], "key"
     if not known or "/" in place:
@@ -172,7 +172,7 @@ def _key_problem(place: str, beside: Sequence[str]) -> str:
 
 
 def _reference_problem(text: str) -> str:
-    """Why `${…}` in a value stands for nothing."""
+    """Says why `${…}` in a value stands for nothing."""
     if variable := re.search("Environment variable '(.*)' not found", text):
         name = variable[1]
         return f"the environment has no {name}; export it, or say what holds without it: ${{oc.env:{name},…}}"

@@ -45,7 +45,7 @@ class Curve:
     """One learning curve from the switch on, or many on one grid (leading axes of `scores`)."""
 
     env_steps: Int[np.ndarray, " K"]
-    """Where it was evaluated: 0, then increasing."""
+    """The env steps of the evaluations: 0, then increasing."""
     scores: Float[np.ndarray, "*S K"]
     """s(t) there; the first is the offline score."""
 
@@ -201,7 +201,7 @@ def training_regret(
     horizon: int = HORIZON,
     window: int = WINDOW,
 ) -> float:
-    """What collapse costs while it happens: the mean points below the offline score in training episodes.
+    """The cost of collapse while it happens: the mean points below the offline score in training episodes.
 
     Episodes that end within T env steps are averaged, weighted by their length, in bins one window wide; what a bin is
     short of the offline score counts, what it is above does not. Free of evaluation, but the exploring policy's

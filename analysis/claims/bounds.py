@@ -36,7 +36,7 @@ class Bounds:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From the lower end of the least's 95 % interval to the upper end of the most's."""
+        """The span from the lower end of the least's 95 % interval to the upper end of the most's."""
         return self.least.interval[0], self.most.interval[1]
 
     @property
@@ -59,7 +59,7 @@ class Bounds:
         return "fails" if self.most.value < 0 and p_value < against else "undecided"
 
     def more_seeds(self, alpha: float = ALPHA, groups: int = 1) -> int | None:
-        """How many more seeds of each of its groups would decide it (see `Estimate.more_seeds`).
+        """Returns how many more seeds of each of its groups would decide it (see `Estimate.more_seeds`).
 
         None where noise leaves both sides open.
         """

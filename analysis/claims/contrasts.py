@@ -1,4 +1,4 @@
-"""What a claim is decided by: contrasts in points, one for each dataset, from runs or from the paper's tables.
+"""The contrasts by which a claim is decided, in points, one for each dataset, from runs or from the paper's tables.
 
 Every function here returns them, or makes a function of the evidence that does; above 0 is the claim's side. A claim
 may ask for several at a time, its conditions. Seeds that share a pretraining are paired; from tables nothing can be.

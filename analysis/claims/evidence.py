@@ -99,7 +99,7 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
 
 
 def _unlike_the_paper(run: Finetuning) -> tuple[str, ...]:
-    """What its settings have other than the paper's, but for the scale and what belongs to one algorithm or set."""
+    """Returns the settings that are not the paper's, but for the scale and those of one algorithm or set."""
     return tuple(
         f"{key}={word(value)}"
         for key, value in published.other_settings(run.settings).items()

@@ -18,7 +18,7 @@ BUDGETS = (10_000, 50_000, 200_000)
 
 @dataclass(frozen=True)
 class Guideline:
-    """What to do in a situation, and the claims that say so."""
+    """Advice for a situation, and the claims that it rests on."""
 
     situation: str
     advice: str

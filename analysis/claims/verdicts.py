@@ -1,4 +1,4 @@
-"""What the evidence says of the paper's claims: an interval, a verdict, and how far from one an open question is.
+"""Verdicts on the paper's claims: an interval, a verdict, and how far from one an open question is.
 
 A claim **holds** where the 95 % interval of its contrast lies above 0, **fails** where it lies below, and is
 **undecided** otherwise; then it is said how many more seeds would decide it, were the estimates and spreads the truth.
@@ -34,7 +34,7 @@ Verdict = Literal["holds", "fails", "undecided", "too short", "no runs"]
 
 @dataclass(frozen=True)
 class Judged:
-    """What one condition of a claim says on the datasets there are."""
+    """One condition of a claim, judged on the datasets there are."""
 
     parts: Parts
     covered: tuple[str, ...]
@@ -57,7 +57,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one body of evidence says of a claim."""
+    """The verdict of one body of evidence on a claim."""
 
     claim: Claim
     evidence: str
@@ -159,7 +159,7 @@ def _holm(parts: Mapping[str, Bounds]) -> dict[str, float]:
 
 
 def _more_seeds(claim: Claim, parts: Sequence[Bounds], against: float) -> int | None:
-    """How many more seeds would decide the condition, were the estimates and their spreads the truth."""
+    """Returns how many more seeds would decide the condition, were the estimates and their spreads the truth."""
     if claim.rule == "mean":
         return bounds.average(parts).more_seeds(against, len(parts))
     failing = [part.more_seeds(against / len(parts)) for part in parts if part.most.value < 0]

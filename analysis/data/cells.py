@@ -24,7 +24,7 @@ class Cell:
 
     runs: tuple[Finetuning, ...]
     variant: str = field(default="")
-    """What tells the cell from others that look the same, such as `constraint_epsilon=0.0001`; "" where none does."""
+    """The settings that tell it from cells that look the same, such as `constraint_epsilon=0.0001`, or ""."""
 
     @property
     def first(self) -> Finetuning:
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def replay_init(self) -> str:
-        """What the online replay starts with."""
+        """The content that the online replay starts with."""
         return self.first.replay_init
 
     @property
@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def look(self) -> tuple[str, str, str, float | None]:
-        """What a figure or table shows of a cell: dataset, algorithm, replay initialisation, offline ratio."""
+        """The look of a cell in figures and tables: dataset, algorithm, replay initialisation, offline ratio."""
         return self.dataset, self.algorithm, self.replay_init, self.offline_ratio
 
     @property

@@ -56,7 +56,7 @@ class Collection:
 
     @property
     def unfinished(self) -> Counter[RunState]:
-        """How many runs were left out in each state."""
+        """The number of runs that were left out in each state."""
         return Counter(run.state for run in self.left_out)
 
 
@@ -135,7 +135,7 @@ def _read(path: Path, pretrainings: Mapping[str | None, Path], notes: list[str])
 
 
 def _check_readable(path: Path, *files: str) -> None:
-    """That files of a run that are read later, where they are wanted, can be.
+    """Checks that files of a run that are read later, where they are wanted, can be.
 
     Raises:
         OSError: one of them cannot.
@@ -150,7 +150,7 @@ def _cannot_be_read(error: OSError) -> str:
 
 
 def _problem(run: Finetuning) -> str | None:
-    """Why a finished run cannot be used; None where it can."""
+    """Says why a finished run cannot be used; None where it can."""
     _ = run.dataset, run.algorithm, run.replay_init, run.offline_ratio, run.seed, run.offline_score
     _ = run.settings.keys(), run.pretraining_identity
     if not run.evaluations:

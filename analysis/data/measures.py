@@ -19,7 +19,7 @@ from o2o import collapse
 from o2o.collapse import Curve
 
 RunOutcome = Literal["collapsed", "detectable", "none"]
-"""What one seed's regret is called: beyond evaluation noise and the least effect, beyond noise only, or neither."""
+"""The name for one seed's regret: beyond evaluation noise and the least effect, beyond noise only, or neither."""
 
 PERCENTILE = 99.0
 """Of the null: what is beyond it is more than evaluation noise."""
@@ -27,7 +27,7 @@ PERCENTILE = 99.0
 HORIZONS = (20_000, 50_000, 100_000)
 PERCENTILES = (95.0, 99.0, 99.9)
 EFFECTS = ((2.0, 0.05), (collapse.EFFECT_POINTS, collapse.EFFECT_SHARE), (10.0, 0.25))
-"""What sensitivity is shown to (points and share of the offline score); the middle ones are in use everywhere else."""
+"""Thresholds of the sensitivity (points, share of the offline score); the middle ones are in use elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Null:
     draw: Callable[[Int[np.ndarray, " K"]], Curve]
     """Draws them at any env steps."""
     env_steps: Int[np.ndarray, " K"]
-    """Where the runs were evaluated that it belongs to."""
+    """The env steps at which the runs were evaluated that it belongs to."""
     frozen: bool
     """Whether they are drawn from a frozen arm; if not, from the episodes at the switch."""
     known: bool
@@ -46,7 +46,7 @@ class Null:
 
     @cached_property
     def curves(self) -> Curve:
-        """As far as the longest horizon."""
+        """Its curves up to the longest horizon."""
         return self.draw(self.env_steps[self.env_steps <= max(HORIZONS)])
 
     def regret(self, percentile: float = PERCENTILE, horizon: int = collapse.HORIZON) -> float:
@@ -153,7 +153,7 @@ class Measured:
 
     @property
     def outcome(self) -> RunOutcome:
-        """What its regret is called."""
+        """The name for its regret."""
         return self.outcome_at()
 
     def outcome_at(
@@ -192,7 +192,7 @@ class Measured:
 
     @property
     def late_bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """As `regret_bounds`, of the regret at the switch on the late grid, and of the mean late fall."""
+        """Bounds like `regret_bounds`, of the regret at the switch on the late grid, and of the mean late fall."""
         early, late = self.early_as_late, float(self.late[0].mean())
         early_noise, late_noise = self.null.mean_late_regrets if self.null.known else (early, late)
         return (early - early_noise, early), (late - late_noise, late)

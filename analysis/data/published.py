@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
         }.items()
     },
 }
-"""What published numbers rest on, by the dotted key of a run's configuration. What neither the paper nor the code that
+"""The settings behind published numbers, by a configuration's dotted keys. What neither the paper nor the code that
 it was built on says is no part of it."""
 WITHIN = 0.10
 """Table 1's rule for bold type: within 10 % of the best method's mean."""
@@ -76,13 +76,13 @@ class Published:
     offline: Score
     online: Score
     delta: float
-    """As printed, which is not always the difference of the printed means."""
+    """The printed gain, which is not always the difference of the printed means."""
     bold: bool
     """Whether its Online entry is printed in bold."""
 
     @property
     def source(self) -> str:
-        """Who measured it."""
+        """The publication that measured it."""
         return ODT_PAPER if self.algorithm in ("odt", "iql") else PAPER
 
 
@@ -215,7 +215,7 @@ def find(dataset: str, algorithm: str, replay_init: str) -> Published | None:
 
 
 def margin(mean: float) -> tuple[float, float]:
-    """How far from a mean score still rivals it: a tenth of its size, in either direction, and at least two points.
+    """Returns how near a score rivals a mean: a tenth of its size, in either direction, and at least two points.
 
     Returns:
         Slope and intercept of the margin as a line in the score, so that the margin of every seed's score averages to
@@ -227,7 +227,7 @@ def margin(mean: float) -> tuple[float, float]:
 
 
 def within_of_best(means: dict[str, float]) -> set[str]:
-    """Whom the bold rule marks: the best, and all whose mean rivals it (`margin`)."""
+    """Returns those that the bold rule marks: the best, and all whose mean rivals it (`margin`)."""
     best = max(means.values())
     slope, intercept = margin(best)
     return {name for name, mean in means.items() if mean >= best - slope * best - intercept}

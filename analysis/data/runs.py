@@ -29,7 +29,7 @@ class Finetuning:
     config: dict[str, Any]
     result: dict[str, Any]
     identity: dict[str, Any]
-    """What `o2o.runs.directory.science.read` returns: its `identity.json`, completed."""
+    """The content of its `identity.json`, completed (`o2o.runs.directory.science.read`)."""
     evaluations: dict[str, np.ndarray]
     """The columns of `eval.jsonl` (records.EVAL_COLUMNS), online rows only: env_steps 0 is the switch."""
     pretraining: Path | None
@@ -37,7 +37,7 @@ class Finetuning:
 
     @property
     def setting(self) -> Path:
-        """What the seeds of one setting share: the directory whose name holds the hash without the seed."""
+        """The directory that the seeds of one setting share, whose name holds the hash without the seed."""
         return self.path.parent
 
     @property
@@ -52,7 +52,7 @@ class Finetuning:
 
     @property
     def source(self) -> str:
-        """Where the offline data are from: `d4rl`, `regenerated` in any way, `file`, `minari` or `imported`."""
+        """The origin of the offline data: `d4rl`, `regenerated` in any way, `file`, `minari` or `imported`."""
         source = self.config["dataset"]["source"]
         return "regenerated" if source in MADE_HERE else source
 
@@ -73,7 +73,7 @@ class Finetuning:
 
     @property
     def replay_init(self) -> str:
-        """What the online replay starts with: `offline` data, or `empty`."""
+        """The content that the online replay starts with: `offline` data, or `empty`."""
         return "offline" if self.config["replay_init"]["preload"] else "empty"
 
     @property

@@ -28,7 +28,7 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "diversity": ("Collapse depth against the diversity of the data", diversity),
     "budgets": ("Gains and ranks over the online budget", budgets),
 }
-"""What each figure is called, its title, and who draws it; `why_<dataset>` come on top, one for every dataset."""
+"""Each figure's name, title, and the function that draws it; `why_<dataset>` come on top, one for every dataset."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Drawn:
     png: Path | None
     """None where it could not be drawn; `notes` then say why."""
     notes: tuple[str, ...] = ()
-    """What is missing in it, or must be known of it."""
+    """Remarks on what is missing in it, or must be known of it."""
 
 
 def draw_all(cells: Sequence[Cell], out: Path) -> Iterator[Drawn]:

@@ -17,7 +17,7 @@ BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_00
 
 
 def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
-    """What finetuning has gained when the budget ends, and the algorithms' ranks by it: a row per replay setting.
+    """Draws the gain of finetuning when the budget ends, and the algorithms' ranks by it: a row per replay setting.
 
     Both are means over the datasets that have all of a row's algorithms; rank 1 is best. The notes tell where two
     algorithms change places.
@@ -93,7 +93,7 @@ def _gain(cell: Cell, budgets: np.ndarray) -> Float[np.ndarray, " B"]:
 
 
 def _crossovers(reached: np.ndarray, gains: dict[str, np.ndarray]) -> list[str]:
-    """Where an algorithm overtakes another in the mean gain, between which budgets."""
+    """Returns where an algorithm overtakes another in the mean gain, between which budgets."""
     names = list(gains)
     found = []
     for i, one in enumerate(names):

@@ -1,4 +1,4 @@
-"""Why a policy collapsed: what the critic believed and how far the policy moved, aligned at the switch."""
+"""Figures of why a policy collapsed: Q-values and the policy's movement, aligned at the switch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DASHES = ("solid", (0, (4, 1.5)))
 WIDE = 5.0
 """The largest over the smallest value from which on an axis is logarithmic."""
 BEFORE = 0.06
-"""How much is shown before the switch, as a share of what is shown after it, so that the line is seen."""
+"""The part that is shown before the switch, as a share of what is shown after it, so that the line is seen."""
 
 
 def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:

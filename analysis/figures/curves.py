@@ -31,7 +31,7 @@ from analysis.figures.style import (
 )
 
 TAIL = 0.25
-"""How much of the pretraining is shown before the switch, as a share of the online steps shown after it."""
+"""The part of the pretraining that is shown before the switch, as a share of the online steps shown after it."""
 
 EMPTY_DASHES = (0, (4, 1.5))
 RATIO_COLORS = {0.25: "#56B4E9", 0.5: "#E69F00", 0.75: "#CC79A7"}

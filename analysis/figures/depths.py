@@ -1,4 +1,4 @@
-"""How deep policies collapse: over algorithm and replay setting, and over how diverse the data are."""
+"""The depth of collapses: over algorithm and replay setting, and over how diverse the data are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every figure looks: drawn at the width at which it is printed, in colours safe for the colour-blind."""
+"""The look of every figure: drawn at the width at which it is printed, in colours safe for the colour-blind."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def save(figure: Figure, stem: Path) -> Path:
 
 
 def caveat(run: Finetuning) -> str:
-    """What a reader must know of the data wherever the dataset is named; "" for D4RL's own."""
+    """Returns what a reader must know of the data wherever the dataset is named; "" for D4RL's own."""
     if run.regenerated:
         return "regenerated data, not D4RL's"
     return "imported curves" if run.source == "imported" else ""

@@ -26,7 +26,7 @@ ALLOWED = frozenset(
     | {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
 )
 SAID = ("dataset", "algorithm", "seed", "name", "switch", "offline_score", "step_column", "score_column")
-"""What such a file says itself."""
+"""The fields that such a file has itself."""
 
 
 def read_curves(source: Path, given: Given) -> tuple[list[ForeignCurve], str]:

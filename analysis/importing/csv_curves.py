@@ -37,11 +37,11 @@ class Sheet:
     """With their numbers as a spreadsheet counts them: the names of the columns are row 1."""
 
     def place(self, row: int, column: int) -> str:
-        """Where a cell is, in words."""
+        """Returns the place of a cell in words."""
         return f"{self.path}, row {row}, column {self.columns[column]}"
 
     def column(self, name: str) -> int:
-        """Where the column of that name is.
+        """Returns the index of the column of that name.
 
         Raises:
             ValueError: there are two.
@@ -212,7 +212,7 @@ def _no_column(sheet: Sheet, what: str, name: str) -> str:
 
 
 def _of_name(sheet: Sheet, template: Template | None) -> dict[str, tuple[str, str]]:
-    """What a template says of a file by its name."""
+    """Returns the fields that a template reads in a file's name."""
     if template is None:
         return {}
     read = template.read_path(sheet.path)
@@ -237,7 +237,7 @@ def _say_once(path: Path, by: dict[str, Sequence[str] | dict[str, int] | dict[st
 
 
 def _asked_for_template(path: Path, runs: Sequence[str], given: Given) -> str:
-    """What is said where names of runs stand without a word on how to read them."""
+    """Returns the message where names of runs stand without a word on how to read them."""
     template = naming.for_runs(runs)
     words = [f"--name {shlex.quote(template)}"] + [
         f"--{field} …"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 FIELDS = ("dataset", "algorithm", "seed", "replay")
-"""What says whose a curve is: two curves that agree on all of it would be one run."""
+"""The fields that say whose a curve is: two curves that agree on all of it would be one run."""
 
 REPLAYS = ("offline", "empty")
 LONGEST_NAME = 100
@@ -21,7 +21,7 @@ LARGEST_STEP = 2.0**53  # up to here floats are exact
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line says of the curves; None is what it does not say."""
+    """The options of the command line on curves; None where it has none."""
 
     dataset: str | None = None
     algorithm: str | None = None
@@ -61,10 +61,10 @@ class ForeignCurve:
     env_steps: Int[np.ndarray, " E"]
     scores: Float[np.ndarray, " E"]
     begins: str
-    """Where the first score is from."""
+    """The place that the first score is from."""
     source: Path
     run: str
-    """What tells it from the other curves of its file; may be empty."""
+    """The name that tells it from the other curves of its file; may be empty."""
 
 
 def owner(where: str, given: Given, found: Mapping[str, tuple[str, str]]) -> CurveOwner:

@@ -64,7 +64,7 @@ class Template:
         return one.groupdict()
 
     def read_path(self, path: Path) -> dict[str, str] | None:
-        """As `read`, of the end of a file's path: as many folders as the template has, with or without its suffix."""
+        """Reads the end of a file's path: as many folders as the template has, with or without its suffix."""
         name = "/".join(path.absolute().parts[-1 - self.text.count("/") :])
         return self.read(name if self.text.endswith(path.suffix) else name.removesuffix(path.suffix))
 

@@ -1,4 +1,4 @@
-"""Who is ahead depends on the online budget (paper, section 6): ranks at every budget, and who overtakes whom when."""
+"""Ranks of the arms at every online budget (paper, section 6), and who overtakes whom when."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from analysis.tables.forms import NOTHING, Entry, Table, thousands, words
 
 BUDGETS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 POINTS = 201
-"""How many budgets, evenly spread, a crossover is looked for at."""
+"""The number of budgets, evenly spread, at which a crossover is looked for."""
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """From which budget on the first arm's mean stays ahead of the second's."""
+    """The budget from which on the first arm's mean stays ahead of the second's."""
 
     env_steps: float | None
     """0 where it is ahead all along, None where it is not ahead in the end."""
@@ -32,7 +32,7 @@ class Crossover:
 
 
 def crossover(first: Arm, second: Arm, draws: int = DRAWS, seed: int = 0) -> Crossover | None:
-    """When `first` overtakes `second` for good, on the pretrainings they share; None where they share none."""
+    """Returns when `first` overtakes `second` for good, on the pretrainings they share; None where they share none."""
     shared = pairs(first, second)
     if not shared:
         return None

@@ -1,4 +1,4 @@
-"""What the paper lacks: the collapse table, its sensitivity, every seed's numbers; and all tables together."""
+"""Tables that the paper lacks (collapse, its sensitivity, every seed's numbers), and all tables together."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -
 
 
 def collapse_table(arms: Sequence[Arm]) -> Table:
-    """What every arm lost at the switch to online learning, how deep, for how long."""
+    """The table of every arm's loss at the switch to online learning, how deep, for how long."""
     most = most_seeds([arm.cell for arm in arms])
     rows = []
     for arm in arms:
@@ -145,7 +145,7 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
 
 
 def sensitivity_table(arms: Sequence[Arm]) -> Table:
-    """How the verdict hangs on the horizon T_c and on the threshold."""
+    """The table of how the verdict depends on the horizon T_c and on the threshold."""
     rows = []
     for arm in arms:
         entries = [words(dataset_name(arm.cell)), words(arm.cell.label), words(arm.cell.replay)]

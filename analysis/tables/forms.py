@@ -20,7 +20,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a table."""
+    """The content of one place of a table."""
 
     text: str
     value: float | None = None

@@ -38,7 +38,7 @@ def most_seeds(cells: Iterable[Cell]) -> dict[str, int]:
 
 
 def seeds_entry(cell: Cell, most: dict[str, int]) -> Entry:
-    """How many seeds, and of how many where another setting of the dataset has more."""
+    """Returns the number of seeds, and of how many where another setting of the dataset has more."""
     count, of = len(cell.seeds), most[cell.dataset]
     return Entry(
         f"{count}" if count == of else f"{count} of {of}",
@@ -143,7 +143,7 @@ def _printed(score: Score) -> Entry:
 
 
 def _unlike_the_papers(cell: Cell) -> str:
-    """Why no published number may stand beside these runs; "" where one may."""
+    """Says why no published number may stand beside these runs; "" where one may."""
     if cell.first.source != "d4rl":
         return "not the paper's data"
     if cell.dataset not in published.DATASETS:

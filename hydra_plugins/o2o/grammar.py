@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException
 from o2o.sweep.planning.grid import Product
 
 WHOLE = ("launch.", "paths.")
-"""What holds for all runs of a plan: their names and places."""
+"""Keys that hold for all runs of a plan: their names and places."""
 
 
 def expand(

@@ -31,7 +31,7 @@ class JobLauncher(Launcher):
 
     @abstractmethod
     def preview(self, planned: Plan) -> str:
-        """What it would do with a plan, for a dry run."""
+        """Says what it would do with a plan, for a dry run."""
 
     @abstractmethod
     def launch_plan(self, planned: Plan, name: str) -> int:

@@ -24,7 +24,7 @@ from o2o.errors import ConfigError
 from o2o.types import ADDED_LATER
 
 Composed = DictConfig
-"""What Hydra composes."""
+"""The type of a composition of Hydra's."""
 
 SHARED = ("discount", "learning_rate", "network")
 """The top-level keys that both algorithms get."""

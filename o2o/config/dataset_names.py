@@ -1,4 +1,4 @@
-"""Whose the names of sets are: D4RL's belong to its own files, regenerated ones to their recipes, to nothing else."""
+"""Names of datasets and who may bear them: D4RL's are for its own files, regenerated ones for their recipes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def own_name(dataset: Mapping[str, Any]) -> str | None:
 
 
 def shown_name(dataset: Mapping[str, Any]) -> str:
-    """What a set is called where its settings are not seen, in tables and figures for one.
+    """Returns the name of a set where its settings are not shown, as in tables and figures.
 
     A regenerated set of another size, seed or number of policies than its name stands for says so.
     """
@@ -61,7 +61,7 @@ def shown_name(dataset: Mapping[str, Any]) -> str:
 
 
 def name_problem(dataset: Mapping[str, Any]) -> str | None:
-    """Why a set that is no mixture may not have its name, and the way out; None where it may."""
+    """Says why a set that is no mixture may not have its name, and the way out; None where it may."""
     name, rows, own = dataset["name"], dataset["rows"], own_name(dataset)
     owner = _owner(name)
     if own is None:
@@ -93,6 +93,6 @@ def name_problem(dataset: Mapping[str, Any]) -> str | None:
 
 
 def _owner(name: str) -> str | None:
-    """Whose the name is, however it is written; None if nobody's."""
+    """Returns the owner of a name, however it is written; None if it has none."""
     plain = name.casefold().replace("_", "-")
     return next((owner for pattern, owner in _OWNERS.items() if re.fullmatch(pattern, plain)), None)

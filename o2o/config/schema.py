@@ -1,4 +1,4 @@
-"""What a configuration consists of: names, types, ranges and meanings of all keys; the values live in `conf/*.yaml`.
+"""The keys of a configuration: names, types, ranges and meanings of all keys; the values live in `conf/*.yaml`.
 
 The keys of an algorithm stand with it, in `o2o.algorithms`.
 """
@@ -24,7 +24,7 @@ class Dataset:
     task: str
     """`hopper`, `halfcheetah`, `walker2d`, `ant`, or a gymnasium id, which needs its reference returns."""
     quality: str | None
-    """What kind of policy the data come from, such as `medium`."""
+    """The kind of policy that the data come from, such as `medium`."""
     rows: Annotated[int, Positive] | None
     """Steps in the file; for regenerated data, how many are made."""
     seed: Annotated[int, NonNegative]
@@ -51,7 +51,7 @@ class Dataset:
 
     @property
     def shown_name(self) -> str:
-        """What it is called where its settings are not seen."""
+        """The name that stands for it where its settings are not shown."""
         return dataset_names.shown_name(vars(self))
 
 
@@ -76,7 +76,7 @@ class Finetune:
 
 @dataclass(frozen=True)
 class ReplayInit:
-    """What the online replay buffer holds before the first step."""
+    """The content of the online replay buffer before the first step."""
 
     name: str
     preload: bool
@@ -162,7 +162,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Device:
-    """What a job computes on; `auto` is an accelerator where there is one."""
+    """The device that a job computes on; `auto` is an accelerator where there is one."""
 
     platform: Literal["auto", "cpu", "gpu", "tpu"]
 

@@ -1,4 +1,4 @@
-"""What is wrong between keys that are each right by themselves, with the way out."""
+"""Contradictions between keys that are each right by themselves, with the way out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def contradictions(config: Config) -> list[str]:
 
 
 def starvation(config: Config, transitions: int) -> list[str]:
-    """That a run which begins with so many offline transitions would never learn online; at most one problem."""
+    """Checks that a run which begins with so many offline transitions learns online; at most one problem."""
     env_steps, replay = config.finetune.env_steps, config.replay_init
     uniform = config.offline_ratio.value is None
     if env_steps == 0 or not replay.preload or not uniform or transitions + env_steps >= replay.min_size:

@@ -18,7 +18,7 @@ SOURCES = (
 )
 """Where the files lie under their own names: D4RL's host, and a copy for when that is down, as in 2025 and 2026."""
 PAPERS = ("medium-v2", "medium-replay-v2")
-"""What the paper uses, of each task."""
+"""The qualities that the paper uses, of each task."""
 
 
 class PublishedFile(NamedTuple):
@@ -29,7 +29,7 @@ class PublishedFile(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What was published of a set's complete episodes and their undiscounted returns; None where nothing was."""
+    """Published figures of a set's complete episodes and their undiscounted returns; None where there are none."""
 
     episodes: int
     complete_rows: int | None = None
@@ -152,7 +152,7 @@ def set_name(dataset: Dataset) -> str:
 
 
 def file_path(name: str, data_directory: Path) -> Path:
-    """Where the file of D4RL's set of this name belongs, whether it is there or not."""
+    """Returns the path of D4RL's set of this name, whether it is there or not."""
     return data_directory / "d4rl" / file_name(name)
 
 

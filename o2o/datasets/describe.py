@@ -1,4 +1,4 @@
-"""What sets there are, and what one holds: the commands `list` and `info`."""
+"""The commands `list` and `info`: which sets there are, and what one holds."""
 
 from __future__ import annotations
 

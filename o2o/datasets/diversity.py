@@ -1,4 +1,4 @@
-"""How diverse a set is: the command `diversity`. The paper says that it matters, and measures nothing.
+"""The command `diversity`: how diverse a set is. The paper says that it matters, and measures nothing.
 
 All measures of state-action pairs are taken on equally many rows of each set, in units that are fixed for a task, so
 that sets of one task can be compared. Entropies and log-determinants are in nats and only their differences mean
@@ -50,7 +50,7 @@ FIGURES = ("entropy", "log_determinant", "residual_action_variance", "return_std
 
 @dataclass(frozen=True)
 class Diversity:
-    """What the rows of a set say of how diverse it is; the first three from as many rows of every set."""
+    """Measures of a set's diversity; the first three from as many rows of every set."""
 
     entropy: float
     """Of the state-action distribution, by the distances to the fifth-nearest neighbours (Kozachenko-Leonenko)."""
@@ -62,7 +62,7 @@ class Diversity:
     return_range: tuple[float, float]
     """Tenth and ninetieth percentile of the episodes' returns."""
     policies: str
-    """How many behaviour policies it comes from, where that is known."""
+    """The number of behaviour policies that it comes from, where that is known."""
 
 
 def show_diversity(sets: Sequence[Dataset], paths: Paths, samples: int, json_file: Path | None) -> None:
@@ -202,7 +202,7 @@ def episode_returns(rows: StoredRows) -> Float[np.ndarray, " M"]:
 
 
 def known_policies(dataset: Dataset) -> str:
-    """How many behaviour policies a set comes from, as far as is known."""
+    """Returns the number of behaviour policies that a set comes from, as far as is known."""
     if dataset.mix:
         return "mixed"
     if dataset.made_here:
@@ -212,3 +212,20 @@ def known_policies(dataset: Dataset) -> str:
     if dataset.source == "d4rl" and dataset.quality == "medium-replay":
         return "one every 1000 steps (inferred)"
     return "?"
+
+
+def _neighbour_distances(points: Float[np.ndarray, "S D"]) -> Float[np.ndarray, " S"]:
+    """Returns each point's distance to its fifth-nearest neighbour."""
+    squares = np.square(points).sum(axis=1)
+    nearest = np.empty(len(points))
+    for start in range(0, len(points), 500):
+        part = slice(start, start + 500)
+        distances = squares[part, None] + squares - 2 * points[part] @ points.T
+        # the nearest is the point itself
+        nearest[part] = np.partition(distances, NEIGHBOUR, axis=1)[:, NEIGHBOUR]
+    return np.sqrt(np.maximum(nearest, 0))
+
+
+def _digamma(n: int) -> float:
+    """Of a whole number: minus Euler's constant, plus a harmonic number."""
+    return float((1 / np.arange(1, n)).sum() - np.euler_gamma)

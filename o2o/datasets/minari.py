@@ -36,7 +36,7 @@ class _Bounds(NamedTuple):
 
 
 def file_path(identifier: str) -> Path:
-    """Where Minari keeps the set's file, whether it is there or not."""
+    """Returns the path of the set's file, where Minari keeps it, whether it is there or not."""
     root = os.environ.get("MINARI_DATASETS_PATH") or os.path.expanduser("~/.minari/datasets")
     return Path(root) / identifier / "data" / "main_data.hdf5"
 
@@ -126,7 +126,7 @@ def _episodes(path: Path, file: Any) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What lies beside the file; older sets have none."""
+    """Returns the metadata beside the file; older sets have none."""
     place = path.with_name("metadata.json")
     try:
         about = json.loads(place.read_text()) if place.exists() else {}

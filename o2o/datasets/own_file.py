@@ -29,7 +29,7 @@ def read(
     rows: int | None = None,
     episode_length: int | None = None,
 ) -> StoredRows:
-    """As `hdf5.read`, if the flags and the order of the rows can be what they should be.
+    """Returns what `hdf5.read` does, if the flags and the order of the rows can be what they should be.
 
     Args:
         path: the file; with `episode_length` it may lack timeouts.
@@ -62,7 +62,7 @@ def _flags(path: Path, arrays: dict[str, np.ndarray], key: str) -> Bool[np.ndarr
 def _end_problems(
     terminals: Bool[np.ndarray, " N"], timeouts: Bool[np.ndarray, " N"], episode_length: int | None
 ) -> list[str]:
-    """How the flags fail to say where episodes end; at most one problem."""
+    """Checks that the flags say where episodes end; at most one problem."""
     count, ended = len(terminals), int(terminals.sum())
     if episode_length is not None and timeouts.any():
         return [
@@ -93,7 +93,7 @@ def _cut(terminals: Bool[np.ndarray, " N"], episode_length: int) -> Bool[np.ndar
 
 
 def _order_problems(path: Path, rows: StoredRows) -> list[str]:
-    """That the next row is not the successor which the file itself has; at most one problem.
+    """Checks that the next row is the successor which the file itself has; at most one problem.
 
     Successors are left alone otherwise, so what is wrong with them alone is no problem.
     """

@@ -1,4 +1,4 @@
-"""How counts and seeds are said."""
+"""Counts and seeds in words."""
 
 from __future__ import annotations
 

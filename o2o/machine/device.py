@@ -93,7 +93,7 @@ def rounding_otherwise() -> list[str]:
 
 
 def probe(platform: str) -> None:
-    """As `configure`, by a process of its own: who only starts jobs must not take the device that they need.
+    """Checks in a process of its own that `configure` succeeds, so as not to take the device that jobs need.
 
     Raises:
         ConfigError: as there.
@@ -112,7 +112,7 @@ def probe(platform: str) -> None:
 
 
 def refused() -> list[str]:
-    """What the environment asks for that would change numbers, and that cannot be overruled here; a line each."""
+    """Lists settings of the environment that would change numbers and cannot be overruled here, a line each."""
     problems = []
     for word in os.environ.get("XLA_FLAGS", "").split():
         name, _, value = word.lstrip("-").partition("=")

@@ -1,4 +1,4 @@
-"""Where this project's own files lie.
+"""The places of this project's own files.
 
 A checkout has the configuration tree beside the package; `pyproject.toml` has it installed inside.
 """

@@ -26,7 +26,7 @@ PLAIN = f"use at most {LONGEST} letters, digits and . _ + -, of which the first 
 
 
 def project_problem(key: str, project: str) -> str | None:
-    """What wandb would not take about a project's name; None for nothing."""
+    """Says why wandb would not take a project's name; None if it would."""
     bad = sorted(set(project) & set(NOT_IN_PROJECTS))
     if not bad and len(project) <= LONGEST_PROJECT:
         return None
@@ -45,7 +45,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def quoting(override: str) -> str | None:
-    """What to type instead of `key=value` that Hydra's grammar does not take, where all that it lacks is quotes."""
+    """Says what to type instead of a `key=value` that Hydra does not take, where all that it lacks is quotes."""
     key, _, value = override.partition("=")
     strange = re.compile(r"[^\w\s/+.$%*@?|:-]", re.ASCII)  # what Hydra does not take without quotes
     found = sorted(set(strange.findall(value)) - {","})
@@ -61,7 +61,7 @@ def quoting(override: str) -> str | None:
 
 
 def pairing(override: str) -> str | None:
-    """What is wrong with the brackets of a list or a sweep, `key=value`; None if they pair."""
+    """Says which brackets of a list or a sweep, `key=value`, do not pair; None if all do."""
     key, _, value = override.partition("=")
     if not _LISTED.match(value):
         return None

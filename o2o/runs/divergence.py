@@ -29,7 +29,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def explained(error: BaseException) -> str:
-    """What happened, and the way out where there is one to name."""
+    """Returns the error in words, with the way out where there is one to name."""
     text = f"{type(error).__name__}: {str(error).strip()}"
     if isinstance(error, FloatingPointError | HeldError | LostError):
         return str(error)

@@ -1,4 +1,4 @@
-"""Why a run or a job failed, in six classes, and what is done about each without being asked.
+"""Six classes of failures of runs and jobs, and what is done about each without being asked.
 
 | failure | what it is | then |
 |---|---|---|
@@ -89,7 +89,7 @@ def of_job(exit_code: int, failed: Iterable[Failure], log: str, slurm: Mapping[s
 
 
 def try_again(failure: Failure, endings: Sequence[Mapping[str, Any]], seeds: int, gained: bool) -> str | None:
-    """Why a job is not to be tried again; None if it is.
+    """Says why a job is not to be tried again; None if it is.
 
     Args:
         failure: how it ended now.
@@ -119,5 +119,5 @@ def try_again(failure: Failure, endings: Sequence[Mapping[str, Any]], seeds: int
 
 
 def side_by_side(seeds: int, before: Sequence[str | None]) -> int:
-    """How many seeds run side by side, after attempts that ended so: half as many each time memory ran out."""
+    """Returns how many seeds to run side by side after such ends of attempts: half for each that ran out of memory."""
     return max(1, seeds >> before.count(Failure.MEMORY))

@@ -1,4 +1,4 @@
-"""What a run is: a hash of its science, and the directory that follows from it.
+"""The identity of a run: a hash of its science, and the directory that follows from it.
 
 Everything that can change a result is science (`o2o.runs.directory.science` names it); where and how a run runs
 (`Config.execution`) is not, and neither is a name whose values already stand elsewhere. Equal science means one
@@ -130,7 +130,7 @@ def _pretrain_directory(config: Config) -> Path:
 
 
 def _data(config: Config) -> dict[str, Any]:
-    """What identifies the rows of a run's dataset besides its configuration; nothing where none is used."""
+    """Returns what identifies the rows of a run's dataset besides its configuration; nothing where none is used."""
     dataset = config.dataset
     if _from_scratch(config):
         return {}

@@ -65,7 +65,7 @@ def run(config: Config) -> None:
 
 
 def run_members(configs: Sequence[Config]) -> None:
-    """As `run`, for runs that differ only in their seeds, side by side.
+    """Runs runs that differ only in their seeds, side by side (see `run`).
 
     What is done is left out, and a run that fails does not stop the others.
 

@@ -1,4 +1,4 @@
-"""What a job's members need of the device's memory, told and compared with what is free before they start."""
+"""The memory that a job's members need, told and compared with what is free before they start."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class MemoryPlan:
     members: int
     each: int
     free: int | None
-    """What is left once the dataset is loaded; None where the device does not say."""
+    """The bytes that are left once the dataset is loaded; None where the device does not say."""
 
     @property
     def fitting(self) -> int | None:
-        """How many members there is room for."""
+        """The number of members that there is room for."""
         return None if self.free is None else self.free // self.each
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class MemoryPlan:
 
 
 def plan(config: Config, replay: Replay, members: int) -> MemoryPlan:
-    """What `members` runs of this configuration need, of what the default device has free now."""
+    """Returns the plan of `members` runs of this configuration, with what the default device has free now."""
     algorithms = [config.algorithm] if config.finetune.env_steps else []
     algorithms += [config.pretrain.algorithm] if config.pretrain.updates else []
     states = [jax.eval_shape(a.init, jax.random.key(0), replay.example()) for a in algorithms]
@@ -72,7 +72,7 @@ def _free() -> int | None:
 
 
 def _free_on_host() -> int | None:
-    """What the machine, or the control group of a cluster's job, has left; None where neither says."""
+    """Returns the bytes that the machine, or the control group of a job, has left; None where neither says."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

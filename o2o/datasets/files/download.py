@@ -205,7 +205,7 @@ def _block(answer: Any, size: int) -> bytes:
 
 
 def _check_announcement(answer: Any, have: int, size: int) -> None:
-    """That what the server is about to send is, by its own words, the file's bytes from `have` on."""
+    """Checks that the server is about to send, by its own words, the file's bytes from `have` on."""
     if answer.status == 206:
         span = answer.headers.get("Content-Range", "")
         if not re.fullmatch(rf"bytes {have}-\d+/({size}|\*)", span.strip()):

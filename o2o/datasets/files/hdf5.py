@@ -34,7 +34,7 @@ KINDS = {
     "timeouts": "flags",
 }
 DAMAGE = (OSError, RuntimeError, LookupError, TypeError, ValueError)
-"""What h5py raises for damage, by where it sits."""
+"""The exceptions that h5py raises for damage, by where it sits."""
 HEAD_BYTES = 512  # the smallest user block that HDF5 allows
 SEAL = b"o2o set; SHA-256 of the bytes after these 512: "
 

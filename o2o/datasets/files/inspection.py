@@ -1,4 +1,4 @@
-"""What is wrong with an HDF5 file, found before its arrays are read, and with the arrays, found after.
+"""Checks of an HDF5 file before its arrays are read, and of the arrays afterwards.
 
 A file may come from anywhere. Nothing here follows a link, leaves the file, or allocates what a file merely declares.
 """
@@ -53,7 +53,7 @@ def outside_problems(file: Any) -> list[str]:
 
 
 def group_problems(file: Any, name: str) -> list[str]:
-    """What forbids reading from the group of this name; at most one problem."""
+    """Returns the reason not to read from the group of this name; at most one problem."""
     links = file.id.links
     if not links.exists(name.encode()):
         return [f"no {name!r} (at its root: {_present(file)}). Make or get the file again."]
@@ -63,13 +63,13 @@ def group_problems(file: Any, name: str) -> list[str]:
 
 
 def storage_problems(group: Any, keys: Mapping[str, str], file_bytes: int) -> list[str]:
-    """What forbids reading the arrays of these names and kinds ("matrix", "column" or "flags") at all."""
+    """Returns the reasons not to read the arrays of these names and kinds ("matrix", "column" or "flags")."""
     problems = [p for key, kind in keys.items() for p in _array_problems(group, key, kind, keys, file_bytes)]
     return problems or expansion_problems(sum(group[key].nbytes for key in keys), file_bytes)
 
 
 def expansion_problems(declared: int, file_bytes: int) -> list[str]:
-    """That arrays of so many bytes cannot be in the file, unless it was made to fill the memory."""
+    """Returns a problem where a file of so many bytes holds its arrays only if it was made to fill the memory."""
     if declared <= max(EXPANSION_FREE, EXPANSION_LIMIT * file_bytes):
         return []
     return [
@@ -140,7 +140,7 @@ def value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def _array_problems(
     group: Any, key: str, kind: str, wanted_keys: Iterable[str], file_bytes: int
 ) -> list[str]:
-    """What forbids reading the array `key`; at most one problem."""
+    """Returns the reason not to read the array `key`; at most one problem."""
     links = group.id.links  # h5py's own look-ups would follow a link before telling what it is
     if not links.exists(key.encode()):
         derived = (

@@ -89,7 +89,7 @@ def recipe(dataset: Dataset) -> dict[str, Any]:
 
 
 def file_path(dataset: Dataset, data_directory: Path) -> Path:
-    """Where the set of this recipe belongs, whether it was generated or not."""
+    """Returns the path of the set of this recipe, whether it was generated or not."""
     identity = hashlib.sha256(json.dumps(recipe(dataset), sort_keys=True).encode()).hexdigest()
     return data_directory / "regen" / f"{dataset.name}-{identity[:8]}.hdf5"
 

@@ -51,7 +51,7 @@ RLKIT_SAC = SAC(
 
 
 class Epoch(NamedTuple):
-    """What an epoch led to, for each seed; the first has no updates."""
+    """The results of an epoch for each seed; the first has no updates."""
 
     number: int
     policies: list[TanhGaussian]
@@ -64,7 +64,7 @@ class Epoch(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What to say of it."""
+        """Returns the epoch in a line of text."""
         times = f"collecting {self.collecting:.2f} s, learning {self.learning:.2f} s"
         return f"epoch {self.number}: {times}; returns {' '.join(f'{mean:.0f}' for mean in self.returns)}"
 

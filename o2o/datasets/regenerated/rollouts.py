@@ -35,7 +35,7 @@ RolloutRows = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Request:
-    """What one stream computes."""
+    """The work of one stream."""
 
     task: str
     policies: str
@@ -43,7 +43,7 @@ class Request:
     seed: int
     stream: int
     environments: int
-    """How many are stepped together, at most."""
+    """The most environments that are stepped together."""
     units: list[tuple[int, list[int]]] | None
     """For a replay, which policy (its index) collects which blocks; None is whole episodes of the first, endlessly."""
 
@@ -220,7 +220,7 @@ def process_of(module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def results(process: Any) -> Iterator[RolloutRows]:
-    """What a process sends back, piece by piece, until it ends.
+    """Yields what a process sends back, piece by piece, until it ends.
 
     Raises:
         RuntimeError: if the process failed.
@@ -260,6 +260,11 @@ def send(pipe: Any, piece: RolloutRows) -> None:
     pipe.write(b"%d\n" % content.tell())
     pipe.write(content.getbuffer())
     pipe.flush()
+
+
+def _bytes(array: np.ndarray) -> Any:
+    """Returns the bytes of a contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What lies where in a run directory, and its state: the part that who only looks needs, without NumPy."""
+"""The files of a run directory and its state: the part that is needed to look at runs, without NumPy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FINETUNE = "finetune"
 
 
 class RunState(StrEnum):
-    """Where a run stands. A run whose process died without a word still says RUNNING; starting it again goes on."""
+    """The states of a run. One whose process died without a word still says RUNNING; starting it again goes on."""
 
     PLANNED = "PLANNED"
     RUNNING = "RUNNING"
@@ -75,7 +75,7 @@ def find_cells(
 def _search(
     folder: str, come_by: tuple[str, ...], unreadable: list[str]
 ) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """As `find_cells`; the links that were `come_by` are not followed again, nor to what they are in."""
+    """Searches for `find_cells`; links that were `come_by` are not followed again, nor to what they are in."""
     try:
         with os.scandir(folder) as entries:
             subfolders = [entry for entry in entries if entry.name[0] != "." and entry.is_dir()]

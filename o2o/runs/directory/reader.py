@@ -1,4 +1,4 @@
-"""What is recorded of a run: the columns of its appended files, and the reader of its directory.
+"""The records of a run: the columns of its appended files, and the reader of its directory.
 
 Numbers read back as they were written (`o2o.runs.directory.writer`), NaN and the infinities too, which JSON holds as
 text. `null` stands for "no value" and is read as NaN in a column of numbers.

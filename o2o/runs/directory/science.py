@@ -17,11 +17,11 @@ from typing import Any
 from o2o.runs.directory.layout import CONFIG, IDENTITY, read_object
 
 BOTH_PHASES = ("seed", "batch_size", "discount", "learning_rate", "network")
-"""What is hashed of every run, besides its dataset and how it was pretrained."""
+"""The keys that are hashed of every run, besides its dataset and its pretraining."""
 ONLINE = ("algorithm", "finetune", "replay_init", "offline_ratio", "evaluation")
-"""What is hashed of a run that finetunes."""
+"""The keys that are hashed of a run that finetunes."""
 LABELS = ("dataset.path", "replay_init.name", "offline_ratio.name")
-"""What is not hashed of all these: names of values that stand beside them, and the place of a file."""
+"""The keys that are not hashed of all these: names of values that stand beside them, and the place of a file."""
 OF_THE_TASK = ("task", "reference_min", "reference_max")
 """All that a run from scratch has of its dataset."""
 
@@ -72,7 +72,7 @@ def settings(config: Mapping[str, Any], data: Mapping[str, Any] | None = None) -
 
 
 def describe(config: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `identity.json` says of a run, besides the code that ran it."""
+    """Returns the content of a run's `identity.json`, but for the hash of the code."""
     tree = science(config, data)
     return {
         "identity": digest(tree),
@@ -83,7 +83,7 @@ def describe(config: Mapping[str, Any], data: Mapping[str, Any] | None = None) -
 
 
 def read(path: Path, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `identity.json` says of the run in a directory.
+    """Returns the content of `identity.json` in a run's directory.
 
     What it does not say, since the run was made before it did or was imported, is derived from the `config`, which is
     read where it is not given.

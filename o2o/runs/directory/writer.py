@@ -180,7 +180,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any, non_finite_as_text: bool = False) -> Any:
-    """What JSON and YAML can hold, from dictionaries, tuples, paths, NumPy and JAX values."""
+    """Returns the value as JSON and YAML can hold it, from dictionaries, tuples, paths, NumPy and JAX values."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, non_finite_as_text) for key, item in value.items()}
     if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars, without importing JAX to ask

@@ -1,4 +1,4 @@
-"""What a job writes down while it runs: the records of its runs side by side, a progress line, how long it took."""
+"""The recorder of a job: the records of its runs side by side, a progress line, and the time that it took."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class Recorder:
             record.resume()
 
     def offsets(self) -> list[dict[str, int]]:
-        """How long every member's records are, once they are on disk."""
+        """Returns the length of every member's records, once they are on disk."""
         return [record.directory.offsets() for record in self._records]
 
     @property
     def seconds(self) -> dict[str, float]:
-        """How long was trained and evaluated, over all attempts."""
+        """The seconds of training and of evaluation, over all attempts."""
         return dict(self._seconds)
 
     def clock(self, part: str) -> None:

@@ -60,7 +60,7 @@ def scores_of(config: Config, evaluations: Sequence[Mapping[str, Any]]) -> dict[
 def execution(
     config: Config, seconds: Mapping[str, float], members: int, code_changed: bool
 ) -> dict[str, Any]:
-    """How a job ran: everything in `result.json` that another machine or attempt may have otherwise."""
+    """The part of `result.json` on how a job ran: everything that another machine or attempt may have otherwise."""
     steps = config.finetune.env_steps or config.pretrain.updates
     used = jax.devices()[0]
     return {

@@ -186,7 +186,7 @@ def open_tracker(
 
 
 def _when_free(init: Callable[[], Any]) -> Any:
-    """What `init` returns: wandb frees the id of a run that this process finished only some time afterwards."""
+    """Calls `init` until it succeeds: wandb frees the id of a run that was finished here only some time afterwards."""
     deadline = time.monotonic() + FREE_SECONDS
     while True:
         try:
@@ -216,7 +216,7 @@ def logged_in() -> bool:
 
 
 def _service(settings: Any = None) -> Any:
-    """What wandb keeps for the whole process, started."""
+    """Returns wandb's service of the whole process, started."""
     import wandb
 
     if not Path(

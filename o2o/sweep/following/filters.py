@@ -31,7 +31,7 @@ SHORT: dict[str, Callable[[SeenRun], Any]] = {
     "sweep": lambda run: run.sweeps,
     "class": lambda run: run.failure,
 }
-"""What a short word stands for."""
+"""The values that short words stand for."""
 
 _WORD = re.compile(r"([\w.]+)(!?=)(.*)", re.DOTALL)
 _RANGE = re.compile(r"(\d+)-(\d+)")

@@ -1,4 +1,4 @@
-"""What the jobs of runs wrote to stdout and stderr."""
+"""The command `logs`: the stdout and stderr of runs' jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAIL_BYTES = 65536
 
 
 def job_directory(root: Path, run: SeenRun) -> Path | None:
-    """Where the logs of the newest job are that was to run it; None where no job is known."""
+    """Returns the directory of the logs of the newest job that was to run it; None where no job is known."""
     return root / ".jobs" / run.launched.job.id if run.launched and run.launched.job.id else None
 
 
@@ -36,7 +36,7 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def _tail(path: Path, lines: int) -> tuple[list[str], int]:
-    """As `tail`, and the byte at which it stopped reading."""
+    """Returns what `tail` does, and the byte at which it stopped reading."""
     try:
         with path.open("rb") as stream:
             if lines:

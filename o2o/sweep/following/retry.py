@@ -35,7 +35,7 @@ HOPELESS = (Failure.NON_FINITE, Failure.CODE)
 
 @dataclass(frozen=True)
 class Wishes:
-    """How what is retried is to be run."""
+    """The way in which runs are retried."""
 
     anyway: bool
     """Also what would end the same way."""
@@ -165,7 +165,7 @@ def _could_begin(plan: PlannedRun) -> bool:
 
 
 def _launch(run: SeenRun, here: bool) -> tuple[str, str, str]:
-    """What runs of one new launch share: launcher, sweep and settings; empty where they run here."""
+    """Returns what the runs of one new launch share: launcher, sweep and settings; empty where they run here."""
     if here or run.launched is None:
         return "", "", ""
     submission = run.launched.submission

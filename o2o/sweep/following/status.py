@@ -1,4 +1,4 @@
-"""How far everything is: one row a cell, with its seeds, states, step, rate, remaining time and score at equal step."""
+"""The command `status`: one row a cell, with its seeds, states, step, rate, remaining time and score at equal step."""
 
 from __future__ import annotations
 

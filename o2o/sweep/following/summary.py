@@ -1,4 +1,4 @@
-"""What is said of the seeds of one setting together, and of settings beside each other."""
+"""Summaries of the seeds of one setting, and of settings beside each other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CellScore:
 
 
 class Row:
-    """What is said of one cell."""
+    """The summary of one cell."""
 
     def __init__(self, cell: SeenCell, runs: Sequence[SeenRun]) -> None:
         """About those `runs` of the cell that were asked for."""
@@ -51,7 +51,7 @@ class Row:
 
     @property
     def steps(self) -> list[int]:
-        """How far its unfinished runs are, those of all runs where none is unfinished."""
+        """The steps of its unfinished runs; of all runs where none is unfinished."""
         begun = [run for run in self.runs if run.step is not None]
         unfinished = [run for run in begun if run.state is not Seen.DONE]
         return sorted(run.step for run in unfinished or begun if run.step is not None)
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know of its runs, in a line for all that say the same."""
+        """Remarks on its runs, one line for all that have the same."""
         alike: dict[str, list[SeenRun]] = defaultdict(list)
         for run in self.runs:
             waits = run.state in (Seen.PLANNED, Seen.WAITING) and run.note
@@ -93,7 +93,7 @@ class Row:
 
 
 def kind(message: str) -> str:
-    """What messages that say the same of different runs have in common: all but their numbers."""
+    """Returns what messages about different runs have in common: all but their numbers."""
     return re.sub(r"\d+", "#", message)
 
 
@@ -116,7 +116,7 @@ def rows_of(runs: Iterable[SeenRun]) -> list[Row]:
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What tells each cell from the others besides what has a column, and what most of them have of that.
+    """Returns the settings without a column in which cells differ, and those that most of them have.
 
     What more than half of those have that could differ in it is left out of the first and stands in the second.
     """

@@ -51,7 +51,7 @@ def run_sync(root: Path, filters: Sequence[str], dry_run: bool, seconds: float) 
 
 
 def _offline(run: SeenRun) -> list[Path]:
-    """What wandb wrote for the run, one directory for each attempt, oldest first."""
+    """Returns wandb's directories of the run, one for each attempt, oldest first."""
     return sorted((run.path / "wandb" / "wandb").glob("offline-run-*"))
 
 

@@ -1,4 +1,4 @@
-"""Why runs failed or stopped: the class, the end of the traceback, the end of the log, and what to do about it.
+"""The command `why`: the class of a failure, the end of the traceback and of the log, and what to do about it.
 
 A run that a job has again is told too, by how it ended before, and so is one that was to have a job and has none.
 Runs that ended alike are told together, so that one mistake in a thousand runs is one answer.
@@ -102,7 +102,7 @@ def _end(state: str, failure: str | None, note: str, where: str) -> list[str]:
 
 
 def last_attempt(run: SeenRun) -> dict[str, Any]:
-    """What the run's newest attempt noted; empty where there is none that can be read."""
+    """Returns the notes of the run's newest attempt; empty where there is none that can be read."""
     numbers = [int(path.stem) for path in (run.path / ATTEMPTS).glob("*.json") if path.stem.isdecimal()]
     try:
         found = read_object(run.path / ATTEMPTS / f"{max(numbers)}.json") if numbers else None

@@ -1,4 +1,4 @@
-"""What SLURM and the local pool start: one job of a launch, and what is done when it has ended.
+"""The program that SLURM and the local pool start: one job of a launch, and the care for its end.
 
 ```
 python -P -m o2o.sweep.launching.entry run SUBMISSION NUMBER ID         exit codes as launch.py's
@@ -63,26 +63,26 @@ class Place:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What the job's earlier attempts noted."""
+        """The notes of the job's earlier attempts."""
         return manifest.read_attempts(self.runs, self.id)
 
     @property
     def endings(self) -> list[dict[str, Any]]:
-        """How they ended."""
+        """The notes of their ends."""
         return [row for row in self.history if row["event"] == "ended"]
 
     @property
     def log(self) -> Path:
-        """What its attempts write to stderr."""
+        """The file of its attempts' stderr."""
         return manifest.job_directory(self.runs, self.id) / manifest.STDERR
 
     def steps(self) -> int:
-        """How far its runs are, all together."""
+        """The steps of its runs, all together."""
         found = [read_object(self.runs / run / STATUS) or {} for run in self.job.runs]
         return sum(int(status.get("step", 0)) for status in found)
 
     def lacks(self, run: str) -> str | None:
-        """What one of its runs finetunes from, where that is not there."""
+        """The pretraining that one of its runs lacks; None where it is there or none is needed."""
         needed = dict(zip(self.job.runs, self.job.needs, strict=False)).get(run)
         return None if needed is None or (self.runs / needed / RESULT).is_file() else needed
 
@@ -123,7 +123,7 @@ def run(place: Place) -> int:
 
 
 def end_in_slurm(place: Place, exit_code: int) -> None:
-    """As `end`, and puts the job back where it is to be tried again.
+    """Calls `end`, and puts the job back where it is to be tried again.
 
     A controller that gives no answer is asked again for as long as `slurm.PATIENCE_SECONDS`.
     """
@@ -247,7 +247,7 @@ def _pretrained(place: Place, run: str, config: Config) -> bool:
 
 
 def _ended_as(runs: Path, pretraining: str) -> tuple[Seen, str, str]:
-    """What has become of a pretraining whose job has ended: state, note, and class; a kill if nothing is on record."""
+    """Returns the end of a pretraining whose job has ended: state, note, class; a kill if nothing is on record."""
     run = launched.seen(runs, pretraining)
     owner = lock.read(run.path)
     state = run.state

@@ -13,7 +13,7 @@ from o2o.sweep.ledger import slurm
 from o2o.sweep.ledger.slurm import LimitError, NoAnswerError, SlurmError
 
 OURS = ("job_name", "comment", "array", "dependency", "output", "error", "open_mode")
-"""What sbatch is told here and nowhere else."""
+"""Options of sbatch that are set here and nowhere else."""
 
 
 class Array(SlurmExecutor):
@@ -42,7 +42,7 @@ class Array(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """That scripts can be written anywhere; whether they can be sent is `slurm.require`'s to say."""
+        """Returns 1: scripts can be written anywhere; whether they can be sent is `slurm.require`'s to say."""
         return 1
 
     def send(self, command: str, count: int, name: str, comment: str, after: Sequence[str]) -> str:

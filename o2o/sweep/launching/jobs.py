@@ -22,7 +22,7 @@ class PlannedRun:
     config: Config
     overrides: list[str]
     label: str
-    """What tells its cell from the plan's others."""
+    """The overrides in which its cell differs from the plan's others."""
     identity: str
     directory: Path
     pretrain_directory: Path | None

@@ -103,7 +103,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def unwritten(error: OSError, root: Path) -> str:
-    """What is said of a file that could not be written."""
+    """Returns the message about a file that could not be written."""
     return f"{error.filename2 or error.filename or root} cannot be written: {error.strerror}"
 
 
@@ -137,7 +137,7 @@ def _job(root: Path, number: int, runs: Sequence[PlannedRun]) -> SubmittedJob:
 
 
 def _spec(runs: Sequence[PlannedRun]) -> dict[str, Any]:
-    """What a job runs: the configuration of its first run, whose paths hold wherever it is started."""
+    """Returns the content of a job: the configuration of its first run, with absolute paths, and its seeds."""
     config = runs[0].config
     launch = config.execution.launch
     # A job that is put back goes on, and does not begin again.

@@ -14,9 +14,9 @@ HASH_DIGITS = 12
 LARGEST_FILE = 20_000_000
 """Bytes; what is larger is no code."""
 PACKAGES = ("o2o", "hydra_plugins/o2o")
-"""What is copied of an installed package. Around it are others, and perhaps a repository that is the user's."""
+"""The part of an installed package that is copied. Around it are others, and perhaps a repository of the user."""
 ALWAYS = (*PACKAGES, "conf", "launch.py", "pyproject.toml")
-"""What is copied of a checkout where git cannot say what belongs to the project."""
+"""The part of a checkout that is copied where git cannot say what belongs to the project."""
 
 
 def take(directory: Path, root: Path = ROOT) -> Path:

@@ -32,7 +32,7 @@ from o2o.sweep.ledger.slurm import Queued
 
 @dataclass(frozen=True)
 class SubmissionReport:
-    """What was submitted, and what was not, with the reason."""
+    """The outcome of a submission: its jobs, and the reason why any are missing."""
 
     root: Path
     """The directory of runs."""
@@ -44,7 +44,7 @@ class SubmissionReport:
     """Whether SLURM may have taken some of what is not known to be submitted."""
 
     def text(self) -> str:
-        """What is said to the user."""
+        """Returns the message to the user."""
         submission, jobs = self.submission, self.submission.jobs
         sent = [job for job in jobs if job.id is not None]
         first = sum(job.phase == PRETRAIN for job in sent)

@@ -1,1 +1,1 @@
-"""What a launch writes down, and what SLURM says of its jobs."""
+"""Records of launches, and SLURM's answers about their jobs."""

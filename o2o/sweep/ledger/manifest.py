@@ -1,4 +1,4 @@
-"""What a launch leaves behind for whoever follows it: the names of the files, their fields, writer and reader.
+"""The files of a launch, for whoever follows it: their names, fields, writer and reader.
 
 ```
 runs/.sweeps/<name>/manifest.json                        every run that was ever asked for under this name
@@ -103,7 +103,7 @@ class Submission:
 
     @property
     def job_name(self) -> str:
-        """What SLURM calls all of its jobs."""
+        """The name of all of its jobs in SLURM."""
         return f"{self.sweep}-{self.token}"
 
 
@@ -124,7 +124,7 @@ class Batch:
 
     @property
     def comment(self) -> str:
-        """What SLURM has as the comment of its jobs."""
+        """The comment of its jobs in SLURM."""
         return f"batch-{self.index}"
 
     def ids(self) -> dict[int, str | None]:
@@ -133,17 +133,17 @@ class Batch:
 
 
 def sweep_directory(runs: Path, name: str) -> Path:
-    """Where the sweep's files are."""
+    """Returns the directory of the sweep's files."""
     return runs / SWEEPS / name
 
 
 def submission_directory(runs: Path, sweep: str, token: str) -> Path:
-    """Where the launch's files are."""
+    """Returns the directory of the launch's files."""
     return sweep_directory(runs, sweep) / SUBMISSIONS / token
 
 
 def job_directory(runs: Path, job_id: str) -> Path:
-    """Where the job's files are."""
+    """Returns the directory of the job's files."""
     return runs / JOBS / job_id
 
 
@@ -194,7 +194,7 @@ def write_submission(runs: Path, submission: Submission, specs: Mapping[int, Map
 
 
 def read_spec(runs: Path, submission: Submission, number: int) -> dict[str, Any]:
-    """What a job runs: `config`, the container of its first run, and `seeds`.
+    """Returns the content of a job: `config`, the container of its first run, and `seeds`.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or damaged.
@@ -270,7 +270,7 @@ def read_attempts(runs: Path, job_id: str) -> list[dict[str, Any]]:
 
 
 def user() -> str:
-    """Who started this process: a name, or the number of one whom the machine has no name for, as in a container."""
+    """Returns this process's user: a name, or the number where the machine has no name for it, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

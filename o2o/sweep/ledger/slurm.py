@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from o2o.errors import ConfigError
 
 ANSWER_SECONDS = 60.0
-"""How long a command may take to answer; a busy controller needs some."""
+"""The seconds that a command may take to answer; a busy controller needs some."""
 LOOK_SECONDS = 10.0
 """The same for whoever only looks, and can say that it is not known."""
 PATIENCE_SECONDS, PAUSE_SECONDS = 3600.0, 5.0
@@ -27,14 +27,14 @@ _UNANSWERED = re.compile(
     r"|transmitted|message|protocol|socket|standby|authentication|credential|internal error",
     re.IGNORECASE,
 )
-"""What is said where a command and the controller did not understand each other."""
+"""Messages that tell that a command and the controller did not understand each other."""
 _REFUSED = re.compile(
     r"invalid|denied|violates|limit|exceed|\bthan\b|\bmust\b|can ?not be|unrecognized|required|disabled|in use"
     r"|not (permitted|available|specified|supported|usable|allowed|found|in this|provided|accessible)"
     r"|dependency|no partition|no such|unable to open|unable to accept|QOS policy|AssocGrp",
     re.IGNORECASE,
 )
-"""What is said where it is the job that does not please."""
+"""Messages that tell that the job was refused."""
 
 
 class SlurmError(ConfigError):
@@ -58,14 +58,14 @@ class Queued:
     state: str
     """Such as PENDING or RUNNING."""
     reason: str
-    """Why it is pending."""
+    """The reason why it is pending."""
     comment: str
     name: str
     node: str
 
 
 def require() -> None:
-    """That jobs can be submitted from here.
+    """Checks that jobs can be submitted from here.
 
     Raises:
         SlurmError: a command is missing.
@@ -131,7 +131,7 @@ def cancel(jobs: Iterable[str]) -> None:
 
 
 def array_size() -> int:
-    """How many tasks a job array may have."""
+    """Returns the number of tasks that a job array may have."""
     match = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(match.group(1))) if match else DEFAULT_ARRAY_SIZE
 
@@ -158,7 +158,7 @@ def submit(script: str) -> str:
 
 
 def describe(job_id: str) -> dict[str, str]:
-    """What the controller says of a job: JobState, TimeLimit, PreemptTime and more; empty if it does not know it.
+    """Returns the controller's fields of a job: JobState, TimeLimit, PreemptTime and more; empty if unknown.
 
     Raises:
         NoAnswerError: it says nothing.
@@ -194,7 +194,7 @@ def requeue(job_id: str, before: Mapping[str, str]) -> None:
 
 
 def ask(*command: str, seconds: float | None = None) -> str:
-    """What one of SLURM's commands prints.
+    """Returns the output of one of SLURM's commands.
 
     Raises:
         NoAnswerError: the controller gave no clear answer within so many seconds.

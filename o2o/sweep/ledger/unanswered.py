@@ -33,7 +33,7 @@ def found(submission: Submission, batch: Batch, queue: Iterable[Queued]) -> Batc
 
 
 def look_for(submission: Submission, batch: Batch) -> Batch | None:
-    """As `found`, of a call that was made just now; gives up where SLURM still says nothing."""
+    """Calls `found` a few times after a call that was made just now; gives up where SLURM still says nothing."""
     for look in range(LOOKS):
         if look:
             time.sleep(PAUSE_SECONDS)
@@ -54,7 +54,7 @@ def record(root: Path, submission: Submission, batch: Batch) -> None:
 
 
 def record_job(root: Path, submission: Submission, number: int, job_id: str) -> None:
-    """As `record`, from what one of its jobs knows of itself."""
+    """Calls `record` with what one of the batch's jobs knows of itself."""
     for batch in batches(root, submission):
         if number in batch.numbers:
             record(root, submission, replace(batch, id=job_id.partition("_")[0]))

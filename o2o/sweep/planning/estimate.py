@@ -1,4 +1,4 @@
-"""What a plan will cost, from what earlier runs of its kind took: no guess where nothing was measured."""
+"""The cost of a plan, estimated from earlier runs of its kind; none where nothing was measured."""
 
 from __future__ import annotations
 

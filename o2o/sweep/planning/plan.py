@@ -80,11 +80,11 @@ class Plan:
 
     @property
     def jobs(self) -> list[list[PlannedRun]]:
-        """What is to run, packed."""
+        """The runs that are to be run, packed into jobs."""
         return jobs.pack(self.to_run, self.seeds_per_job)
 
     def text(self) -> str:
-        """What is said to the user before anything runs."""
+        """Returns the message to the user before anything runs."""
         lines = [f"{counted(len(self.asked), 'run')}{self.shape}"]
         if self.duplicates:
             lines.append(f"  {counted(self.duplicates, 'duplicate')} left out")
@@ -276,7 +276,7 @@ def _located(problem: str, labels: list[str], cells: int) -> str:
 
 
 def _where(run: PlannedRun) -> Path:
-    """Where the failure is recorded: the pretraining's directory if that failed."""
+    """Returns the directory in which the failure is recorded: the pretraining's if that failed."""
     pretraining = run.pretrain_directory
     return pretraining if pretraining and read_state(pretraining) is RunState.FAILED else run.directory
 

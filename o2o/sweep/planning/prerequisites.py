@@ -1,4 +1,4 @@
-"""What planned runs need of this machine before any begins: places to write to, arithmetic, their tasks, and data."""
+"""Checks of what planned runs need of this machine: places to write to, arithmetic, their tasks, and data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from o2o.sweep.launching.jobs import PlannedRun
 
 
 def check(runs: Collection[PlannedRun]) -> None:
-    """That runs can be written, that names and the environment are as they must be, and that tasks and files fit.
+    """Checks that runs can be written, names and the environment are as they must be, and tasks and files fit.
 
     Raises:
         ConfigError: with all that is wrong.
@@ -57,7 +57,7 @@ def check(runs: Collection[PlannedRun]) -> None:
 
 
 def remarks(runs: Iterable[PlannedRun]) -> Iterable[str]:
-    """What must be known of the runs' sets and episodes before they begin."""
+    """Returns remarks on the runs' sets and episodes, to be read before they begin."""
     yield from data_to_come(runs)
     for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
         if dataset.shown_name != dataset.name:
@@ -67,7 +67,7 @@ def remarks(runs: Iterable[PlannedRun]) -> Iterable[str]:
 
 
 def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
-    """What is said of the sets that the runs need and that are not there: how they will come, or that they won't."""
+    """Returns a line for each set that the runs need and that is not there: how it will come, or that it won't."""
     wanted = {run.config.dataset: run.config for run in runs if run.pretrain_directory is not None}
     for dataset, config in wanted.items():
         directory = config.execution.paths.data
@@ -85,7 +85,7 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
 
 
 def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
-    """What keeps runs from ever learning online, where their sets are there to be counted."""
+    """Returns the reasons why runs would never learn online, where their sets are there to be counted."""
     counts: dict[Dataset, int] = {}
     for config in (run.config for run in runs):
         dataset, data = config.dataset, config.execution.paths.data
@@ -105,7 +105,7 @@ def _own_time_limit(task: str) -> int | None:
 
 
 def _unwritable(directory: Path, key: str, variable: str) -> list[str]:
-    """What keeps files from being written to a directory, which need not be there yet."""
+    """Returns the reason why files cannot be written to a directory, which need not be there yet."""
     there = next(
         path for path in (directory.absolute(), *directory.absolute().parents) if os.path.lexists(path)
     )

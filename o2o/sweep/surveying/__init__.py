@@ -1,1 +1,1 @@
-"""What runs and jobs say of themselves, read from the disk and from SLURM."""
+"""The states of runs and jobs, read from the disk and from SLURM."""

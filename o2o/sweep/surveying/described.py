@@ -1,4 +1,4 @@
-"""What tells one cell of runs from another: its settings by dotted keys, such as `algorithm.name`, without the seed.
+"""The settings of a cell of runs by dotted keys, such as `algorithm.name`, without the seed.
 
 They are read from a run's directory, from what was frozen at a launch, or, where nothing else is left, from a path.
 """
@@ -39,7 +39,7 @@ def of_launch(runs: Path, submission: Submission, number: int, phase: str) -> di
 
 
 def of_path(cell: Path) -> dict[str, Any]:
-    """What the path of a cell tells of it, where nothing else is left."""
+    """Settings that the path of a cell tells, where nothing else is left."""
     place, algorithm, name = cell.parts[-3:]
     if algorithm == PRETRAIN:
         return {"dataset.name": place, "pretrain.algorithm.name": name.rpartition("-")[0]}

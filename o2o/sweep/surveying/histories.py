@@ -1,4 +1,4 @@
-"""What the history of its job says of a run: that it waits, goes on or has ended, whatever the run itself said before.
+"""States of runs by the histories of their jobs: whether they wait, go on or have ended, whatever they said before.
 
 A run's own words are those of its last attempt. They hold until a job has it that was submitted, began or was put back
 after they were written; how it ended then becomes how it had ended *before* (`Run.before`).
@@ -71,12 +71,12 @@ def left(run: SeenRun, note: str) -> None:
 
 
 def age(at: str) -> float:
-    """How many seconds ago that was."""
+    """The seconds since then."""
     return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
 
 
 def _hear_end(run: SeenRun, ended: dict[str, Any], last: dict[str, Any]) -> None:
-    """What the last end in the history, and what was noted after it, mean for the run."""
+    """Returns the state of the run by the last end in the history and the notes after it."""
     failure = ended.get("failure")
     reason = ended.get("reason") or failure or f"exit code {ended.get('exit_code')}"
     decision = ended.get("decision")

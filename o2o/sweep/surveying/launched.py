@@ -1,4 +1,4 @@
-"""What was launched, joined to what was seen: the sweeps and jobs of runs, and runs that have not begun.
+"""Launches joined to the survey: the sweeps and jobs of runs, and runs that have not begun.
 
 What a job wrote down of itself and what SLURM says of it tell more than a run's own files where it never began, or
 ended without a word. What they do not know changes nothing.
@@ -37,7 +37,7 @@ _ENDINGS = {
     "FAILED": (Seen.FAILED, Failure.INFRASTRUCTURE),
     "CANCELLED": (Seen.CANCELLED, None),
 }
-"""What a job's end in SLURM's words means for a run of it that says nothing itself. A run that raises says so, which
+"""The state of a run that says nothing itself, by SLURM's word for the end of its job. A run that raises says so, which
 is why a job that FAILED without its saying so was killed."""
 
 
@@ -93,7 +93,7 @@ def seen(root: Path, directory: str) -> SeenRun:
 
 
 def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
-    """What the jobs of unfinished runs wrote down of themselves, and why runs that were launched have none."""
+    """Adds the notes of unfinished runs' jobs, and the reason why runs that were launched have none."""
     begun: set[str] = set()
     for job, members in _by_job(runs).items():
         try:
@@ -127,7 +127,7 @@ def _hear_pools(runs: Sequence[SeenRun], begun: Collection[str]) -> None:
 
 
 def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
-    """Why runs have no job that were given to SLURM, or what is not known of it."""
+    """Says why runs have no job that were given to SLURM, or that it is not known."""
     for launch, members in _without_job(runs):
         calls = manifest.batches(root, launch)
         refused = next((batch.error for batch in calls if batch.error), "its launch has not come to it")
@@ -138,7 +138,7 @@ def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
 
 
 def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
-    """What SLURM says of the jobs of unfinished runs, where any were given to it; returns a line if it is silent."""
+    """Adds SLURM's word on the jobs of unfinished runs, where it has any; returns a line if it is silent."""
     jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
     lost = [
         (launch, members, batches)
@@ -184,7 +184,7 @@ def _find(
 def _answers(
     jobs: tuple[str, ...], names: tuple[str, ...], period: int
 ) -> tuple[dict[str, Queued], dict[str, tuple[str, str]]]:
-    """What the queue, and of those that left it the accounting, say; who asks again soon gets the same answer."""
+    """Returns the answers of the queue, and of the accounting on jobs that left it; they are kept for a while."""
     queued = {job.id: job for job in slurm.queue(names, slurm.LOOK_SECONDS)}
     return queued, slurm.ended(job for job in jobs if job not in queued)
 

@@ -1,4 +1,4 @@
-"""What a directory of runs says of itself: every run's state, step, rate and evaluations, read as little as possible.
+"""A survey of a directory of runs: every run's state, step, rate and evaluations, read as little as possible.
 
 Ten thousand runs are looked at in seconds, also on a network file system: a run costs a listing and two or three small
 reads, of the appended files only their ends, and cells are read side by side. Nothing is asked of SLURM here, and
@@ -49,7 +49,7 @@ CLOCKS_AGREE_SECONDS = 120.0
 
 
 class Seen(StrEnum):
-    """What can be said of a run from outside."""
+    """The states that a run can have, as seen from outside."""
 
     PLANNED = "PLANNED"
     QUEUED = "QUEUED"
@@ -75,7 +75,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended."""
+    """The end of an attempt."""
 
     state: Seen
     failure: str | None
@@ -96,11 +96,11 @@ class SeenRun:
     alive_at: datetime | None = None
     """Its last sign of life."""
     note: str = ""
-    """Why it stopped, or what is damaged."""
+    """The reason why it stopped, or the file that is damaged."""
     failure: str | None = None
     """The class of its failure."""
     before: End | None = None
-    """How it ended last, where a job has it again."""
+    """Its last end, where a job has it again."""
     spent: bool = False
     """Whether its job will not try it again, though that may go on with others."""
     sweeps: list[str] = field(default_factory=list)
@@ -115,7 +115,7 @@ class SeenRun:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """How long it will take if it goes on like this."""
+        """The seconds that it will take at this rate."""
         total = self.cell.total
         if self.state is not Seen.RUNNING or not self.rate or self.step is None or total is None:
             return None
@@ -240,7 +240,7 @@ def _lives(run: SeenRun, names: set[str]) -> bool:
 
 
 def _stopped_by(reason: Any) -> str:
-    """Why a run was interrupted, in words: an exception that stands for a signal is named by it."""
+    """Returns the reason of an interruption in words: an exception that stands for a signal is named by it."""
     if reason == "KeyboardInterrupt()":
         return "stopped by SIGINT"
     code = re.fullmatch(r"SystemExit\((\d+)\)", str(reason or ""))
@@ -264,7 +264,7 @@ def _rate(rows: list[dict[str, Any]]) -> float | None:
 
 
 def _facts(run: SeenRun) -> dict[str, Any] | None:
-    """What the run's configuration says, or what was frozen when it was launched."""
+    """Returns the run's settings, from its directory or from its launch."""
     found = described.of_run(run.path)
     if found or run.launched is None:
         return found
