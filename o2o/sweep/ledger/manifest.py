@@ -243,7 +243,7 @@ def write_job(runs: Path, submission: Submission, job: SubmittedJob) -> None:
 
 
 def read_job(runs: Path, job_id: str) -> dict[str, Any] | None:
-    """The fields of `Job`, with `sweep` and `token`; None where there is no such job.
+    """The fields of `SubmittedJob`, with `sweep` and `token`; None where there is no such job.
 
     Raises:
         ValueError: the file is damaged.
