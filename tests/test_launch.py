@@ -231,7 +231,8 @@ def test_a_dry_run_refuses_settings_that_a_launcher_does_not_know(launch, tmp_pa
     words = ["hydra/launcher=slurm", "+hydra.launcher.nope=3", "launch.dry_run=true"]
     code, _, errors = launch(DATASET, *words)
     assert code == 2
-    assert "nope" in errors
+    assert "hydra.launcher: Unavailable parameter(s): ['nope']; there are account, " in errors
+    assert len(errors.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

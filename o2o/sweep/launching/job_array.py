@@ -38,7 +38,9 @@ class Array(SlurmExecutor):
         try:
             self.update_parameters(**self._convert_parameters(given), teardown=[*teardown])
         except ValueError as error:
-            raise SlurmError([f"hydra.launcher: {error}"]) from None
+            first, known = str(error).partition("\n")[0], re.findall(r"^ *- (\w+)", str(error), re.MULTILINE)
+            there = f"; there are {', '.join(known)}" if known else ""
+            raise SlurmError([f"hydra.launcher: {first}{there}"]) from None
 
     @classmethod
     def affinity(cls) -> int:
