@@ -16,7 +16,7 @@ import jax
 
 from benchmarks import rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
-from o2o.envs.vector import TASKS
+from o2o.envs.tasks import TASKS
 from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.training.seeds import Members, make_members

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.workload import ROWS, Workload, composed
-from o2o.envs.vector import TASKS
+from o2o.envs.tasks import TASKS
 from o2o.training.loop import CHUNK
 from o2o.training.seeds import LoopedMembers
 

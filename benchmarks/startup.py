@@ -73,7 +73,7 @@ def _process_seconds(platform: str, cache: str) -> float:
 def _write(path: Path, rows: int) -> None:
     """Noise in D4RL's layout, in episodes of a thousand steps."""
     from o2o.datasets.files import hdf5
-    from o2o.envs.vector import TASKS, task_sizes
+    from o2o.envs.tasks import TASKS, task_sizes
 
     observation, action = task_sizes(TASKS["walker2d"])
     generator = np.random.default_rng(0)

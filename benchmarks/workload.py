@@ -15,7 +15,9 @@ from hydra import compose, initialize_config_dir
 
 from o2o.config import build
 from o2o.config.schema import Config
-from o2o.envs.vector import TASKS, Environments, Task, make_environments
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS, Task
+from o2o.envs.vector import Environments
 from o2o.replay.rows import Replay, Rows, row_width
 from o2o.training import loop
 from o2o.training.loop import Report

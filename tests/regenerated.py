@@ -16,7 +16,8 @@ import pytest
 from o2o.config.schema import Dataset
 from o2o.datasets.regenerated import behavior, rlkit, rollouts, tanh_gaussian, workers
 from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
-from o2o.envs.vector import TASKS, MujocoEnvironments
+from o2o.envs.mujoco_tasks import MujocoEnvironments
+from o2o.envs.tasks import TASKS
 
 WALKER = Dataset(
     name="regen-walker2d-medium",

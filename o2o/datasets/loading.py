@@ -79,7 +79,7 @@ def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
     """
     sizes = None, None
     if dataset.source in ("file", "minari"):
-        from o2o.envs.vector import find_task, task_sizes  # loads the simulator
+        from o2o.envs.tasks import find_task, task_sizes  # loads the simulator
 
         try:
             sizes = task_sizes(find_task(dataset.task))

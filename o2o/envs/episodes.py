@@ -1,13 +1,37 @@
-"""How long episodes can be, and what must be said where that is short or nobody's choice."""
+"""Episodes: what is kept of them, how long they can be, and what must be said where they are short or uncut."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int
 
 DEFAULT_TIME_LIMIT = 1000
 """Steps after which an episode is cut where the task has no time limit; it is that of the four tasks."""
 UNEARNED = 0.05
 """The discounted share of a return that may be missing where Q is compared with it."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished training episode: whose, the env step that ended it, its undiscounted return and its length."""
+
+    member: int
+    env_step: int
+    episode_return: float
+    length: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """Evaluation episodes in lock-step, T the time limit; after an episode's end its rewards are zero."""
+
+    reward: Float64[np.ndarray, "T E"]
+    lengths: Int[np.ndarray, " E"]
+    truncated: Bool[np.ndarray, " E"]
+    """Whether the time limit alone ended it."""
 
 
 def unearned_steps(discount: float, time_limit: int) -> int:

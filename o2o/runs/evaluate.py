@@ -14,8 +14,9 @@ import jax.numpy as jnp
 
 from o2o.config.build import load
 from o2o.config.schema import Config
+from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.scores import normalised_score, reference_returns
-from o2o.envs.vector import find_task, make_environments
+from o2o.envs.tasks import find_task
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
 from o2o.machine.arguments import whole_number

@@ -21,7 +21,7 @@ import numpy as np
 from o2o.config.schema import Config, Dataset, Paths
 from o2o.config.validation import starvation
 from o2o.datasets import loading
-from o2o.envs.vector import Task, find_task, task_sizes
+from o2o.envs.tasks import Task, find_task, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
 from o2o.machine.counting import counted

@@ -17,7 +17,8 @@ from jaxtyping import Array, Key
 
 from o2o.config.schema import Config
 from o2o.envs import episodes
-from o2o.envs.vector import Task, make_environments, own_time_limit
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import Task, own_time_limit
 from o2o.errors import ConfigError
 from o2o.machine.signals import Interruption, StopRequested
 from o2o.replay.rows import Replay, Rows

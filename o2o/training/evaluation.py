@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from o2o.envs.episodes import unearned_steps
-from o2o.envs.vector import Environments, Task, make_environments
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import Task
+from o2o.envs.vector import Environments
 from o2o.training.seeds import Bundle, Members
 from o2o.types import Algorithm, State
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from o2o.envs.episodes import Episode
 from o2o.envs.vector import Environments
 from o2o.replay.rows import Online, Replay, Rows, pack
 from o2o.training import steps
@@ -23,16 +24,6 @@ from o2o.types import Algorithm, State
 
 CHUNK = 100
 """Updates of pretraining between two chances to pause: about half a second a member on two cores."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A finished training episode: whose, the env step that ended it, its undiscounted return and its length."""
-
-    member: int
-    env_step: int
-    episode_return: float
-    length: int
 
 
 class Loop(NamedTuple):

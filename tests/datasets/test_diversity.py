@@ -98,7 +98,7 @@ def test_returns_are_of_complete_episodes():
 
 @pytest.mark.parametrize("task", ["hopper", "halfcheetah", "walker2d", "ant"])
 def test_the_units_of_a_task_do_not_depend_on_the_set(task: str):
-    from o2o.envs.vector import TASKS, task_sizes
+    from o2o.envs.tasks import TASKS, task_sizes
 
     size, _ = task_sizes(TASKS[task])
     zeros, other = (rows_of(np.full((20, size), value), np.zeros((20, 1))) for value in (0.0, 7.0))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from o2o.envs import episodes
-from o2o.envs.vector import TASKS, find_task, make_environments, own_time_limit, task_sizes
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS, find_task, own_time_limit
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -18,7 +18,8 @@ def share(directory: Path, task: str) -> float:
     from composing import composed
 
     from o2o.config.build import build
-    from o2o.envs.vector import TASKS, make_environments
+    from o2o.envs.mujoco_tasks import make_environments
+    from o2o.envs.tasks import TASKS
     from o2o.machine.signals import Interruption
     from o2o.replay.rows import Replay, row_width
     from o2o.runs.lock import Leases

@@ -11,7 +11,8 @@ import numpy as np
 
 def random_steps(path: Path, rows: int = 120) -> Path:
     """Writes so many rows to `path`."""
-    from o2o.envs.vector import TASKS, make_environments  # not above: jaxtyping's plugin must come before o2o
+    from o2o.envs.mujoco_tasks import make_environments  # not above: jaxtyping's plugin must come before o2o
+    from o2o.envs.tasks import TASKS
 
     environments = make_environments(TASKS["hopper"], [0])
     generator = np.random.default_rng(0)

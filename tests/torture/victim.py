@@ -156,7 +156,7 @@ def _import_everything() -> None:
     import composing  # noqa: F401
     import jax
 
-    from o2o.envs.vector import TASKS, task_sizes
+    from o2o.envs.tasks import TASKS, task_sizes
     from o2o.runs import job  # noqa: F401
 
     task_sizes(TASKS["hopper"])  # what gymnasium imports when it first makes one

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from small import batch_of, make, used
 
-from o2o.envs.vector import TASKS, make_environments
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS
 from o2o.training import evaluation
 from o2o.training.evaluation import Evaluator, discounted_returns, episode_seeds, rollout, unearned_steps
 from o2o.training.seeds import LoopedMembers, VmappedMembers

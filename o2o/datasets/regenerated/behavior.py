@@ -27,7 +27,7 @@ import jax
 from o2o.datasets.regenerated import rlkit, tanh_gaussian
 from o2o.datasets.regenerated.rollouts import RolloutRows
 from o2o.datasets.regenerated.workers import Workers
-from o2o.envs.vector import TASKS
+from o2o.envs.tasks import TASKS
 from o2o.errors import ConfigError
 from o2o.machine import terminal
 from o2o.machine.arguments import number, whole_number

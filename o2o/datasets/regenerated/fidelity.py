@@ -21,7 +21,8 @@ from o2o.datasets.files import hdf5, inspection
 from o2o.datasets.loading import ANT_OBSERVED, locate
 from o2o.datasets.regenerated import rollouts, tanh_gaussian
 from o2o.datasets.regenerated.tanh_gaussian import LAYERS, TanhGaussian
-from o2o.envs.vector import TASKS, MujocoEnvironments
+from o2o.envs.mujoco_tasks import MujocoEnvironments
+from o2o.envs.tasks import TASKS
 from o2o.errors import ConfigError
 
 ENVIRONMENTS = 50

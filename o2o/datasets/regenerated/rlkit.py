@@ -29,7 +29,7 @@ from o2o.algorithms.sac import SAC
 from o2o.datasets.regenerated.rollouts import BLOCK, RolloutRows
 from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
 from o2o.datasets.regenerated.workers import Workers
-from o2o.envs.vector import TASKS, task_sizes
+from o2o.envs.tasks import TASKS, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.replay.rows import Online, Replay, pack

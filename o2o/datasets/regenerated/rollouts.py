@@ -50,7 +50,8 @@ class Request:
 
 def pieces(request: Request) -> Iterator[RolloutRows]:
     """The episodes or blocks of a stream, in order."""
-    from o2o.envs.vector import TASKS, MujocoEnvironments  # loads the simulator, which planning does without
+    from o2o.envs.mujoco_tasks import MujocoEnvironments  # loads the simulator, which planning does without
+    from o2o.envs.tasks import TASKS
 
     behaviours, _ = tanh_gaussian.load(Path(request.policies))
     environments = MujocoEnvironments(TASKS[request.task], [0] * request.environments)

@@ -83,7 +83,8 @@ class Workers:
 
 def main(task: str, kind: str) -> None:
     """Jobs from standard input, what they give to standard output."""
-    from o2o.envs.vector import TASKS, MujocoEnvironments
+    from o2o.envs.mujoco_tasks import MujocoEnvironments
+    from o2o.envs.tasks import TASKS
 
     environments = MujocoEnvironments(TASKS[task], [0])
     with rollouts.standard_output() as pipe:

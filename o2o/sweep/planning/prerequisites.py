@@ -41,7 +41,7 @@ def check(runs: Collection[PlannedRun]) -> None:
             problems += _unwritable(data, "paths.data", "O2O_DATA")
         if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
             continue  # nothing that could be wrong, so nothing that need be imported
-        from o2o.envs.vector import find_task, task_sizes
+        from o2o.envs.tasks import find_task, task_sizes
 
         try:
             sizes = task_sizes(find_task(dataset.task))
@@ -99,7 +99,7 @@ def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
 def _own_time_limit(task: str) -> int | None:
     if task in REFERENCE_RETURNS:
         return episodes.DEFAULT_TIME_LIMIT
-    from o2o.envs.vector import find_task, own_time_limit  # loads the simulator, as their check did
+    from o2o.envs.tasks import find_task, own_time_limit  # loads the simulator, as their check did
 
     return own_time_limit(find_task(task))
 
