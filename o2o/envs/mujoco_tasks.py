@@ -1,22 +1,24 @@
 """The four locomotion tasks, many environments at once.
 
-They are made and reset by gymnasium; their
-physics is stepped here, in threads, since MuJoCo releases Python's lock, and their observations and rewards
-are computed for all at once (`o2o.envs.locomotion`), equal to gymnasium's bit for bit.
+They are gymnasium's, which makes and resets them. They are stepped by compiled code (`o2o.envs.kernels`), or by gymnasium
+where numba is not to be had or O2O_NATIVE=0 says so, with the same results.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
+import threading
+import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mujoco
 import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import Bool, Float, Float32, Float64, UInt32, UInt64
 
-from o2o.envs.locomotion import RULES
+from o2o.envs.episodes import Episode
 from o2o.envs.tasks import TASKS, Task
 from o2o.envs.vector import Environments
 
@@ -24,13 +26,14 @@ _INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # pyright: ignore[repor
 
 
 class MujocoEnvironments(Environments):
-    """The four locomotion tasks, stepped without gymnasium's Python in between."""
+    """The four locomotion tasks, which can be saved, placed and stepped from inside a compiled program."""
 
     def __init__(self, task: Task, seeds: Sequence[int]):
         """As in `Environments`."""
         super().__init__(task, seeds)
-        self._threads = min(len(seeds), os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._kernels = kernels()
+        if self._kernels:
+            self._make_control()
 
     @property
     def qpos(self) -> Float64[np.ndarray, "E Q"]:
@@ -84,8 +87,8 @@ class MujocoEnvironments(Environments):
 
     def restore(self, snapshots: Sequence[dict[str, np.ndarray]], env_steps: int = 0) -> None:
         """As in `Environments`; a snapshot may lack what only training needs."""
+        self.ended()
         self._env_steps[:] = env_steps
-        self._ended = []
         for i, (env, snapshot) in enumerate(zip(self._envs, snapshots, strict=True)):
             mujoco.mj_setState(env.model, env.data, snapshot["physics"], _INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
             env.data.xpos[:] = snapshot["body_positions"]
@@ -94,38 +97,155 @@ class MujocoEnvironments(Environments):
             self._seeds[i] = None
             self.observation[i] = snapshot.get("observation", 0)
             self.episode_return[i] = snapshot.get("episode_return", 0)
+        self._point_to_generators()
+
+    def reset(self, members: Sequence[int] | None = None) -> Float32[np.ndarray, "E O"]:
+        """As in `Environments`."""
+        observation = super().reset(members)
+        self._point_to_generators()
+        return observation
+
+    def step(
+        self, actions: Float[np.ndarray, "E A"], members: Sequence[int] | None = None
+    ) -> tuple[
+        Float32[np.ndarray, "E O"], Float32[np.ndarray, " E"], Bool[np.ndarray, " E"], Bool[np.ndarray, " E"]
+    ]:
+        """As in `Environments`."""
+        if not self._kernels:
+            return super().step(actions, members)
+        which = np.arange(len(self)) if members is None else np.array(members, np.int64)
+        size = self.observation_size
+        found, _ = self._run(self._kernels.STEP, actions, size + 3, which)
+        return found[:, :size], found[:, size], found[:, size + 1] != 0, found[:, size + 2] != 0
+
+    def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E W+O"]:
+        """As in `Environments`."""
+        if not self._kernels:
+            return super().advance(action)
+        found, full = self._run(
+            self._kernels.ADVANCE, action, 3 * self.observation_size + self.action_size + 2
+        )
+        if full:
+            self._ended = self.ended()
+        return found
+
+    def ended(self) -> list[Episode]:
+        """As in `Environments`."""
+        ended = super().ended()
+        if self._kernels and self._ends.any():
+            if (self._ends > self._kernels.MOST_ENDED).any():
+                raise RuntimeError(
+                    f"over {self._kernels.MOST_ENDED} episodes of an environment ended in a block"
+                )
+            found = [(i, *self._ended_at[i, n]) for i, count in enumerate(self._ends) for n in range(count)]
+            ended += [
+                Episode(i, int(s), float(r), int(n)) for i, s, r, n in sorted(found, key=lambda f: f[1])
+            ]
+            self._ends[:] = self._control[self._kernels.FULL] = 0
+        return ended
+
+    def play(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E O"]:
+        """As in `Environments`."""
+        if not self._kernels:
+            return super().play(action)
+        return self._run(self._kernels.PLAY, action, self.observation_size)[0]
+
+    def begin(self, seeds: Sequence[int]) -> Float32[np.ndarray, "E O"]:
+        """As in `Environments`."""
+        observation = super().begin(seeds)
+        if self._kernels:
+            k, record = self._kernels, self._record
+            parts = record.reward, record.lengths, record.truncated
+            self._control[[k.REWARDS, k.LENGTHS, k.TRUNCATED]] = [_address(part) for part in parts]
+        return observation
+
+    def can_step_inside(self, platform: str) -> bool:
+        """As in `Environments`."""
+        if not self._kernels:
+            return False
+        from o2o.envs.inside import register  # not above: who only collects data does without JAX
+
+        return register(platform)
+
+    @property
+    def handle(self) -> UInt32[np.ndarray, " 2"]:
+        """As in `Environments`."""
+        return np.array([_address(self._control)], np.uint64).view(np.uint32)
 
     def close(self) -> None:
         """Releases the simulators and the threads."""
+        if self._kernels:
+            self._stop()
         super().close()
-        if self._pool:
-            self._pool.shutdown()
 
-    def _advance(self, members: Sequence[int], actions: np.ndarray) -> tuple[np.ndarray, ...]:
-        envs = [self._envs[i] for i in members]
-        x_before = self._forward_position(envs)
-        share = -(-len(envs) // self._threads)
-        parts = [slice(k, k + share) for k in range(0, len(envs), share)]
-        pending = (
-            [self._pool.submit(_simulate, envs[part], actions[part]) for part in parts[1:]]
-            if self._pool
-            else []
+    def _run(
+        self, mode: int, actions: np.ndarray, width: int, members: np.ndarray | None = None
+    ) -> tuple[Float32[np.ndarray, "E W"], int]:
+        actions = np.ascontiguousarray(actions, np.float32)
+        count = len(self) if members is None else len(members)
+        if actions.shape != (count, self.action_size):
+            raise ValueError(f"actions of shape {actions.shape} for {count} environments")
+        found = np.empty((count, width), np.float32)
+        which = 0 if members is None else _address(members)
+        return found, self._kernels.run(
+            _address(self._control), mode, count, which, _address(actions), _address(found)
         )
-        _simulate(envs[parts[0]], actions[parts[0]])
-        for part in pending:
-            part.result()
-        x_velocity = (self._forward_position(envs) - x_before) / envs[0].dt
-        qpos = np.stack([env.data.qpos for env in envs])
-        qvel = np.stack([env.data.qvel for env in envs])
-        observation, healthy_reward, control_weight, terminated = RULES[self.task.name](qpos, qvel)
-        reward = x_velocity + healthy_reward - control_weight * np.sum(np.square(actions), axis=1)
-        return observation, reward, terminated, np.zeros(len(envs), bool)
 
-    def _forward_position(self, envs: Sequence[Any]) -> Float64[np.ndarray, " E"]:
-        """What the forward velocity is measured on: Ant's is the torso's, which lags the joints by a physics step."""
-        if self.task.name == "ant":
-            return np.array([env.data.body("torso").xpos[0] for env in envs])
-        return np.array([env.data.qpos[0] for env in envs])
+    def _make_control(self) -> None:
+        """Tells the compiled code where everything is."""
+        k, env, count = self._kernels, self._envs[0], len(self)
+        self._places = np.array(
+            [
+                [env.model._address, env.data._address]
+                + [_address(part) for part in (env.data.ctrl, env.data.qpos, env.data.qvel)]
+                + [_address(env.data.body("torso").xpos), 0]
+                for env in self._envs
+            ],
+            np.int64,
+        )
+        self._constants = np.array([env.dt, env._reset_noise_scale, *env.init_qpos, *env.init_qvel])
+        self._ends, self._ended_at = np.zeros(count, np.int64), np.zeros((count, k.MOST_ENDED, 3))
+        words = np.zeros(k.CONTROL + 8, np.int64)
+        self._control = control = words[-(_address(words) // 8) % 8 :][: k.CONTROL]  # at a line of the cache
+        for word, value in {
+            k.TASK: k.NAMES.index(self.task.name),
+            k.OBSERVATION_SIZE: self.observation_size,
+            k.ACTION_SIZE: self.action_size,
+            k.POSITIONS: len(env.init_qpos),
+            k.VELOCITIES: len(env.init_qvel),
+            k.FRAME_SKIP: env.frame_skip,
+            k.TIME_LIMIT: self.time_limit,
+            k.ENVIRONMENTS: count,
+            k.WORKERS: k.prepare_semaphore(_address(control), min(count, _cores()) - 1),
+            k.SPINS: k.USUAL_SPINS,
+        }.items():
+            control[word] = value
+        for word, array in {
+            k.CONSTANTS: self._constants,
+            k.SIMULATORS: self._places,
+            k.OBSERVATIONS: self.observation,
+            k.ELAPSED: self.elapsed,
+            k.EPISODE_RETURNS: self.episode_return,
+            k.ENV_STEPS: self._env_steps,
+            k.ENDED: self._ends,
+            k.ENDED_AT: self._ended_at,
+            k.LIVE: self.live,
+        }.items():
+            control[word] = _address(array)
+        workers = [
+            threading.Thread(target=k.serve, args=(_address(control),), daemon=True)
+            for _ in range(control[k.WORKERS])
+        ]
+        for worker in workers:
+            worker.start()
+        self._stop = weakref.finalize(self, _stop, k, control, workers)
+
+    def _point_to_generators(self) -> None:
+        """Tells the compiled code where the random generators are, which a seed or a snapshot makes anew."""
+        if self._kernels:
+            self._places[:, self._kernels.GENERATOR] = [
+                env.np_random.bit_generator.ctypes.bit_generator.value for env in self._envs
+            ]
 
 
 def make_environments(task: Task, seeds: Sequence[int]) -> Environments:
@@ -160,7 +280,29 @@ def _generator(words: UInt64[np.ndarray, " 6"]) -> np.random.Generator:
     return np.random.Generator(bits)
 
 
-def _simulate(envs: Sequence[Any], actions: np.ndarray) -> None:
-    for env, action in zip(envs, actions, strict=True):
-        env.data.ctrl[:] = action
-        mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)  # pyright: ignore[reportAttributeAccessIssue]
+@functools.cache
+def kernels() -> Any:
+    """The compiled code; None where there is none, which is said once."""
+    try:
+        if os.environ.get("O2O_NATIVE") == "0":
+            raise ImportError("O2O_NATIVE=0")
+        from o2o.envs import kernels
+    except (ImportError, OSError, AttributeError) as error:  # no numba, or libraries that are other ones
+        print(f"environments are stepped by gymnasium, which is slow: {error}", file=sys.stderr, flush=True)
+        return None
+    return kernels
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _stop(kernels: Any, control: np.ndarray, workers: Sequence[threading.Thread]) -> None:
+    kernels.stop(_address(control))
+    for worker in workers:
+        worker.join()

@@ -93,8 +93,8 @@ class Environments:
 
     def start(self) -> Float32[np.ndarray, "E O"]:
         """Begins training: new episodes everywhere, and their first observations."""
+        self.ended()
         self._env_steps[:] = 0
-        self._ended = []
         self.episode_return[:] = 0
         self.observation[:] = self.reset()
         return self.observation.copy()

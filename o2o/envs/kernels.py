@@ -1,0 +1,539 @@
+"""The four locomotion tasks stepped by compiled code, without Python's lock: equal to gymnasium's bit for bit.
+
+numba compiles what gymnasium's `-v4` environments do around `mj_step` of the `libmujoco` that MuJoCo's wheel brings, and
+keeps it on disk. The functions work on gymnasium's own simulators and random generators, so these can be read, saved
+and reset from Python between two calls. A *control* is one array of words that says where all of it lies; its address
+is all that a function needs, so that compiled programs of JAX can call in too (`on_cpu`, `on_cuda`; typed FFI, see
+jaxlib's `xla/ffi/api/c_api.h`).
+
+Environments are stepped by the calling thread and, where there are cores, by workers of the control's own: numba's
+parallel loops must not be entered from two threads at once, and members of a job may step side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import mujoco
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, njit, types
+from numba.extending import intrinsic
+
+# A control's words. Pointers to arrays of one element an environment, unless said otherwise:
+(
+    TASK,  # the index in NAMES
+    OBSERVATION_SIZE,  # padding included
+    ACTION_SIZE,
+    POSITIONS,  # how many joint positions
+    VELOCITIES,
+    FRAME_SKIP,
+    TIME_LIMIT,
+    CONSTANTS,  # pointer: seconds of a step, scale of a reset's noise, then the positions and velocities of a reset
+    SIMULATORS,  # pointer: PLACES words each
+    OBSERVATIONS,
+    ELAPSED,
+    EPISODE_RETURNS,
+    ENV_STEPS,  # pointer to one number
+    ENDED,  # pointer: how many training episodes ended since they were collected
+    ENDED_AT,  # pointer: the env step, return and length of each, MOST_ENDED rows an environment
+    LIVE,
+    REWARDS,  # pointer: of evaluation, a row a step
+    LENGTHS,
+    TRUNCATED,
+    # The call in progress:
+    MODE,
+    ENVIRONMENTS,
+    MEMBERS,  # pointer to which environments are stepped, or 0 for all
+    ACTIONS,
+    RESULTS,
+    # Its threads:
+    WORKERS,
+    SPINS,  # how often a worker looks for work before it sleeps
+    STOP,
+    FULL,  # whether an environment has as many ended episodes as are kept
+) = range(28)
+# Apart from the rest and from each other, since all threads write to them.
+LEFT, DONE, SLEEPERS, SEMAPHORE, CONTROL = 32, 40, 48, 56, 64
+
+MODEL, DATA, CTRL, QPOS, QVEL, TORSO, GENERATOR, PLACES = range(8)
+NAMES = ("hopper", "walker2d", "halfcheetah", "ant")
+HOPPER, WALKER2D, HALFCHEETAH, ANT = range(4)
+STEP, ADVANCE, PLAY = range(3)
+MOST_ENDED = 200
+"""Training episodes of one environment that are kept until Python collects them: one a step of the longest block."""
+
+USUAL_SPINS = 50
+SPINS_ON_GPU = 4000
+"""About a millisecond: on a GPU the cores have nothing else to do while the learning takes that long."""
+
+_CREATE_ERROR, _GET_STREAM = 6, 10  # words of XLA_FFI_Api
+_EXECUTE, _INTERNAL_ERROR = 3, 13
+_FFI_VERSION = 3 << 32  # 0.3
+
+_intp = types.int64
+_LIBRARY = next(
+    path
+    for path in Path(mujoco.__file__).parent.iterdir()
+    if path.name.startswith(("libmujoco", "mujoco.dll"))
+)
+_LIBMUJOCO = ctypes.CDLL(str(_LIBRARY))
+_NUMPY = ctypes.CDLL(sys.modules["numpy.random._generator"].__file__ or "")
+_LIBC = ctypes.CDLL(None)
+
+
+def _external(library: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """A function of a library, to be called from compiled code that can be kept on disk."""
+    llvmlite.binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    return types.ExternalFunction(name, result(*arguments))
+
+
+mj_step = _external(_LIBMUJOCO, "mj_step", types.void, _intp, _intp)
+mj_forward = _external(_LIBMUJOCO, "mj_forward", types.void, _intp, _intp)
+mj_resetData = _external(_LIBMUJOCO, "mj_resetData", types.void, _intp, _intp)
+# As numpy's documentation shows it; Generator.uniform and Generator.standard_normal are loops over these.
+random_uniform = _external(_NUMPY, "random_uniform", types.float64, _intp, types.float64, types.float64)
+random_standard_normal = _external(_NUMPY, "random_standard_normal", types.float64, _intp)
+sched_yield = _external(_LIBC, "sched_yield", types.int32)
+sem_wait = _external(_LIBC, "sem_wait", types.int32, _intp)
+sem_post = _external(_LIBC, "sem_post", types.int32, _intp)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+def _fatal(message: bytes) -> None:
+    """What MuJoCo calls instead of ending the process without a word; it must not return."""
+    sys.stderr.write(f"MuJoCo cannot go on, and this process with it: {message.decode(errors='replace')}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+# MuJoCo's Python functions raise their errors by a handler of their own, which comes before this one.
+ctypes.c_void_p.in_dll(_LIBMUJOCO, "mju_user_error").value = ctypes.cast(_fatal, ctypes.c_void_p).value
+
+
+def prepare_semaphore(control: int, workers: int) -> int:
+    """Prepares what workers sleep on; returns how many there can be."""
+    return 0 if _LIBC.sem_init(ctypes.c_void_p(control + 8 * SEMAPHORE), 0, 0) else workers  # macOS has none
+
+
+def _pointer_to(element: Any) -> Any:
+    """A function from an address to a pointer to elements of that type."""
+
+    @intrinsic
+    def pointer(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(element)(types.int64), generate
+
+    return pointer
+
+
+int64s, float64s = _pointer_to(types.int64), _pointer_to(types.float64)
+float32s, uint8s, int32s = _pointer_to(types.float32), _pointer_to(types.uint8), _pointer_to(types.int32)
+
+
+def _atomic(operation: str) -> Any:
+    """A function that changes a word which other threads read and write, and returns what it was before."""
+
+    @intrinsic
+    def change(typing: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+            return builder.atomic_rmw(operation, place, arguments[1], "seq_cst")
+
+        return types.int64(types.int64, types.int64), generate
+
+    return change
+
+
+atomic_add, atomic_set = _atomic("add"), _atomic("xchg")
+
+
+@intrinsic
+def atomic_load(typing: Any, address: Any) -> Any:
+    """A word that other threads write."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def call(typing: Any, function: Any, argument: Any) -> Any:
+    """What a C function at that address, of one pointer to one pointer, returns."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        return builder.call(
+            builder.inttoptr(arguments[0], ir.FunctionType(word, [word]).as_pointer()), arguments[1:]
+        )
+
+    return types.int64(types.int64, types.int64), generate
+
+
+def _text(text: str) -> Any:
+    """A function that returns the address of a C string."""
+
+    @intrinsic
+    def address(typing: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.ptrtoint(context.insert_const_string(builder.module, text), ir.IntType(64))
+
+        return types.int64(), generate
+
+    return address
+
+
+_other_sizes = _text("these environments are not those that the program was compiled for")
+_not_copied = _text("CUDA could not copy what the environments get and give")
+
+
+inner = njit(error_model="numpy")
+"""Compiled as a part of what calls it."""
+
+
+def kept(compiler: Any, signature: Any, function: Any, **options: Any) -> Any:
+    """The function compiled, or taken from the disk."""
+    try:
+        return compiler(signature, cache=True, error_model="numpy", **options)(function)
+    except (
+        RuntimeError
+    ):  # there is nowhere to keep it: neither beside this file, nor in a home, nor NUMBA_CACHE_DIR
+        return compiler(signature, error_model="numpy", **options)(function)
+
+
+def outer(signature: Any) -> Any:
+    """Makes a function that Python calls, without its lock."""
+    return lambda function: kept(njit, signature, function, nogil=True)
+
+
+@inner
+def _observe(control, simulator, to):
+    """Writes an observation of float32 to an address."""
+    c, places, result = int64s(control), int64s(simulator), float32s(to)
+    qpos, qvel = float64s(places[QPOS]), float64s(places[QVEL])
+    task, n = c[TASK], 0
+    for i in range(2 if task == ANT else 1, c[POSITIONS]):
+        result[n] = qpos[i]
+        n += 1
+    for i in range(c[VELOCITIES]):
+        v = qvel[i]
+        if task == HOPPER or task == WALKER2D:
+            if v < -10:
+                v = -10.0
+            elif v > 10:
+                v = 10.0
+        result[n] = v
+        n += 1
+    for i in range(n, c[OBSERVATION_SIZE]):
+        result[i] = 0
+
+
+@inner
+def _reset(control, simulator):
+    """A new episode, as gymnasium's `reset` without a seed."""
+    c, places = int64s(control), int64s(simulator)
+    qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
+    nq, task, noise, generator = c[POSITIONS], c[TASK], constants[1], places[GENERATOR]
+    mj_resetData(places[MODEL], places[DATA])
+    for i in range(nq):
+        qpos[i] = constants[2 + i] + random_uniform(generator, -noise, noise - -noise)
+    for i in range(c[VELOCITIES]):
+        if task == HALFCHEETAH or task == ANT:
+            drawn = noise * random_standard_normal(generator)
+        else:
+            drawn = random_uniform(generator, -noise, noise - -noise)
+        qvel[i] = constants[2 + nq + i] + drawn
+    mj_forward(places[MODEL], places[DATA])
+
+
+@inner
+def _healthy(control, simulator):
+    """Whether an episode goes on; every comparison with what is not a number fails."""
+    c, places = int64s(control), int64s(simulator)
+    qpos, qvel = float64s(places[QPOS]), float64s(places[QVEL])
+    task = c[TASK]
+    if task == HOPPER:
+        for i in range(2, c[POSITIONS]):
+            if not -100 < qpos[i] < 100:
+                return False
+        for i in range(c[VELOCITIES]):
+            if not -100 < qvel[i] < 100:
+                return False
+        return 0.7 < qpos[1] < np.inf and -0.2 < qpos[2] < 0.2
+    if task == WALKER2D:
+        return 0.8 < qpos[1] < 2.0 and -1.0 < qpos[2] < 1.0
+    if task == ANT:
+        for i in range(c[POSITIONS]):
+            if not np.isfinite(qpos[i]):
+                return False
+        for i in range(c[VELOCITIES]):
+            if not np.isfinite(qvel[i]):
+                return False
+        return 0.2 <= qpos[2] <= 1.0
+    return True
+
+
+@inner
+def _square(value):
+    return np.float32(value) * np.float32(value)
+
+
+@inner
+def _simulate(control, simulator, action):
+    """Takes an action, clipped, and returns the reward."""
+    c, places, given = int64s(control), int64s(simulator), float32s(action)
+    task, size, ctrl = c[TASK], c[ACTION_SIZE], float64s(places[CTRL])
+    forward = float64s(
+        places[TORSO] if task == ANT else places[QPOS]
+    )  # Ant's lags the joints by a physics step
+    squares = np.float32(0)
+    for i in range(size):
+        a = given[i]
+        if a < -1:
+            a = np.float32(-1)
+        elif a > 1:
+            a = np.float32(1)
+        ctrl[i] = a
+        squares += _square(a)
+    if size == 8:  # numpy adds up eight numbers in pairs
+        squares = ((_square(ctrl[0]) + _square(ctrl[1])) + (_square(ctrl[2]) + _square(ctrl[3]))) + (
+            (_square(ctrl[4]) + _square(ctrl[5])) + (_square(ctrl[6]) + _square(ctrl[7]))
+        )
+    before = forward[0]
+    for _ in range(c[FRAME_SKIP]):
+        mj_step(places[MODEL], places[DATA])
+    velocity = (forward[0] - before) / float64s(c[CONSTANTS])[0]
+    if task == ANT:
+        return velocity + 1.0 - np.float32(0.5) * squares
+    if task == HALFCHEETAH:
+        return velocity - np.float32(0.1) * squares
+    return velocity + 1.0 - np.float32(1e-3) * squares
+
+
+@inner
+def _one(control, j):
+    """The part of a call that environment j of those that are stepped has in it."""
+    c = int64s(control)
+    e = int64s(c[MEMBERS])[j] if c[MEMBERS] else j
+    mode, size, actions = c[MODE], c[OBSERVATION_SIZE], c[ACTION_SIZE]
+    simulator, kept = c[SIMULATORS] + 8 * PLACES * e, float32s(c[OBSERVATIONS] + 4 * size * e)
+    action = c[ACTIONS] + 4 * actions * j
+    live = uint8s(c[LIVE])
+    if mode == PLAY and not live[e]:
+        result = float32s(c[RESULTS] + 4 * size * j)
+        for i in range(size):
+            result[i] = kept[i]
+        return
+    reward = np.float32(_simulate(control, simulator, action))
+    terminated = not _healthy(control, simulator)
+    elapsed = int64s(c[ELAPSED])
+    elapsed[e] += 1
+    truncated = elapsed[e] >= c[TIME_LIMIT]
+    if mode == STEP:
+        to = c[RESULTS] + 4 * (size + 3) * j
+        result = float32s(to)
+        _observe(control, simulator, to)
+        result[size], result[size + 1], result[size + 2] = reward, terminated, truncated
+        return
+    if mode == PLAY:
+        lengths = int64s(c[LENGTHS])
+        float64s(c[REWARDS])[lengths[e] * c[ENVIRONMENTS] + e] = reward
+        lengths[e] += 1
+        uint8s(c[TRUNCATED])[e] = truncated and not terminated
+        live[e] = not (terminated or truncated)
+        to = c[RESULTS] + 4 * size * j
+    else:
+        width = 2 * size + actions + 2
+        to = c[RESULTS] + 4 * (width + size) * j
+        row, given = float32s(to), float32s(action)
+        for i in range(size):
+            row[i] = kept[i]
+        for i in range(actions):
+            row[size + i] = given[i]
+        row[size + actions], row[size + actions + 1] = reward, terminated
+        _observe(control, simulator, to + 4 * (width - size))
+        returns = float64s(c[EPISODE_RETURNS])
+        returns[e] += reward
+        if terminated or truncated:
+            n = int64s(c[ENDED])[e]
+            int64s(c[ENDED])[e] = n + 1
+            if n < MOST_ENDED:
+                ended = float64s(c[ENDED_AT] + 24 * (MOST_ENDED * e + n))
+                ended[0], ended[1], ended[2] = int64s(c[ENV_STEPS])[0], returns[e], elapsed[e]
+            if n + 1 >= MOST_ENDED:
+                c[FULL] = 1
+            returns[e] = 0
+            elapsed[e] = 0
+            _reset(control, simulator)
+        to += 4 * width
+    _observe(control, simulator, to)
+    result = float32s(to)
+    for i in range(size):
+        kept[i] = result[i]
+
+
+@inner
+def _work(control):
+    """Takes what is left of a call, one environment after the other."""
+    while True:
+        j = atomic_add(control + 8 * LEFT, -1) - 1
+        if j < 0:
+            return
+        _one(control, j)
+        atomic_add(control + 8 * DONE, 1)
+
+
+@outer(types.int64(_intp, _intp, _intp, _intp, _intp, _intp))
+def run(control, mode, count, members, actions, results):
+    """Steps `count` environments and returns whether ended episodes must be collected now."""
+    c = int64s(control)
+    c[MODE], c[MEMBERS], c[ACTIONS], c[RESULTS] = mode, members, actions, results
+    if mode == ADVANCE:
+        int64s(c[ENV_STEPS])[0] += 1
+    if c[WORKERS] == 0 or count <= 1:
+        for j in range(count):
+            _one(control, j)
+        return c[FULL]
+    atomic_set(control + 8 * DONE, 0)
+    atomic_set(control + 8 * LEFT, count)
+    sleeping = min(atomic_load(control + 8 * SLEEPERS), count - 1)
+    atomic_add(control + 8 * SLEEPERS, -sleeping)
+    for _ in range(sleeping):
+        sem_post(control + 8 * SEMAPHORE)
+    _work(control)
+    while atomic_load(control + 8 * DONE) < count:
+        sched_yield()
+    return c[FULL]
+
+
+@outer(types.void(_intp))
+def serve(control):
+    """What a worker does until it is stopped.
+
+    One that finds work just before it would have slept is still among the sleepers: so a later sleeper is woken for
+    nothing, once.
+    """
+    c, spins = int64s(control), 0
+    while not atomic_load(control + 8 * STOP):
+        if atomic_load(control + 8 * LEFT) > 0:
+            _work(control)
+            spins = 0
+        elif spins < c[SPINS]:
+            sched_yield()
+            spins += 1
+        else:
+            atomic_add(control + 8 * SLEEPERS, 1)
+            if atomic_load(control + 8 * LEFT) <= 0 and not atomic_load(control + 8 * STOP):
+                sem_wait(control + 8 * SEMAPHORE)
+            spins = 0
+
+
+@outer(types.void(_intp))
+def stop(control):
+    """Ends the workers."""
+    atomic_set(control + 8 * STOP, 1)
+    for _ in range(int64s(control)[WORKERS]):
+        sem_post(control + 8 * SEMAPHORE)
+
+
+@inner
+def _refuse(frame, message):
+    """An error for XLA."""
+    arguments = np.array([28, 0, message, _INTERNAL_ERROR])
+    return call(int64s(int64s(frame)[2])[_CREATE_ERROR], arguments.ctypes.data)
+
+
+@inner
+def _asked_what_it_is(frame):
+    """Whether XLA only registers the function, and wants to know which version it was written for."""
+    extension = int64s(int64s(frame)[1])
+    if int64s(frame)[1] == 0 or int32s(int64s(frame)[1] + 8)[0] != 1:
+        return int32s(frame + 32)[0] != _EXECUTE
+    version = int64s(extension[3])
+    version[3], version[4] = _FFI_VERSION, 0
+    return True
+
+
+@inner
+def _fits(control, action, result):
+    """Whether the buffers of a program have the sizes of the control's environments."""
+    c, given, wanted = int64s(control), int64s(int64s(action)[5]), int64s(int64s(result)[5])
+    size = c[OBSERVATION_SIZE]
+    width = 3 * size + c[ACTION_SIZE] + 2
+    return (
+        given[0] == c[ENVIRONMENTS]
+        and given[1] == c[ACTION_SIZE]
+        and (wanted[1] == size or wanted[1] == width)
+    )
+
+
+@inner
+def _step(control, result, actions, results):
+    """Plays where the result has the width of an observation, else advances."""
+    c = int64s(control)
+    mode = PLAY if int64s(int64s(result)[5])[1] == c[OBSERVATION_SIZE] else ADVANCE
+    return run(control, mode, c[ENVIRONMENTS], 0, actions, results)
+
+
+def make_on_cpu() -> Any:
+    """The function that a program of JAX calls on a CPU: operands control and actions, one result."""
+
+    def on_cpu(frame):
+        if _asked_what_it_is(frame):
+            return 0
+        arguments, result = int64s(int64s(frame)[9]), int64s(int64s(frame)[14])[0]
+        control = int64s(int64s(arguments[0])[3])[0]
+        if not _fits(control, arguments[1], result):
+            return _refuse(frame, _other_sizes())
+        _step(control, result, int64s(arguments[1])[3], int64s(result)[3])
+        return 0
+
+    return kept(cfunc, types.int64(_intp), on_cpu)
+
+
+def make_on_cuda() -> Any:
+    """As `make_on_cpu` on a GPU, where the buffers are copied here and back on the stream of the program.
+
+    The host's buffers are no pinned ones: then CUDA has read them when a call for a copy returns.
+    """
+    cuda = ctypes.CDLL("libcuda.so.1")
+    to_host = _external(cuda, "cuMemcpyDtoHAsync_v2", types.int32, _intp, _intp, _intp, _intp)
+    to_device = _external(cuda, "cuMemcpyHtoDAsync_v2", types.int32, _intp, _intp, _intp, _intp)
+    synchronize = _external(cuda, "cuStreamSynchronize", types.int32, _intp)
+
+    def on_cuda(frame):
+        if _asked_what_it_is(frame):
+            return 0
+        f = int64s(frame)
+        arguments, result = int64s(f[9]), int64s(f[14])[0]
+        asked = np.array([32, 0, f[3], 0])
+        error = call(int64s(f[2])[_GET_STREAM], asked.ctypes.data)
+        if error != 0:
+            return error
+        stream, given, wanted = asked[3], int64s(int64s(arguments[1])[5]), int64s(int64s(result)[5])
+        control = np.zeros(1, np.int64)
+        actions = np.empty(given[0] * given[1], np.float32)
+        results = np.empty(wanted[0] * wanted[1], np.float32)
+        failed = to_host(control.ctypes.data, int64s(arguments[0])[3], 8, stream)
+        failed |= to_host(actions.ctypes.data, int64s(arguments[1])[3], 4 * actions.size, stream)
+        failed |= synchronize(stream)
+        if failed:
+            return _refuse(frame, _not_copied())
+        if not _fits(control[0], arguments[1], result):
+            return _refuse(frame, _other_sizes())
+        int64s(control[0])[SPINS] = SPINS_ON_GPU
+        _step(control[0], result, actions.ctypes.data, results.ctypes.data)
+        if to_device(int64s(result)[3], results.ctypes.data, 4 * results.size, stream):
+            return _refuse(frame, _not_copied())
+        return 0
+
+    return kept(cfunc, types.int64(_intp), on_cuda)
