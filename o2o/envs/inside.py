@@ -7,6 +7,7 @@ vmapped; the calls follow each other in the order of their data.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import sys
 
@@ -41,18 +42,15 @@ def register(platform: str) -> bool:
     """Registers the function for a platform of JAX; whether there is one, which is said where there is not."""
     from o2o.envs import kernels
 
-    makers = {"cpu": kernels.make_on_cpu, "gpu": kernels.make_on_cuda, "cuda": kernels.make_on_cuda}
-    if platform not in makers:
-        return False
     try:
-        function = makers[platform]()
-        capsule = jax.ffi.pycapsule(function.ctypes)
-        jax.ffi.register_ffi_target(_NAME, capsule, {"gpu": "CUDA"}.get(platform, platform))
+        if platform == "cpu":
+            function, name = kernels.make_on_cpu(), "cpu"
+        else:
+            function, name = kernels.make_on_cuda(ctypes.CDLL("libcuda.so.1")), "CUDA"
+        jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(function.ctypes), name)
     except Exception as error:  # no CUDA, or a JAX that wants something else of such functions
         print(
-            f"environments are not stepped from inside compiled programs: {error}",
-            file=sys.stderr,
-            flush=True,
+            f"environments are stepped from outside of JAX's programs: {error}", file=sys.stderr, flush=True
         )
         return False
     _FUNCTIONS.append(function)

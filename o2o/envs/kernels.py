@@ -1,7 +1,7 @@
 """The four locomotion tasks stepped by compiled code, without Python's lock: equal to gymnasium's bit for bit.
 
-numba compiles what gymnasium's `-v4` environments do around `mj_step` of the `libmujoco` that MuJoCo's wheel brings, and
-keeps it on disk. The functions work on gymnasium's own simulators and random generators, so these can be read, saved
+numba compiles what gymnasium's `-v4` environments do around `mj_step` of the `libmujoco` in MuJoCo's wheel, and keeps
+it on disk. The functions work on gymnasium's own simulators and random generators, so these can be read, saved
 and reset from Python between two calls. A *control* is one array of words that says where all of it lies; its address
 is all that a function needs, so that compiled programs of JAX can call in too (`on_cpu`, `on_cuda`; typed FFI, see
 jaxlib's `xla/ffi/api/c_api.h`).
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ _CREATE_ERROR, _GET_STREAM = 6, 10  # words of XLA_FFI_Api
 _EXECUTE, _INTERNAL_ERROR = 3, 13
 _FFI_VERSION = 3 << 32  # 0.3
 
-_intp = types.int64
+_intp, _WORD = types.int64, ir.IntType(64)
 _LIBRARY = next(
     path
     for path in Path(mujoco.__file__).parent.iterdir()
@@ -85,6 +86,11 @@ _LIBRARY = next(
 _LIBMUJOCO = ctypes.CDLL(str(_LIBRARY))
 _NUMPY = ctypes.CDLL(sys.modules["numpy.random._generator"].__file__ or "")
 _LIBC = ctypes.CDLL(None)
+
+_OTHER_SIZES = np.frombuffer(
+    b"these environments are not those that the program was compiled for\0", np.uint8
+)
+_CUDA_ERROR = np.frombuffer(b"CUDA error 000 where the environments read and write\0", np.uint8)
 
 
 def _external(library: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -95,7 +101,7 @@ def _external(library: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 mj_step = _external(_LIBMUJOCO, "mj_step", types.void, _intp, _intp)
 mj_forward = _external(_LIBMUJOCO, "mj_forward", types.void, _intp, _intp)
-mj_resetData = _external(_LIBMUJOCO, "mj_resetData", types.void, _intp, _intp)
+mj_reset_data = _external(_LIBMUJOCO, "mj_resetData", types.void, _intp, _intp)
 # As numpy's documentation shows it; Generator.uniform and Generator.standard_normal are loops over these.
 random_uniform = _external(_NUMPY, "random_uniform", types.float64, _intp, types.float64, types.float64)
 random_standard_normal = _external(_NUMPY, "random_standard_normal", types.float64, _intp)
@@ -121,79 +127,42 @@ def prepare_semaphore(control: int, workers: int) -> int:
     return 0 if _LIBC.sem_init(ctypes.c_void_p(control + 8 * SEMAPHORE), 0, 0) else workers  # macOS has none
 
 
-def _pointer_to(element: Any) -> Any:
-    """A function from an address to a pointer to elements of that type."""
+def _operation(generate: Callable[..., Any], result: Any) -> Any:
+    """A function of compiled code from words to a result: what `generate` makes of a builder and the words."""
 
-    @intrinsic
-    def pointer(typing: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+    def operation(_: Any, *words: Any) -> Any:
+        def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return generate(builder, *values)
 
-        return types.CPointer(element)(types.int64), generate
+        return result(*[_intp] * len(words)), generated
 
-    return pointer
-
-
-int64s, float64s = _pointer_to(types.int64), _pointer_to(types.float64)
-float32s, uint8s, int32s = _pointer_to(types.float32), _pointer_to(types.uint8), _pointer_to(types.int32)
+    if generate.__code__.co_argcount == 2:
+        return intrinsic(lambda typing, word: operation(typing, word))
+    return intrinsic(lambda typing, word, value: operation(typing, word, value))
 
 
-def _atomic(operation: str) -> Any:
-    """A function that changes a word which other threads read and write, and returns what it was before."""
-
-    @intrinsic
-    def change(typing: Any, address: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-            return builder.atomic_rmw(operation, place, arguments[1], "seq_cst")
-
-        return types.int64(types.int64, types.int64), generate
-
-    return change
+def _pointer(builder: Any, address: Any, element: ir.Type = _WORD) -> Any:
+    return builder.inttoptr(address, element.as_pointer())
 
 
-atomic_add, atomic_set = _atomic("add"), _atomic("xchg")
+def _call(builder: Any, function: Any, argument: Any) -> Any:
+    return builder.call(_pointer(builder, function, ir.FunctionType(_WORD, [_WORD])), [argument])
 
 
-@intrinsic
-def atomic_load(typing: Any, address: Any) -> Any:
-    """A word that other threads write."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(place, "seq_cst", 8)
-
-    return types.int64(types.int64), generate
+def _elements(element: Any, stored: ir.Type) -> Any:
+    """A function from an address to what lies there, which can be indexed."""
+    return _operation(lambda b, address: _pointer(b, address, stored), types.CPointer(element))
 
 
-@intrinsic
-def call(typing: Any, function: Any, argument: Any) -> Any:
-    """What a C function at that address, of one pointer to one pointer, returns."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        return builder.call(
-            builder.inttoptr(arguments[0], ir.FunctionType(word, [word]).as_pointer()), arguments[1:]
-        )
-
-    return types.int64(types.int64, types.int64), generate
-
-
-def _text(text: str) -> Any:
-    """A function that returns the address of a C string."""
-
-    @intrinsic
-    def address(typing: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.ptrtoint(context.insert_const_string(builder.module, text), ir.IntType(64))
-
-        return types.int64(), generate
-
-    return address
-
-
-_other_sizes = _text("these environments are not those that the program was compiled for")
-_not_copied = _text("CUDA could not copy what the environments get and give")
+int64s, float64s = _elements(types.int64, _WORD), _elements(types.float64, ir.DoubleType())
+int32s, float32s = _elements(types.int32, ir.IntType(32)), _elements(types.float32, ir.FloatType())
+uint8s = _elements(types.uint8, ir.IntType(8))
+# Words that several threads read and write; the first two return what was there before.
+atomic_add = _operation(lambda b, a, v: b.atomic_rmw("add", _pointer(b, a), v, "seq_cst"), _intp)
+atomic_set = _operation(lambda b, a, v: b.atomic_rmw("xchg", _pointer(b, a), v, "seq_cst"), _intp)
+atomic_load = _operation(lambda b, a: b.load_atomic(_pointer(b, a), "seq_cst", 8), _intp)
+# What a C function at an address, of one pointer to one pointer, returns.
+call = _operation(_call, _intp)
 
 
 inner = njit(error_model="numpy")
@@ -226,7 +195,7 @@ def _observe(control, simulator, to):
         n += 1
     for i in range(c[VELOCITIES]):
         v = qvel[i]
-        if task == HOPPER or task == WALKER2D:
+        if task in (HOPPER, WALKER2D):
             if v < -10:
                 v = -10.0
             elif v > 10:
@@ -243,11 +212,11 @@ def _reset(control, simulator):
     c, places = int64s(control), int64s(simulator)
     qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
     nq, task, noise, generator = c[POSITIONS], c[TASK], constants[1], places[GENERATOR]
-    mj_resetData(places[MODEL], places[DATA])
+    mj_reset_data(places[MODEL], places[DATA])
     for i in range(nq):
         qpos[i] = constants[2 + i] + random_uniform(generator, -noise, noise - -noise)
     for i in range(c[VELOCITIES]):
-        if task == HALFCHEETAH or task == ANT:
+        if task in (HALFCHEETAH, ANT):
             drawn = noise * random_standard_normal(generator)
         else:
             drawn = random_uniform(generator, -noise, noise - -noise)
@@ -446,10 +415,20 @@ def stop(control):
 
 
 @inner
-def _refuse(frame, message):
+def _refuse(frame, text):
     """An error for XLA."""
-    arguments = np.array([28, 0, message, _INTERNAL_ERROR])
+    arguments = np.array([28, 0, text.ctypes.data, _INTERNAL_ERROR])
     return call(int64s(int64s(frame)[2])[_CREATE_ERROR], arguments.ctypes.data)
+
+
+@inner
+def _refuse_cuda(frame, code):
+    """An error of CUDA for XLA."""
+    text = _CUDA_ERROR.copy()
+    for i in range(3):
+        text[13 - i] += code % 10
+        code //= 10
+    return _refuse(frame, text)
 
 
 @inner
@@ -493,19 +472,18 @@ def make_on_cpu() -> Any:
         arguments, result = int64s(int64s(frame)[9]), int64s(int64s(frame)[14])[0]
         control = int64s(int64s(arguments[0])[3])[0]
         if not _fits(control, arguments[1], result):
-            return _refuse(frame, _other_sizes())
+            return _refuse(frame, _OTHER_SIZES)
         _step(control, result, int64s(arguments[1])[3], int64s(result)[3])
         return 0
 
     return kept(cfunc, types.int64(_intp), on_cpu)
 
 
-def make_on_cuda() -> Any:
-    """As `make_on_cpu` on a GPU, where the buffers are copied here and back on the stream of the program.
+def make_on_cuda(cuda: Any) -> Any:
+    """As `make_on_cpu` on a GPU: the buffers are copied here and back by CUDA's library, on the program's stream.
 
-    The host's buffers are no pinned ones: then CUDA has read them when a call for a copy returns.
+    The host's buffers are not pinned ones, so CUDA has read them when a call for a copy returns.
     """
-    cuda = ctypes.CDLL("libcuda.so.1")
     to_host = _external(cuda, "cuMemcpyDtoHAsync_v2", types.int32, _intp, _intp, _intp, _intp)
     to_device = _external(cuda, "cuMemcpyHtoDAsync_v2", types.int32, _intp, _intp, _intp, _intp)
     synchronize = _external(cuda, "cuStreamSynchronize", types.int32, _intp)
@@ -524,16 +502,15 @@ def make_on_cuda() -> Any:
         actions = np.empty(given[0] * given[1], np.float32)
         results = np.empty(wanted[0] * wanted[1], np.float32)
         failed = to_host(control.ctypes.data, int64s(arguments[0])[3], 8, stream)
-        failed |= to_host(actions.ctypes.data, int64s(arguments[1])[3], 4 * actions.size, stream)
-        failed |= synchronize(stream)
+        failed = failed or to_host(actions.ctypes.data, int64s(arguments[1])[3], 4 * actions.size, stream)
+        failed = failed or synchronize(stream)
         if failed:
-            return _refuse(frame, _not_copied())
+            return _refuse_cuda(frame, failed)
         if not _fits(control[0], arguments[1], result):
-            return _refuse(frame, _other_sizes())
+            return _refuse(frame, _OTHER_SIZES)
         int64s(control[0])[SPINS] = SPINS_ON_GPU
         _step(control[0], result, actions.ctypes.data, results.ctypes.data)
-        if to_device(int64s(result)[3], results.ctypes.data, 4 * results.size, stream):
-            return _refuse(frame, _not_copied())
-        return 0
+        failed = to_device(int64s(result)[3], results.ctypes.data, 4 * results.size, stream)
+        return _refuse_cuda(frame, failed) if failed else 0
 
     return kept(cfunc, types.int64(_intp), on_cuda)

@@ -1,7 +1,7 @@
 """The four locomotion tasks, many environments at once.
 
-They are gymnasium's, which makes and resets them. They are stepped by compiled code (`o2o.envs.kernels`), or by gymnasium
-where numba is not to be had or O2O_NATIVE=0 says so, with the same results.
+They are gymnasium's, which makes and resets them. They are stepped by compiled code (`o2o.envs.kernels`), or by
+gymnasium where numba is not to be had or O2O_NATIVE=0 says so, with the same results.
 """
 
 from __future__ import annotations
