@@ -20,7 +20,7 @@ _NAME = "o2o_step"
 
 def advance_inside(
     handle: UInt32[Array, " 2"], action: Float32[Array, "E A"], observation_size: int
-) -> Float32[Array, "E W+O"]:
+) -> Float32[Array, "E P"]:
     """As `Environments.advance`."""
     return _step(handle, action, 3 * observation_size + action.shape[1] + 2)
 

@@ -24,6 +24,7 @@ import mujoco
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 # A control's words. Pointers to arrays of one element an environment, unless said otherwise:
@@ -58,7 +59,9 @@ from numba.extending import intrinsic
     SPINS,  # how often a worker looks for work before it sleeps
     STOP,
     FULL,  # whether an environment has as many ended episodes as are kept
-) = range(28)
+    HOST_ACTIONS,  # pointers to where a GPU's buffers are copied to and from
+    HOST_RESULTS,
+) = range(30)
 # Apart from the rest and from each other, since all threads write to them.
 LEFT, DONE, SLEEPERS, SEMAPHORE, CONTROL = 32, 40, 48, 56, 64
 
@@ -113,8 +116,12 @@ sem_post = _external(_LIBC, "sem_post", types.int32, _intp)
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 def _fatal(message: bytes) -> None:
     """What MuJoCo calls instead of ending the process without a word; it must not return."""
-    sys.stderr.write(f"MuJoCo cannot go on, and this process with it: {message.decode(errors='replace')}\n")
-    sys.stderr.flush()
+    sys.stdout.flush()
+    print(
+        f"MuJoCo cannot go on, nor can this process: {message.decode(errors='replace')}",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(1)
 
 
@@ -163,6 +170,9 @@ atomic_set = _operation(lambda b, a, v: b.atomic_rmw("xchg", _pointer(b, a), v, 
 atomic_load = _operation(lambda b, a: b.load_atomic(_pointer(b, a), "seq_cst", 8), _intp)
 # What a C function at an address, of one pointer to one pointer, returns.
 call = _operation(_call, _intp)
+# The address of eight words that live as long as the call in which they are asked for; numba's arrays are freed after
+# their last use by name, whoever still has their address.
+words = _operation(lambda b, _: b.ptrtoint(cgutils.alloca_once(b, ir.ArrayType(_WORD, 8)), _WORD), _intp)
 
 
 inner = njit(error_model="numpy")
@@ -416,17 +426,21 @@ def stop(control):
 
 @inner
 def _refuse(frame, text):
-    """An error for XLA."""
-    arguments = np.array([28, 0, text.ctypes.data, _INTERNAL_ERROR])
-    return call(int64s(int64s(frame)[2])[_CREATE_ERROR], arguments.ctypes.data)
+    """An error for XLA, with the C string at that address."""
+    asked = words(0)
+    a = int64s(asked)
+    a[0], a[1], a[2], a[3] = 28, 0, text, _INTERNAL_ERROR
+    return call(int64s(int64s(frame)[2])[_CREATE_ERROR], asked)
 
 
 @inner
 def _refuse_cuda(frame, code):
     """An error of CUDA for XLA."""
-    text = _CUDA_ERROR.copy()
+    text = words(0)
+    for i in range(len(_CUDA_ERROR)):
+        uint8s(text)[i] = _CUDA_ERROR[i]
     for i in range(3):
-        text[13 - i] += code % 10
+        uint8s(text)[13 - i] += code % 10
         code //= 10
     return _refuse(frame, text)
 
@@ -472,7 +486,7 @@ def make_on_cpu() -> Any:
         arguments, result = int64s(int64s(frame)[9]), int64s(int64s(frame)[14])[0]
         control = int64s(int64s(arguments[0])[3])[0]
         if not _fits(control, arguments[1], result):
-            return _refuse(frame, _OTHER_SIZES)
+            return _refuse(frame, _OTHER_SIZES.ctypes.data)
         _step(control, result, int64s(arguments[1])[3], int64s(result)[3])
         return 0
 
@@ -493,24 +507,27 @@ def make_on_cuda(cuda: Any) -> Any:
             return 0
         f = int64s(frame)
         arguments, result = int64s(f[9]), int64s(f[14])[0]
-        asked = np.array([32, 0, f[3], 0])
-        error = call(int64s(f[2])[_GET_STREAM], asked.ctypes.data)
+        asked = words(0)
+        a = int64s(asked)
+        a[0], a[1], a[2], a[3], a[4] = 32, 0, f[3], 0, 0
+        error = call(int64s(f[2])[_GET_STREAM], asked)
         if error != 0:
             return error
-        stream, given, wanted = asked[3], int64s(int64s(arguments[1])[5]), int64s(int64s(result)[5])
-        control = np.zeros(1, np.int64)
-        actions = np.empty(given[0] * given[1], np.float32)
-        results = np.empty(wanted[0] * wanted[1], np.float32)
-        failed = to_host(control.ctypes.data, int64s(arguments[0])[3], 8, stream)
-        failed = failed or to_host(actions.ctypes.data, int64s(arguments[1])[3], 4 * actions.size, stream)
-        failed = failed or synchronize(stream)
+        stream = a[3]
+        failed = to_host(asked + 32, int64s(arguments[0])[3], 8, stream) or synchronize(stream)
         if failed:
             return _refuse_cuda(frame, failed)
-        if not _fits(control[0], arguments[1], result):
-            return _refuse(frame, _OTHER_SIZES)
-        int64s(control[0])[SPINS] = SPINS_ON_GPU
-        _step(control[0], result, actions.ctypes.data, results.ctypes.data)
-        failed = to_device(int64s(result)[3], results.ctypes.data, 4 * results.size, stream)
+        control, c = a[4], int64s(a[4])
+        if not _fits(control, arguments[1], result):
+            return _refuse(frame, _OTHER_SIZES.ctypes.data)
+        c[SPINS] = SPINS_ON_GPU
+        size = 4 * c[ENVIRONMENTS] * c[ACTION_SIZE]
+        failed = to_host(c[HOST_ACTIONS], int64s(arguments[1])[3], size, stream) or synchronize(stream)
+        if failed:
+            return _refuse_cuda(frame, failed)
+        _step(control, result, c[HOST_ACTIONS], c[HOST_RESULTS])
+        size = 4 * c[ENVIRONMENTS] * int64s(int64s(result)[5])[1]
+        failed = to_device(int64s(result)[3], c[HOST_RESULTS], size, stream)
         return _refuse_cuda(frame, failed) if failed else 0
 
     return kept(cfunc, types.int64(_intp), on_cuda)

@@ -118,7 +118,7 @@ class MujocoEnvironments(Environments):
         found, _ = self._run(self._kernels.STEP, actions, size + 3, which)
         return found[:, :size], found[:, size], found[:, size + 1] != 0, found[:, size + 2] != 0
 
-    def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E W+O"]:
+    def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E P"]:
         """As in `Environments`."""
         if not self._kernels:
             return super().advance(action)
@@ -205,6 +205,8 @@ class MujocoEnvironments(Environments):
         )
         self._constants = np.array([env.dt, env._reset_noise_scale, *env.init_qpos, *env.init_qvel])
         self._ends, self._ended_at = np.zeros(count, np.int64), np.zeros((count, k.MOST_ENDED, 3))
+        width = 3 * self.observation_size + self.action_size + 2
+        self._host = np.zeros((count, self.action_size), np.float32), np.zeros((count, width), np.float32)
         words = np.zeros(k.CONTROL + 8, np.int64)
         self._control = control = words[-(_address(words) // 8) % 8 :][: k.CONTROL]  # at a line of the cache
         for word, value in {
@@ -230,6 +232,8 @@ class MujocoEnvironments(Environments):
             k.ENDED: self._ends,
             k.ENDED_AT: self._ended_at,
             k.LIVE: self.live,
+            k.HOST_ACTIONS: self._host[0],
+            k.HOST_RESULTS: self._host[1],
         }.items():
             control[word] = _address(array)
         workers = [
@@ -287,8 +291,9 @@ def kernels() -> Any:
         if os.environ.get("O2O_NATIVE") == "0":
             raise ImportError("O2O_NATIVE=0")
         from o2o.envs import kernels
-    except (ImportError, OSError, AttributeError) as error:  # no numba, or libraries that are other ones
-        print(f"environments are stepped by gymnasium, which is slow: {error}", file=sys.stderr, flush=True)
+    except Exception as error:  # no numba, or one or libraries that differ from those this was written for
+        (reason, *_) = str(error).splitlines() or [type(error).__name__]
+        print(f"environments are stepped by gymnasium, which is slow: {reason}", file=sys.stderr, flush=True)
         return None
     return kernels
 

@@ -24,7 +24,7 @@ class Environments:
 
     Training is `start` and `advance`, evaluation `begin` and `play`; `reset` and `step` leave all else to the caller.
 
-    Attributes:
+    Attributes (written in place):
         observation: what the environments' next actions are for, in training and in evaluation.
         episode_return: the undiscounted return so far of each training episode; its length is in `elapsed`.
         live: which environments have not ended their evaluation episode.
@@ -99,7 +99,7 @@ class Environments:
         self.observation[:] = self.reset()
         return self.observation.copy()
 
-    def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E W+O"]:
+    def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E P"]:
         """An env step of every environment, and a new episode where one ended.
 
         Returns:

@@ -152,7 +152,10 @@ def main(platform):
         if threads <= cores():
             mujoco_tasks._cores = lambda: threads  # noqa: B023
             found = [microseconds("hopper", platform, 100)]
-            print(f"hopper  100 by {threads} threads: {found[0][0]:.1f} from Python, {found[0][1]:.1f} inside", flush=True)
+            print(
+                f"hopper  100 by {threads} threads: {found[0][0]:.1f} from Python, {found[0][1]:.1f} inside",
+                flush=True,
+            )
             mujoco_tasks._cores = cores
 
 

@@ -1,0 +1,368 @@
+"""The environments that compiled code steps, against gymnasium's own steps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import check_inside
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from jax._src import dispatch
+
+from o2o.envs import inside, kernels, mujoco_tasks
+from o2o.envs.episodes import Episode
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS, make
+from o2o.replay.rows import pack
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch):
+    """As on a machine with three cores."""
+    monkeypatch.setattr(mujoco_tasks, "_cores", lambda: 3)
+
+
+def random_actions(environments, seed=0):
+    generator = np.random.default_rng(seed)
+    while True:
+        yield generator.uniform(-1.3, 1.3, (len(environments), environments.action_size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_stepped_from_inside_a_program_all_is_as_gymnasium_has_it(name):
+    check_inside.check(name, "cpu", count=4, steps=160)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_a_long_training_is_gymnasiums_bit_for_bit(name):
+    task, count, steps = TASKS[name], 3, 5500
+    ours = make_environments(task, range(count))
+    with pytest.warns(DeprecationWarning, match="out of date"):
+        theirs = [gymnasium.make(task.gymnasium_id) for _ in range(count)]
+
+    def padded(observation):
+        return np.pad(observation, (0, task.padding)).astype(np.float32)
+
+    observation = np.stack([padded(env.reset(seed=i)[0]) for i, env in enumerate(theirs)])
+    np.testing.assert_array_equal(ours.start(), observation)
+    returns, lengths, ended = np.zeros(count), np.zeros(count, int), []
+    for step, action in zip(range(1, steps + 1), random_actions(ours), strict=False):
+        taken = [env.step(np.clip(a, -1, 1)) for env, a in zip(theirs, action, strict=True)]
+        following = np.stack([padded(o) for o, *_ in taken])
+        reward = np.array([r for _, r, *_ in taken], np.float32)
+        terminated = np.array([t for _, _, t, *_ in taken])
+        row = pack(observation, action, reward, terminated, following)
+        returns, lengths, observation = returns + reward, lengths + 1, following.copy()
+        for i, (_, _, *ends, _) in enumerate(taken):
+            if any(ends):
+                ended.append(Episode(i, step, returns[i], lengths[i]))
+                returns[i] = lengths[i] = 0
+                observation[i] = padded(theirs[i].reset()[0])
+        np.testing.assert_array_equal(ours.advance(action), np.concatenate([row, observation], axis=1))
+    assert ours.ended() == ended
+    assert len(ended) >= count * (steps // 1000)
+
+
+@pytest.mark.parametrize("name", ["hopper", "ant"])
+def test_a_snapshot_goes_on_the_same_natively_and_by_gymnasium(name):
+    ours = make_environments(TASKS[name], range(3))
+    ours.start()
+    actions = random_actions(ours)
+    for _ in range(35):
+        ours.advance(next(actions))
+    kept, rest = ours.snapshot(), [next(actions) for _ in range(60)]
+    expected = [ours.advance(action) for action in rest]
+    theirs = check_inside.python_environments(name, [7, 8, 9])
+    for again in (ours, theirs, make_environments(TASKS[name], [7, 8, 9])):
+        again.restore(kept, env_steps=35)
+        np.testing.assert_array_equal([again.advance(action) for action in rest], expected)
+        ended = again.ended()
+        assert again.env_steps == 95
+        assert all(35 < episode.env_step <= 95 for episode in ended)
+    without = [{k: v for k, v in s.items() if k not in ("observation", "episode_return")} for s in kept]
+    ours.restore(without)
+    check_inside.same(ours, restored(theirs, without))
+
+
+def restored(environments, snapshots):
+    environments.restore(snapshots)
+    return environments
+
+
+def test_evaluation_episodes_are_recorded_and_what_ended_stays_still():
+    ours, theirs = (
+        make_environments(TASKS["hopper"], [0] * 4),
+        check_inside.python_environments("hopper", [0] * 4),
+    )
+    for seeds in ([5, 6, 7, 8], [1, 2, 3, 4]):
+        observation = ours.begin(seeds)
+        np.testing.assert_array_equal(observation, theirs.begin(seeds))
+        for action in random_actions(ours):
+            was_live = ours.live.copy()
+            following = ours.play(action)
+            np.testing.assert_array_equal(following, theirs.play(action))
+            np.testing.assert_array_equal(following[~was_live], observation[~was_live])
+            np.testing.assert_array_equal(ours.live, theirs.live)
+            observation = following
+            if not was_live.any():
+                break
+        mine, other = ours.record(), theirs.record()
+        np.testing.assert_array_equal(mine.reward, other.reward)
+        np.testing.assert_array_equal(mine.lengths, other.lengths)
+        assert not mine.truncated.any()
+        assert (np.count_nonzero(mine.reward, axis=0) == mine.lengths).all()
+
+
+def test_two_sets_of_environments_step_side_by_side():
+    names, key = ["hopper", "halfcheetah"], jax.random.key(0)
+    found = {}
+
+    def train(name):
+        environments = make_environments(TASKS[name], range(4))
+        environments.can_step_inside("cpu")
+        environments.start()
+        sizes = environments.observation_size, environments.action_size
+        found[name] = np.asarray(check_inside.block(environments.handle, key, 0, 4, sizes, 300)[1])
+
+    threads = [threading.Thread(target=train, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    together = dict(found)
+    for name in names:
+        train(name)
+        np.testing.assert_array_equal(together[name], found[name])
+
+
+def test_one_program_serves_all_environments_of_a_kind_and_refuses_others():
+    compiled = check_inside.block._cache_size()
+    key = jax.random.key(0)
+
+    def train(count, told):
+        environments = make_environments(TASKS["walker2d"], range(count))
+        environments.can_step_inside("cpu")
+        environments.start()
+        return check_inside.block(environments.handle, key, 0, told, (17, 6), 3)[0].block_until_ready()
+
+    np.testing.assert_array_equal(train(5, 5), train(5, 5))
+    assert check_inside.block._cache_size() == compiled + 1
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not those that the program was compiled for"):
+        train(2, 5)
+    dispatch.runtime_tokens.clear()  # else JAX raises it again when the process ends
+
+
+def test_more_episodes_than_are_kept_for_a_block():
+    ours = make_environments(TASKS["halfcheetah"], [0, 1])
+    ours.can_step_inside("cpu")
+    ours.start()
+    ours._control[kernels.TIME_LIMIT] = 1
+    steps = 2 * kernels.MOST_ENDED + 1
+    for _, action in zip(range(steps), random_actions(ours), strict=False):
+        ours.advance(action)
+    assert [(e.env_step, e.member, e.length) for e in ours.ended()] == [
+        (step, member, 1) for step in range(1, steps + 1) for member in (0, 1)
+    ]
+    check_inside.block(ours.handle, jax.random.key(0), 0, 2, (17, 6), steps)[0].block_until_ready()
+    with pytest.raises(RuntimeError, match="over 200 episodes of an environment"):
+        ours.ended()
+
+
+def test_an_unstable_simulation_is_reset_by_mujoco_as_in_gymnasium(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log
+    ours, theirs = make_environments(TASKS["ant"], [0]), check_inside.python_environments("ant", [0])
+    for environments in (ours, theirs):
+        environments.start()
+        environments.place(environments.qpos, environments.qvel * np.nan)
+    for _, action in zip(range(3), random_actions(ours), strict=False):
+        np.testing.assert_array_equal(ours.advance(action), theirs.advance(action))
+    check_inside.same(ours, theirs)
+    assert capfd.readouterr().out.count("The simulation is unstable") >= 2
+
+
+def test_actions_of_another_shape_are_refused():
+    ours = make_environments(TASKS["hopper"], [0, 1])
+    ours.start()
+    for shape in ((2, 4), (1, 3), (3, 3)):
+        with pytest.raises(ValueError, match="for 2 environments"):
+            ours.advance(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [("o2o.envs.kernels", None, "kernels"), ("numba", None, "numba"), (None, "0", "O2O_NATIVE=0")],
+)
+def test_without_compiled_code_gymnasium_steps_and_it_is_said_once(name, setting, reason):
+    lost = f"import sys; sys.modules[{name!r}] = None" if name else ""
+    code = f"""
+{lost}
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS
+for _ in range(2):
+    environments = make_environments(TASKS["hopper"], [0])
+environments.start()
+environments.advance(environments.observation[:, :3])
+print(environments.can_step_inside("cpu"), environments.env_steps)
+"""
+    done = python(code, **({"O2O_NATIVE": setting} if setting else {}))
+    assert done.stdout.split() == ["False", "1"]
+    assert done.stderr.count("stepped by gymnasium, which is slow") == 1
+    assert reason in done.stderr
+
+
+def test_a_fatal_error_of_mujoco_in_compiled_code_is_said():
+    done = python("""
+import mujoco
+from o2o.envs import kernels
+try:
+    mujoco.mju_error("from Python")
+except mujoco.FatalError as error:
+    print(error)
+kernels._LIBMUJOCO.mju_error(b"no room for %d contacts", 7)
+print("not reached")
+""")
+    assert done.returncode == 1
+    assert done.stdout == "from Python\n"
+    assert done.stderr == "MuJoCo cannot go on, nor can this process: no room for 7 contacts\n"
+
+
+@pytest.mark.slow
+def test_another_process_takes_the_program_from_the_compilation_cache(tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT / "tests/envs")!r})
+import check_inside, jax
+jax.config.update("jax_compilation_cache_dir", {str(tmp_path)!r})
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event.rpartition("/")[2]))
+check_inside.check("hopper", "cpu", 2, 30)
+print(events.count("cache_hits"), events.count("cache_misses"))
+"""
+    (_, missed), (hits, missed_again) = (map(int, python(code).stdout.split()) for _ in range(2))
+    assert missed_again == 0
+    assert hits == missed > 0
+
+
+def python(code, **environment):
+    """Runs a program."""
+    environment = os.environ | environment | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+class Cuda:
+    """CUDA's copies, on the host's memory, and what XLA hands to a function on a GPU."""
+
+    def __init__(self, handle, action, width):
+        copy = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 4)
+        self.cuMemcpyDtoHAsync_v2 = self.cuMemcpyHtoDAsync_v2 = copy(self._copy)
+        self.cuStreamSynchronize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)(self._synchronize)
+        self.calls, self.status, self.error = [], 0, None
+        self.result = np.zeros((len(action), width), np.float32)
+        word = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+        self._functions = word(self._create_error), word(self._get_stream)
+        api = np.zeros(24, np.int64)
+        api[[6, 10]] = [ctypes.cast(function, ctypes.c_void_p).value for function in self._functions]
+        buffers = [self._buffer(array) for array in (handle, action, self.result)]
+        self._kept = [api, buffers]
+        arguments, results = np.array(buffers[:2]), np.array(buffers[2:])
+        self._kept += [arguments, results]
+        self.frame = np.zeros(21, np.int64)
+        self.frame[[2, 3, 4, 9, 14]] = address(api), 11, 3, address(arguments), address(results)
+
+    def _buffer(self, array):
+        dims = np.array(array.shape)
+        words = np.array([48, 0, 0, address(array), array.ndim, address(dims)])
+        self.__dict__.setdefault("arrays", []).extend([array, dims, words])
+        return address(words)
+
+    def _copy(self, to, source, size, stream):
+        self.calls.append((size, stream))
+        ctypes.memmove(to, source, size)
+        return self.status
+
+    def _synchronize(self, stream):
+        self.calls.append(("wait", stream))
+        return 0
+
+    def _get_stream(self, arguments):
+        words = (ctypes.c_int64 * 4).from_address(arguments)
+        assert (words[0], words[2]) == (32, 11)
+        words[3] = 42
+        return 0
+
+    def _create_error(self, arguments):
+        words = (ctypes.c_int64 * 4).from_address(arguments)
+        self.error = ctypes.string_at(words[2])
+        return 99
+
+
+def address(array):
+    return array.ctypes.data
+
+
+def test_on_a_gpu_actions_come_and_results_go_by_the_programs_stream():
+    ours, theirs = (make_environments(TASKS["hopper"], [3, 4]) for _ in range(2))
+    ours.start()
+    theirs.start()
+    actions = random_actions(ours)
+    for expected, width in ((theirs.advance, 38), (theirs.play, 11)):
+        action = next(actions)
+        if width == 11:
+            ours.begin([1, 2])
+            theirs.begin([1, 2])
+        cuda = Cuda(ours.handle, action, width)
+        function = kernels.make_on_cuda(cuda).ctypes
+        assert function(address(cuda.frame)) == 0
+        np.testing.assert_array_equal(cuda.result, expected(action))
+        assert cuda.calls == [(8, 42), ("wait", 42), (24, 42), ("wait", 42), (8 * width, 42)]
+        assert ours._control[kernels.SPINS] == kernels.SPINS_ON_GPU
+        assert cuda.error is None
+    cuda = Cuda(ours.handle, np.zeros((3, 3), np.float32), 38)
+    assert kernels.make_on_cuda(cuda).ctypes(address(cuda.frame)) == 99
+    assert cuda.error == b"these environments are not those that the program was compiled for"
+    cuda.status = 701
+    assert kernels.make_on_cuda(cuda).ctypes(address(cuda.frame)) == 99
+    assert cuda.error == b"CUDA error 701 where the environments read and write"
+    before = ours.env_steps
+    cuda.frame[4] = 1  # what is to be prepared, not executed
+    assert kernels.make_on_cuda(cuda).ctypes(address(cuda.frame)) == 0
+    assert ours.env_steps == before
+    assert not inside.register("tpu")
+
+
+def test_closing_ends_the_threads():
+    ours = make_environments(TASKS["hopper"], range(6))
+    before = threading.active_count()
+    assert ours._control[kernels.WORKERS] == 2
+    ours.close()
+    assert threading.active_count() == before - 2
+    forgotten = make_environments(TASKS["hopper"], range(6))
+    assert threading.active_count() == before
+    del forgotten
+    assert threading.active_count() == before - 2
+
+
+def test_the_constants_are_gymnasiums():
+    for name, task in TASKS.items():
+        environment = make(task)
+        assert kernels.NAMES.index(name) in range(4)
+        for attribute, value in {
+            "_healthy_reward": 1.0,
+            "_forward_reward_weight": 1.0,
+            "_terminate_when_unhealthy": True,
+            "_use_contact_forces": False,
+        }.items():
+            assert getattr(environment, attribute, value) == value
