@@ -220,20 +220,25 @@ print(environments.can_step_inside("cpu"), environments.env_steps)
     assert reason in done.stderr
 
 
-def test_a_fatal_error_of_mujoco_in_compiled_code_is_said():
+def test_a_fatal_error_of_mujoco_is_said_before_the_process_ends():
     done = python("""
 import mujoco
-from o2o.envs import kernels
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS
+environments = make_environments(TASKS["hopper"], [0, 1, 2])
+observation = environments.start()
+env = environments._envs[1]
+env.model.opt.integrator = 99
 try:
-    mujoco.mju_error("from Python")
+    mujoco.mj_step(env.model, env.data)
 except mujoco.FatalError as error:
-    print(error)
-kernels._LIBMUJOCO.mju_error(b"no room for %d contacts", 7)
+    print("raised:", error)
+environments.advance(observation[:, :3])
 print("not reached")
 """)
     assert done.returncode == 1
-    assert done.stdout == "from Python\n"
-    assert done.stderr == "MuJoCo cannot go on, nor can this process: no room for 7 contacts\n"
+    assert done.stdout == "raised: mj_step: invalid integrator\n"
+    assert done.stderr == "MuJoCo cannot go on, nor can this process: mj_step: invalid integrator\n"
 
 
 @pytest.mark.slow
