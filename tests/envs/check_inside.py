@@ -22,32 +22,32 @@ from o2o.envs.inside import advance_inside, play_inside
 from o2o.envs.tasks import TASKS
 
 
-def actions(key, step, count, size):
-    """Some actions, of which some are out of bounds."""
-    return jax.random.uniform(jax.random.fold_in(key, step), (count, size), minval=-1.3, maxval=1.3)
+def actions(environments, steps, seed=0):
+    """So many random actions, of which some are out of bounds."""
+    shape = steps, len(environments), environments.action_size
+    return np.random.default_rng(seed).uniform(-1.3, 1.3, shape).astype(np.float32)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def block(handle, key, start, count, sizes, steps):
-    """Steps so often; the last packet and a sum over all."""
-    observation_size, action_size = sizes
+@partial(jax.jit, static_argnums=2)
+def block(handle, given, observation_size, start, steps):
+    """Advances so often; the last packet and a sum over all."""
 
     def body(i, carry):
-        packet = advance_inside(handle, actions(key, start + i, count, action_size), observation_size)
+        packet = advance_inside(handle, given[start + i], observation_size)
         return packet, carry[1] + packet
 
-    zeros = jnp.zeros((count, 3 * observation_size + action_size + 2))
+    zeros = jnp.zeros((given.shape[1], 3 * observation_size + given.shape[2] + 2))
     return jax.lax.fori_loop(0, steps, body, (zeros, zeros))
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def episodes(handle, key, count, sizes, steps):
-    """Plays so many steps; the last observation."""
+@partial(jax.jit, static_argnums=2)
+def episodes(handle, given, observation_size):
+    """Plays; the last observation."""
 
     def body(i, observation):
-        return play_inside(handle, actions(key, i, count, sizes[1]), sizes[0])
+        return play_inside(handle, given[i], observation_size)
 
-    return jax.lax.fori_loop(0, steps, body, jnp.zeros((count, sizes[0])))
+    return jax.lax.fori_loop(0, len(given), body, jnp.zeros((given.shape[1], observation_size)))
 
 
 def python_environments(task, seeds):
@@ -65,24 +65,22 @@ def check(task, platform, count=10, steps=300):
     theirs = python_environments(task, range(count))
     assert ours.can_step_inside(platform), "no function for this platform"
     assert not theirs.can_step_inside(platform)
-    sizes, key = (ours.observation_size, ours.action_size), jax.random.key(3)
-    act = jax.jit(partial(actions, count=count, size=sizes[1]))
+    size, given, done = ours.observation_size, actions(ours, steps), 0
     np.testing.assert_array_equal(ours.start(), theirs.start())
-    done = 0
-    for length in (1, steps // 2, steps - steps // 2 - 1):  # a block's length is no part of the program
-        last, _ = block(ours.handle, key, done, count, sizes, length)
-        for _ in range(length):
-            expected = theirs.advance(np.asarray(act(key, done)))
-            done += 1
+    for length in (1, steps // 2, steps - steps // 2 - 1):  # which is no part of the program
+        last, _ = block(ours.handle, given, size, done, length)
+        for action in given[done : done + length]:
+            expected = theirs.advance(action)
+        done += length
         np.testing.assert_array_equal(last, expected)
         assert ours.ended() == theirs.ended()
         assert ours.env_steps == theirs.env_steps == done
         same(ours, theirs)
     ours.begin(range(count))
     theirs.begin(range(count))
-    last = episodes(ours.handle, key, count, sizes, steps)
-    for i in range(steps):
-        expected = theirs.play(np.asarray(act(key, i)))
+    last = episodes(ours.handle, given, size)
+    for action in given:
+        expected = theirs.play(action)
     np.testing.assert_array_equal(last, expected)
     for part in ("reward", "lengths", "truncated"):
         np.testing.assert_array_equal(getattr(ours.record(), part), getattr(theirs.record(), part))
@@ -100,19 +98,19 @@ def same(ours, theirs):
 
 
 def microseconds(task, platform, count, steps=200):
-    """What an environment's step takes: called from Python, inside a program, and there with one thread."""
+    """What an environment's step takes, called from Python and inside a program."""
     environments = mujoco_tasks.make_environments(TASKS[task], range(count))
     environments.can_step_inside(platform)
     environments.start()
-    sizes, key = (environments.observation_size, environments.action_size), jax.random.key(3)
-    action = np.asarray(jax.random.uniform(key, (count, sizes[1]), minval=-1, maxval=1))
+    handle, given = jnp.asarray(environments.handle), actions(environments, steps)
+    on_device = jnp.asarray(given)
 
     def python():
-        for _ in range(steps):
+        for action in given:
             environments.advance(action)
 
     def inside():
-        jax.block_until_ready(block(environments.handle, key, 0, count, sizes, steps))
+        jax.block_until_ready(block(handle, on_device, environments.observation_size, 0, steps))
 
     found = []
     for function in (python, inside):
@@ -140,23 +138,16 @@ def main(platform):
         print(f"{task}: equal ({time.perf_counter() - start:.1f} s)", flush=True)
     kept = [path.name for path in Path(jax.config.jax_compilation_cache_dir).iterdir()]
     print("in the compilation cache:", *sorted(name[:30] for name in kept if name.endswith("-cache")))
+    cores = len(os.sched_getaffinity(0))
+    print("µs a step and environment: from Python, inside", flush=True)
     for task in ("hopper", "halfcheetah", "ant"):
         for count in (1, 10, 100):
-            python, inside = microseconds(task, platform, count)
-            print(
-                f"{task} {count:4}: µs a step and environment: {python:7.1f} from Python, {inside:7.1f} inside",
-                flush=True,
-            )
-    cores = mujoco_tasks._cores
-    for threads in (1, 2, 4, 8, 16):
-        if threads <= cores():
-            mujoco_tasks._cores = lambda: threads  # noqa: B023
-            found = [microseconds("hopper", platform, 100)]
-            print(
-                f"hopper  100 by {threads} threads: {found[0][0]:.1f} from Python, {found[0][1]:.1f} inside",
-                flush=True,
-            )
-            mujoco_tasks._cores = cores
+            print(task, count, *(f"{found:.1f}" for found in microseconds(task, platform, count)), flush=True)
+    for threads in (1, 2, 4, 8, 16, 32):
+        if threads <= cores:
+            mujoco_tasks._cores = lambda threads=threads: threads
+            found = microseconds("hopper", platform, 100)
+            print("hopper 100", *(f"{each:.1f}" for each in found), f"by {threads} threads", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from o2o.envs import episodes
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS, find_task, own_time_limit
+from o2o.replay.rows import pack
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -166,6 +167,68 @@ def test_time_limits_of_ones_own_truncate_once_and_never_terminate(register, ent
     own_time_limit.cache_clear()
     assert make_environments(task, [0]).time_limit == own_time_limit(task) == limit
     assert ends(task) == ([], list(range(limit, 10, limit)))
+
+
+class Cliff(Line):
+    """Terminates beyond two, and breaks beyond five."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        if observation[0] > 5:
+            raise ZeroDivisionError("over the cliff")
+        return observation, reward, bool(observation[0] > 2), *rest[1:]
+
+
+def test_training_packs_rows_starts_anew_and_notes_episodes(register):
+    ours = make_environments(register("Cliff-v0", Cliff, max_episode_steps=4), [0, 1])
+    assert ours.start().tolist() == [[0], [0]]
+    observation = np.zeros((2, 1), np.float32)
+    for step, speed in enumerate([0.75, 0.75, 0.75, 1.5, 0.5, 0.5, 0.5, 0.5], 1):
+        action = np.array([[speed], [0.25]], np.float32)
+        packet = ours.advance(action)
+        following = observation + np.clip(action, -1, 1)
+        terminated = following[:, 0] > 2
+        row = pack(observation, action, np.ones(2, np.float32), terminated, following)
+        observation = np.where(terminated[:, None] | (step % 4 == 0 and [[False], [True]]), 0, following)
+        np.testing.assert_array_equal(packet, np.concatenate([row, observation], axis=1))
+        np.testing.assert_array_equal(ours.observation, observation)
+        if step == 5:
+            assert ours.ended() == [episodes.Episode(0, 3, 3.0, 3), episodes.Episode(1, 4, 4.0, 4)]
+    assert ours.ended() == [episodes.Episode(0, 7, 4.0, 4), episodes.Episode(1, 8, 4.0, 4)]
+    assert ours.ended() == []
+    assert ours.env_steps == 8
+    ours.start()
+    assert ours.env_steps == 0
+    assert ours.elapsed.tolist() == [0, 0]
+
+
+def test_evaluation_records_every_environment_to_its_end(register):
+    ours = make_environments(register("Cliff-v0", Cliff, max_episode_steps=4), [0, 1, 2])
+    speeds = np.array([[0.25], [0.75], [0.625]], np.float32)
+    for _ in range(2):
+        assert ours.begin([5, 6, 7]).tolist() == [[0], [0], [0]]
+        played = [ours.play(speeds) for _ in range(5)]
+        assert [o[:, 0].tolist() for o in played[2:]] == [[0.75, 2.25, 1.875]] + 2 * [[1.0, 2.25, 2.5]]
+        assert not ours.live.any()
+        record = ours.record()
+        assert record.reward.tolist() == 3 * [[1, 1, 1]] + [[1, 0, 1]]
+        assert record.lengths.tolist() == [4, 3, 4]
+        assert record.truncated.tolist() == [True, False, False]  # the third terminates at the limit
+
+
+def test_what_ones_own_environment_raises_is_raised(register):
+    ours = make_environments(register("Cliff-v0", Cliff), [0, 1])
+    ours.start()
+    ours.begin([0, 1])
+    for call in (ours.advance, ours.play):
+        ours._envs[1].unwrapped.place[:] = 6
+        with pytest.raises(ZeroDivisionError, match="over the cliff"):
+            call(np.ones((2, 1), np.float32))
+    assert not ours.can_be_saved
+    assert not ours.can_step_inside("cpu")
+    for refused in (ours.snapshot, lambda: ours.restore([]), lambda: ours.handle):
+        with pytest.raises(NotImplementedError, match="Cliff-v0"):
+            refused()
 
 
 def test_an_id_without_a_time_limit_gets_one_and_it_is_said(register):

@@ -31,12 +31,6 @@ def several_threads(monkeypatch):
     monkeypatch.setattr(mujoco_tasks, "_cores", lambda: 3)
 
 
-def random_actions(environments, seed=0):
-    generator = np.random.default_rng(seed)
-    while True:
-        yield generator.uniform(-1.3, 1.3, (len(environments), environments.action_size)).astype(np.float32)
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_stepped_from_inside_a_program_all_is_as_gymnasium_has_it(name):
     check_inside.check(name, "cpu", count=4, steps=160)
@@ -56,7 +50,7 @@ def test_a_long_training_is_gymnasiums_bit_for_bit(name):
     observation = np.stack([padded(env.reset(seed=i)[0]) for i, env in enumerate(theirs)])
     np.testing.assert_array_equal(ours.start(), observation)
     returns, lengths, ended = np.zeros(count), np.zeros(count, int), []
-    for step, action in zip(range(1, steps + 1), random_actions(ours), strict=False):
+    for step, action in enumerate(check_inside.actions(ours, steps), 1):
         taken = [env.step(np.clip(a, -1, 1)) for env, a in zip(theirs, action, strict=True)]
         following = np.stack([padded(o) for o, *_ in taken])
         reward = np.array([r for _, r, *_ in taken], np.float32)
@@ -77,10 +71,10 @@ def test_a_long_training_is_gymnasiums_bit_for_bit(name):
 def test_a_snapshot_goes_on_the_same_natively_and_by_gymnasium(name):
     ours = make_environments(TASKS[name], range(3))
     ours.start()
-    actions = random_actions(ours)
-    for _ in range(35):
-        ours.advance(next(actions))
-    kept, rest = ours.snapshot(), [next(actions) for _ in range(60)]
+    given = check_inside.actions(ours, 95)
+    for action in given[:35]:
+        ours.advance(action)
+    kept, rest = ours.snapshot(), given[35:]
     expected = [ours.advance(action) for action in rest]
     theirs = check_inside.python_environments(name, [7, 8, 9])
     for again in (ours, theirs, make_environments(TASKS[name], [7, 8, 9])):
@@ -107,7 +101,7 @@ def test_evaluation_episodes_are_recorded_and_what_ended_stays_still():
     for seeds in ([5, 6, 7, 8], [1, 2, 3, 4]):
         observation = ours.begin(seeds)
         np.testing.assert_array_equal(observation, theirs.begin(seeds))
-        for action in random_actions(ours):
+        for action in check_inside.actions(ours, 1000):
             was_live = ours.live.copy()
             following = ours.play(action)
             np.testing.assert_array_equal(following, theirs.play(action))
@@ -124,15 +118,14 @@ def test_evaluation_episodes_are_recorded_and_what_ended_stays_still():
 
 
 def test_two_sets_of_environments_step_side_by_side():
-    names, key = ["hopper", "halfcheetah"], jax.random.key(0)
-    found = {}
+    names, found = ["hopper", "halfcheetah"], {}
 
     def train(name):
         environments = make_environments(TASKS[name], range(4))
         environments.can_step_inside("cpu")
         environments.start()
-        sizes = environments.observation_size, environments.action_size
-        found[name] = np.asarray(check_inside.block(environments.handle, key, 0, 4, sizes, 300)[1])
+        given, size = check_inside.actions(environments, 300), environments.observation_size
+        found[name] = np.asarray(check_inside.block(environments.handle, given, size, 0, 300)[1])
 
     threads = [threading.Thread(target=train, args=(name,)) for name in names]
     for thread in threads:
@@ -147,13 +140,13 @@ def test_two_sets_of_environments_step_side_by_side():
 
 def test_one_program_serves_all_environments_of_a_kind_and_refuses_others():
     compiled = check_inside.block._cache_size()
-    key = jax.random.key(0)
 
     def train(count, told):
         environments = make_environments(TASKS["walker2d"], range(count))
         environments.can_step_inside("cpu")
         environments.start()
-        return check_inside.block(environments.handle, key, 0, told, (17, 6), 3)[0].block_until_ready()
+        given = np.zeros((7, told, 6), np.float32)
+        return check_inside.block(environments.handle, given, 17, 0, 3)[0].block_until_ready()
 
     np.testing.assert_array_equal(train(5, 5), train(5, 5))
     assert check_inside.block._cache_size() == compiled + 1
@@ -168,12 +161,13 @@ def test_more_episodes_than_are_kept_for_a_block():
     ours.start()
     ours._control[kernels.TIME_LIMIT] = 1
     steps = 2 * kernels.MOST_ENDED + 1
-    for _, action in zip(range(steps), random_actions(ours), strict=False):
+    given = check_inside.actions(ours, steps)
+    for action in given:
         ours.advance(action)
     assert [(e.env_step, e.member, e.length) for e in ours.ended()] == [
         (step, member, 1) for step in range(1, steps + 1) for member in (0, 1)
     ]
-    check_inside.block(ours.handle, jax.random.key(0), 0, 2, (17, 6), steps)[0].block_until_ready()
+    check_inside.block(ours.handle, given, 17, 0, steps)[0].block_until_ready()
     with pytest.raises(RuntimeError, match="over 200 episodes of an environment"):
         ours.ended()
 
@@ -184,7 +178,7 @@ def test_an_unstable_simulation_is_reset_by_mujoco_as_in_gymnasium(tmp_path, mon
     for environments in (ours, theirs):
         environments.start()
         environments.place(environments.qpos, environments.qvel * np.nan)
-    for _, action in zip(range(3), random_actions(ours), strict=False):
+    for action in check_inside.actions(ours, 3):
         np.testing.assert_array_equal(ours.advance(action), theirs.advance(action))
     check_inside.same(ours, theirs)
     assert capfd.readouterr().out.count("The simulation is unstable") >= 2
@@ -322,9 +316,8 @@ def test_on_a_gpu_actions_come_and_results_go_by_the_programs_stream():
     ours, theirs = (make_environments(TASKS["hopper"], [3, 4]) for _ in range(2))
     ours.start()
     theirs.start()
-    actions = random_actions(ours)
-    for expected, width in ((theirs.advance, 38), (theirs.play, 11)):
-        action = next(actions)
+    given = check_inside.actions(ours, 2)
+    for action, expected, width in ((given[0], theirs.advance, 38), (given[1], theirs.play, 11)):
         if width == 11:
             ours.begin([1, 2])
             theirs.begin([1, 2])
