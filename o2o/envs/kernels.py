@@ -3,8 +3,9 @@
 numba compiles what gymnasium's `-v4` environments do around `mj_step` of the `libmujoco` in MuJoCo's wheel, and keeps
 it on disk. The functions work on gymnasium's own simulators and random generators, so these can be read, saved
 and reset from Python between two calls. A *control* is one array of words that says where all of it lies; its address
-is all that a function needs, so that compiled programs of JAX can call in too (`on_cpu`, `on_cuda`; typed FFI, see
-jaxlib's `xla/ffi/api/c_api.h`).
+is all that a function needs, so that compiled programs of JAX can call in too (`make_on_cpu`, `make_on_cuda`; typed
+FFI, see jaxlib's `xla/ffi/api/c_api.h`). All of it is in one file: numba looks at no other when it asks whether what
+it kept is still right.
 
 Environments are stepped by the calling thread and, where there are cores, by workers of the control's own: numba's
 parallel loops must not be entered from two threads at once, and members of a job may step side by side.
@@ -36,7 +37,7 @@ from numba.extending import intrinsic
     VELOCITIES,
     FRAME_SKIP,
     TIME_LIMIT,
-    CONSTANTS,  # pointer: seconds of a step, scale of a reset's noise, then the positions and velocities of a reset
+    CONSTANTS,  # pointer to the numbers below
     SIMULATORS,  # pointer: PLACES words each
     OBSERVATIONS,
     ELAPSED,
@@ -60,11 +61,13 @@ from numba.extending import intrinsic
     STOP,
     FULL,  # whether an environment has as many ended episodes as are kept
     HOST_ACTIONS,  # pointers to where a GPU's buffers are copied to and from
-    HOST_RESULTS,
+    HOST_PACKETS,
 ) = range(30)
 # Apart from the rest and from each other, since all threads write to them.
 LEFT, DONE, SLEEPERS, SEMAPHORE, CONTROL = 32, 40, 48, 56, 64
 
+# The task's numbers; the last is where the joints' positions and velocities before a reset's noise begin.
+SECONDS, ACTION_COST, NOISE, HEALTHY_REWARD, LOW, HIGH, LEFTMOST, RIGHTMOST, LEAST, MOST, INITIAL = range(11)
 MODEL, DATA, CTRL, QPOS, QVEL, TORSO, GENERATOR, PLACES = range(8)
 NAMES = ("hopper", "walker2d", "halfcheetah", "ant")
 HOPPER, WALKER2D, HALFCHEETAH, ANT = range(4)
@@ -221,16 +224,16 @@ def _reset(control, simulator):
     """A new episode, as gymnasium's `reset` without a seed."""
     c, places = int64s(control), int64s(simulator)
     qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
-    nq, task, noise, generator = c[POSITIONS], c[TASK], constants[1], places[GENERATOR]
+    nq, task, noise, generator = c[POSITIONS], c[TASK], constants[NOISE], places[GENERATOR]
     mj_reset_data(places[MODEL], places[DATA])
     for i in range(nq):
-        qpos[i] = constants[2 + i] + random_uniform(generator, -noise, noise - -noise)
+        qpos[i] = constants[INITIAL + i] + random_uniform(generator, -noise, noise - -noise)
     for i in range(c[VELOCITIES]):
         if task in (HALFCHEETAH, ANT):
             drawn = noise * random_standard_normal(generator)
         else:
             drawn = random_uniform(generator, -noise, noise - -noise)
-        qvel[i] = constants[2 + nq + i] + drawn
+        qvel[i] = constants[INITIAL + nq + i] + drawn
     mj_forward(places[MODEL], places[DATA])
 
 
@@ -238,18 +241,10 @@ def _reset(control, simulator):
 def _healthy(control, simulator):
     """Whether an episode goes on; every comparison with what is not a number fails."""
     c, places = int64s(control), int64s(simulator)
-    qpos, qvel = float64s(places[QPOS]), float64s(places[QVEL])
+    qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
     task = c[TASK]
-    if task == HOPPER:
-        for i in range(2, c[POSITIONS]):
-            if not -100 < qpos[i] < 100:
-                return False
-        for i in range(c[VELOCITIES]):
-            if not -100 < qvel[i] < 100:
-                return False
-        return 0.7 < qpos[1] < np.inf and -0.2 < qpos[2] < 0.2
-    if task == WALKER2D:
-        return 0.8 < qpos[1] < 2.0 and -1.0 < qpos[2] < 1.0
+    if task == HALFCHEETAH:
+        return True
     if task == ANT:
         for i in range(c[POSITIONS]):
             if not np.isfinite(qpos[i]):
@@ -257,8 +252,15 @@ def _healthy(control, simulator):
         for i in range(c[VELOCITIES]):
             if not np.isfinite(qvel[i]):
                 return False
-        return 0.2 <= qpos[2] <= 1.0
-    return True
+        return constants[LOW] <= qpos[2] <= constants[HIGH]
+    if task == HOPPER:
+        for i in range(2, c[POSITIONS]):
+            if not constants[LEAST] < qpos[i] < constants[MOST]:
+                return False
+        for i in range(c[VELOCITIES]):
+            if not constants[LEAST] < qvel[i] < constants[MOST]:
+                return False
+    return constants[LOW] < qpos[1] < constants[HIGH] and constants[LEFTMOST] < qpos[2] < constants[RIGHTMOST]
 
 
 @inner
@@ -290,12 +292,9 @@ def _simulate(control, simulator, action):
     before = forward[0]
     for _ in range(c[FRAME_SKIP]):
         mj_step(places[MODEL], places[DATA])
-    velocity = (forward[0] - before) / float64s(c[CONSTANTS])[0]
-    if task == ANT:
-        return velocity + 1.0 - np.float32(0.5) * squares
-    if task == HALFCHEETAH:
-        return velocity - np.float32(0.1) * squares
-    return velocity + 1.0 - np.float32(1e-3) * squares
+    constants = float64s(c[CONSTANTS])
+    velocity = (forward[0] - before) / constants[SECONDS]
+    return velocity + constants[HEALTHY_REWARD] - np.float32(constants[ACTION_COST]) * squares
 
 
 @inner
@@ -525,9 +524,9 @@ def make_on_cuda(cuda: Any) -> Any:
         failed = to_host(c[HOST_ACTIONS], int64s(arguments[1])[3], size, stream) or synchronize(stream)
         if failed:
             return _refuse_cuda(frame, failed)
-        _step(control, result, c[HOST_ACTIONS], c[HOST_RESULTS])
+        _step(control, result, c[HOST_ACTIONS], c[HOST_PACKETS])
         size = 4 * c[ENVIRONMENTS] * int64s(int64s(result)[5])[1]
-        failed = to_device(int64s(result)[3], c[HOST_RESULTS], size, stream)
+        failed = to_device(int64s(result)[3], c[HOST_PACKETS], size, stream)
         return _refuse_cuda(frame, failed) if failed else 0
 
     return kept(cfunc, types.int64(_intp), on_cuda)

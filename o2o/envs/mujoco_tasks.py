@@ -113,7 +113,7 @@ class MujocoEnvironments(Environments):
         """As in `Environments`."""
         if not self._kernels:
             return super().step(actions, members)
-        which = np.arange(len(self)) if members is None else np.array(members, np.int64)
+        which = np.arange(len(self))[slice(None) if members is None else list(members)]
         size = self.observation_size
         found, _ = self._run(self._kernels.STEP, actions, size + 3, which)
         return found[:, :size], found[:, size], found[:, size + 1] != 0, found[:, size + 2] != 0
@@ -122,9 +122,7 @@ class MujocoEnvironments(Environments):
         """As in `Environments`."""
         if not self._kernels:
             return super().advance(action)
-        found, full = self._run(
-            self._kernels.ADVANCE, action, 3 * self.observation_size + self.action_size + 2
-        )
+        found, full = self._run(self._kernels.ADVANCE, action, self._host_packets.shape[1])
         if full:
             self._ended = self.ended()
         return found
@@ -194,19 +192,29 @@ class MujocoEnvironments(Environments):
     def _make_control(self) -> None:
         """Tells the compiled code where everything is."""
         k, env, count = self._kernels, self._envs[0], len(self)
-        self._places = np.array(
+        self._places = np.zeros((count, k.PLACES), np.int64)
+        for place, each in zip(self._places, self._envs, strict=True):
+            data, torso = each.data, each.data.body("torso")
+            arrays = data.ctrl, data.qpos, data.qvel, torso.xpos
+            place[: k.GENERATOR] = each.model._address, data._address, *map(_address, arrays)
+        anything = -np.inf, np.inf
+        self._constants = np.array(
             [
-                [env.model._address, env.data._address]
-                + [_address(part) for part in (env.data.ctrl, env.data.qpos, env.data.qvel)]
-                + [_address(env.data.body("torso").xpos), 0]
-                for env in self._envs
-            ],
-            np.int64,
+                env.dt,
+                env._ctrl_cost_weight,
+                env._reset_noise_scale,
+                getattr(env, "_healthy_reward", 0),
+                *getattr(env, "_healthy_z_range", anything),
+                *getattr(env, "_healthy_angle_range", anything),
+                *getattr(env, "_healthy_state_range", anything),
+                *env.init_qpos,
+                *env.init_qvel,
+            ]
         )
-        self._constants = np.array([env.dt, env._reset_noise_scale, *env.init_qpos, *env.init_qvel])
         self._ends, self._ended_at = np.zeros(count, np.int64), np.zeros((count, k.MOST_ENDED, 3))
         width = 3 * self.observation_size + self.action_size + 2
-        self._host = np.zeros((count, self.action_size), np.float32), np.zeros((count, width), np.float32)
+        self._host_actions = np.zeros((count, self.action_size), np.float32)
+        self._host_packets = np.zeros((count, width), np.float32)
         words = np.zeros(k.CONTROL + 8, np.int64)
         self._control = control = words[-(_address(words) // 8) % 8 :][: k.CONTROL]  # at a line of the cache
         for word, value in {
@@ -232,8 +240,8 @@ class MujocoEnvironments(Environments):
             k.ENDED: self._ends,
             k.ENDED_AT: self._ended_at,
             k.LIVE: self.live,
-            k.HOST_ACTIONS: self._host[0],
-            k.HOST_RESULTS: self._host[1],
+            k.HOST_ACTIONS: self._host_actions,
+            k.HOST_PACKETS: self._host_packets,
         }.items():
             control[word] = _address(array)
         workers = [

@@ -158,7 +158,7 @@ class Environments:
 
     @property
     def handle(self) -> UInt32[np.ndarray, " 2"]:
-        """What a compiled program finds these environments by."""
+        """What a compiled program finds these environments by: they must outlive its run."""
         raise NotImplementedError(f"{self.task.gymnasium_id} is stepped by Python alone")
 
     @property

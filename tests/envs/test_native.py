@@ -19,7 +19,7 @@ from jax._src import dispatch
 from o2o.envs import inside, kernels, mujoco_tasks
 from o2o.envs.episodes import Episode
 from o2o.envs.mujoco_tasks import make_environments
-from o2o.envs.tasks import TASKS, make
+from o2o.envs.tasks import TASKS
 from o2o.replay.rows import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,14 +353,44 @@ def test_closing_ends_the_threads():
     assert threading.active_count() == before - 2
 
 
-def test_the_constants_are_gymnasiums():
-    for name, task in TASKS.items():
-        environment = make(task)
-        assert kernels.NAMES.index(name) in range(4)
-        for attribute, value in {
-            "_healthy_reward": 1.0,
-            "_forward_reward_weight": 1.0,
-            "_terminate_when_unhealthy": True,
-            "_use_contact_forces": False,
-        }.items():
-            assert getattr(environment, attribute, value) == value
+@pytest.mark.parametrize(
+    ("name", "index", "values"),
+    [
+        ("hopper", 1, [0.8, 0.6, 3.0, np.inf]),
+        ("hopper", 2, [0.19, 0.21, -0.21]),
+        ("hopper", 6, [95, 105]),
+        ("walker2d", 1, [0.81, 0.79, 1.98, 2.02]),
+        ("walker2d", 2, [0.98, 1.02, -1.02]),
+        ("ant", 2, [0.21, 0.19, 0.98, 1.02]),
+        ("halfcheetah", 1, [5.0]),
+    ],
+)
+def test_episodes_end_at_gymnasiums_bounds(name, index, values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log of what is unstable
+    ours, theirs = make_environments(TASKS[name], [0]), check_inside.python_environments(name, [0])
+    ended = []
+    for value in values:
+        for environments in (ours, theirs):
+            environments.start()
+            state = np.concatenate([environments.qpos, environments.qvel * 0], axis=1)
+            state[0, index] = value
+            environments.place(*np.split(state, [environments.qpos.shape[1]], axis=1))
+        action = np.zeros((1, ours.action_size), np.float32)
+        packet = ours.advance(action)
+        np.testing.assert_array_equal(packet, theirs.advance(action))
+        ended.append(packet[0, -2 * ours.observation_size - 1])
+    assert name == "halfcheetah" or len(set(ended)) == 2
+
+
+@pytest.mark.slow
+def test_without_a_place_to_keep_it_the_code_is_compiled_anew():
+    done = python("""
+import numba.core.caching
+numba.core.caching.CacheImpl._locator_classes = []
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS
+environments = make_environments(TASKS["hopper"], [0])
+print(environments.can_step_inside("cpu"))
+""")
+    assert done.stdout == "True\n"
+    assert done.stderr == ""
