@@ -244,6 +244,7 @@ class MujocoEnvironments(Environments):
             k.HOST_PACKETS: self._host_packets,
         }.items():
             control[word] = _address(array)
+        self._point_to_generators()
         workers = [
             threading.Thread(target=k.serve, args=(_address(control),), daemon=True)
             for _ in range(control[k.WORKERS])

@@ -44,7 +44,7 @@ class Environments:
         self._seeds: list[int | None] = list(seeds)
         self.observation = np.zeros((len(seeds), self.observation_size), np.float32)
         self.episode_return = np.zeros(len(seeds))
-        self.live = np.ones(len(seeds), bool)
+        self.live = np.zeros(len(seeds), bool)
         self._env_steps = np.zeros(1, np.int64)
         self._ended: list[Episode] = []
 

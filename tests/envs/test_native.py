@@ -341,6 +341,20 @@ def test_on_a_gpu_actions_come_and_results_go_by_the_programs_stream():
     assert not inside.register("tpu")
 
 
+@pytest.mark.parametrize(
+    "make", [make_environments, lambda task, seeds: check_inside.python_environments("hopper", seeds)]
+)
+def test_what_comes_too_early_does_no_harm(make):
+    ours = make(TASKS["hopper"], [0, 1])
+    assert not ours.play(np.zeros((2, 3), np.float32)).any()
+    for _ in range(120):
+        ours.advance(np.ones((2, 3), np.float32))
+    assert ours.ended()
+    assert ours.ended() == []
+    with pytest.raises(IndexError):
+        ours.step(np.zeros((1, 3), np.float32), [2])
+
+
 def test_closing_ends_the_threads():
     ours = make_environments(TASKS["hopper"], range(6))
     before = threading.active_count()
