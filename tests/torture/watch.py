@@ -51,10 +51,10 @@ class Watch:
 
     def evaluations(self) -> None:
         """Makes evaluations and environment steps points."""
-        from o2o.envs.vector import Environments
+        from o2o.envs.mujoco_tasks import MujocoEnvironments
         from o2o.training.evaluation import Evaluator
 
-        evaluate, step = Evaluator.evaluate, Environments.step
+        evaluate, step = Evaluator.evaluate, MujocoEnvironments.step
         inside = 0
 
         def evaluating(*arguments: Any) -> Any:
@@ -70,7 +70,7 @@ class Watch:
             self.at("evaluate" if inside else "step", self._phase, "half")
             return step(*arguments)
 
-        Evaluator.evaluate, Environments.step = evaluating, stepping  # type: ignore[method-assign]
+        Evaluator.evaluate, MujocoEnvironments.step = evaluating, stepping  # type: ignore[method-assign]
 
     def at(self, operation: str, file: str, moment: str) -> None:
         """Strikes here, if this point is fatal."""
