@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,7 @@ MOST_ENDED = 200
 """Training episodes of one environment that are kept until Python collects them: one a step of the longest block."""
 
 USUAL_SPINS = 50
-SPINS_ON_GPU = 4000
+SPINS_ON_GPU = 1000
 """About a millisecond: on a GPU the cores have nothing else to do while the learning takes that long."""
 
 _CREATE_ERROR, _GET_STREAM = 6, 10  # words of XLA_FFI_Api
@@ -159,6 +160,13 @@ def _call(builder: Any, function: Any, argument: Any) -> Any:
     return builder.call(_pointer(builder, function, ir.FunctionType(_WORD, [_WORD])), [argument])
 
 
+def _pause(builder: Any, _: Any) -> Any:
+    if platform.machine() in ("x86_64", "AMD64"):
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, nothing, "llvm.x86.sse2.pause"), [])
+    return _WORD(0)
+
+
 def _elements(element: Any, stored: ir.Type) -> Any:
     """A function from an address to what lies there, which can be indexed."""
     return _operation(lambda b, address: _pointer(b, address, stored), types.CPointer(element))
@@ -173,6 +181,8 @@ atomic_set = _operation(lambda b, a, v: b.atomic_rmw("xchg", _pointer(b, a), v, 
 atomic_load = _operation(lambda b, a: b.load_atomic(_pointer(b, a), "seq_cst", 8), _intp)
 # What a C function at an address, of one pointer to one pointer, returns.
 call = _operation(_call, _intp)
+# What tells a core that its thread only waits.
+pause = _operation(_pause, _intp)
 # The address of eight words that live as long as the call in which they are asked for; numba's arrays are freed after
 # their last use by name, whoever still has their address.
 words = _operation(lambda b, _: b.ptrtoint(cgutils.alloca_once(b, ir.ArrayType(_WORD, 8)), _WORD), _intp)
@@ -360,6 +370,14 @@ def _one(control, j):
 
 
 @inner
+def _wait():
+    """About a microsecond, or longer where another thread wants the core."""
+    for _ in range(20):
+        pause(0)
+    sched_yield()
+
+
+@inner
 def _work(control):
     """Takes what is left of a call, one environment after the other."""
     while True:
@@ -389,7 +407,7 @@ def run(control, mode, count, members, actions, results):
         sem_post(control + 8 * SEMAPHORE)
     _work(control)
     while atomic_load(control + 8 * DONE) < count:
-        sched_yield()
+        _wait()
     return c[FULL]
 
 
@@ -406,7 +424,7 @@ def serve(control):
             _work(control)
             spins = 0
         elif spins < c[SPINS]:
-            sched_yield()
+            _wait()
             spins += 1
         else:
             atomic_add(control + 8 * SLEEPERS, 1)
