@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,25 +38,17 @@ def _step(handle: UInt32[Array, " 2"], action: Float32[Array, "E A"], width: int
     return jax.ffi.ffi_call(_NAME, result, has_side_effect=True)(handle, action)
 
 
-@functools.cache
-def register(platform: str) -> bool:
-    """Registers the function for a platform of JAX; whether there is one, which is said where there is not."""
+@functools.cache  # which keeps what JAX may call
+def register(platform: str) -> Any:
+    """The function that is registered for cpu or CUDA; None where there is none, which is said."""
     from o2o.envs import kernels
 
     try:
-        if platform == "cpu":
-            function, name = kernels.make_on_cpu(), "cpu"
-        else:
-            function, name = kernels.make_on_cuda(ctypes.CDLL("libcuda.so.1")), "CUDA"
-        jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(function.ctypes), name)
+        is_cpu = platform == "cpu"
+        function = kernels.make_on_cpu() if is_cpu else kernels.make_on_cuda(ctypes.CDLL("libcuda.so.1"))
+        jax.ffi.register_ffi_target(_NAME, jax.ffi.pycapsule(function.ctypes), platform)
     except Exception as error:  # no CUDA, or a JAX that wants something else of such functions
-        print(
-            f"environments are stepped from outside of JAX's programs: {error}", file=sys.stderr, flush=True
-        )
-        return False
-    _FUNCTIONS.append(function)
-    return True
-
-
-_FUNCTIONS = []
-"""What JAX may call for as long as the process lives."""
+        said = f"environments are stepped from outside of JAX's programs: {error}"
+        print(said, file=sys.stderr, flush=True)
+        return None
+    return function

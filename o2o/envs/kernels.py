@@ -193,12 +193,13 @@ inner = njit(error_model="numpy")
 
 
 def kept(compiler: Any, signature: Any, function: Any, **options: Any) -> Any:
-    """The function compiled, or taken from the disk."""
+    """The function, taken from the disk or compiled, and kept where there is a place for it.
+
+    That is NUMBA_CACHE_DIR, where it is set, else beside this file, else below the user's home.
+    """
     try:
         return compiler(signature, cache=True, error_model="numpy", **options)(function)
-    except (
-        RuntimeError
-    ):  # there is nowhere to keep it: neither beside this file, nor in a home, nor NUMBA_CACHE_DIR
+    except (RuntimeError, OSError):  # numba's words for no place, and the system's
         return compiler(signature, error_model="numpy", **options)(function)
 
 
@@ -513,7 +514,7 @@ def make_on_cpu() -> Any:
 def make_on_cuda(cuda: Any) -> Any:
     """As `make_on_cpu` on a GPU: the buffers are copied here and back by CUDA's library, on the program's stream.
 
-    The host's buffers are not pinned ones, so CUDA has read them when a call for a copy returns.
+    The host's buffers are the environments' own: the next call writes to them only when it has waited for the stream.
     """
     to_host = _external(cuda, "cuMemcpyDtoHAsync_v2", types.int32, _intp, _intp, _intp, _intp)
     to_device = _external(cuda, "cuMemcpyHtoDAsync_v2", types.int32, _intp, _intp, _intp, _intp)

@@ -163,7 +163,7 @@ class MujocoEnvironments(Environments):
             return False
         from o2o.envs.inside import register  # not above: who only collects data does without JAX
 
-        return register(platform)
+        return register("cpu" if platform == "cpu" else "CUDA") is not None
 
     @property
     def handle(self) -> UInt32[np.ndarray, " 2"]:
