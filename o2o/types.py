@@ -6,16 +6,15 @@ dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** w
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-Metrics = dict[str, Any]  # name -> scalar array; the names are documented in records.py
+Metrics = dict[str, Any]  # name -> scalar array; Algorithm.metrics says what each is
 Parameters = Any  # a plain tree of arrays, as flax.linen makes it
 
 
@@ -34,14 +33,28 @@ class Transition(NamedTuple):
 
 
 @struct.dataclass
-class State:
-    """Everything an algorithm learns: a tree of arrays and nothing else, in the parts that its two halves write.
+class Batch:
+    """What a replay gives to learn from: transitions, and for each of them where it came from."""
 
-    The next action depends on `actor` alone. What the parts hold belongs to the algorithm.
-    """
+    data: Transition
+    index: Int[Array, "*U B"]
+    """Its place among all rows ever seen: offline rows first, then online rows in the order of their steps."""
+    is_offline: Bool[Array, "*U B"]
+    weight: Float[Array, "*U B"]
+    """Of its loss; 1 where sampling is uniform."""
 
-    actor: Any
-    critics: Any
+
+class Facts(NamedTuple):
+    """Constants of the offline data that a method may need; NaN where there is none."""
+
+    lowest_return: Float[Array, ""] | float
+    """The least undiscounted return of its trajectories, those that the file's end cuts included."""
+    highest_return: Float[Array, ""] | float
+
+
+NO_FACTS = Facts(math.nan, math.nan)
+
+State = Any  # what an algorithm learns: any tree of arrays
 
 
 @dataclass(frozen=True)
@@ -93,83 +106,65 @@ class Network:
     hidden_sizes: tuple[Annotated[int, Positive], ...]
 
 
+@runtime_checkable
 class Algorithm(Protocol):
-    """A frozen dataclass of hyperparameters with pure functions.
+    """A frozen dataclass of hyperparameters with pure functions on a state of its own.
 
-    The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped.
-    An update is told its place in a cycle of `period` updates as a Python integer (`phase`: updates so far mod
-    `period`), so that work that is due only every so often, such as TD3's delayed policy step, costs nothing when
-    it is not due.
+    The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped. Two
+    more are optional: whoever lacks `value` has no overestimation column, whoever lacks `diagnose` no TD errors.
 
-    The update has two halves, which both read the *old* state and write one part of it each. The online loop acts on
-    the first half while the second is still being computed.
+        value(state, observation, action) -> Q(s, a) in raw reward units
+        diagnose(state, batch, key) -> `q_mean` and the RMS `td_error` of a batch, without learning from it
     """
 
     @property
     def period(self) -> int:
-        """The number of updates after which the pattern of delayed work repeats."""
+        """The number of updates after which the pattern of delayed work repeats; pretraining's updates count."""
         ...
 
-    def init(self, key: Key[Array, ""], example: Transition) -> State:
-        """A fresh state for the observation and action sizes of `example` (one transition, no batch axis)."""
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """The names of all metrics that `update` ever reports, and what each is."""
         ...
 
-    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
-        """This algorithm's state from one that an algorithm of its family pretrained.
+    def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> State:
+        """Returns a fresh state for the sizes of `example` (one transition, no batch axis)."""
+        ...
 
-        Raises:
-            NotImplementedError: if that is not on offer.
+    def adopts(self, source: Algorithm) -> bool:
+        """Whether `adopt` takes what `source` learned."""
+        ...
+
+    def adopt(
+        self,
+        pretrained: State,
+        source: Algorithm,
+        key: Key[Array, ""],
+        reset_optimizers: bool = False,
+        reset_targets: bool = False,
+    ) -> State:
+        """Returns this algorithm's state with what `source` learned; `key` is for what it lacks."""
+        ...
+
+    def update(
+        self, state: State, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
+    ) -> tuple[State, Metrics]:
+        """Returns the state after learning from the batches of one step.
+
+        Args:
+            state: the state before.
+            batches: with a leading axis of the updates in this step.
+            key: for whatever is drawn.
+            due: for each update whether delayed work, such as TD3's policy step, is to be done. Python's booleans, so
+                that what is not due costs nothing.
+
+        Returns:
+            The state, and means over the updates that reported each metric.
         """
         ...
 
-    def update_policy(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Any, Metrics]:
-        """The half that the next action depends on: the new `State.actor`."""
-        ...
-
-    def update_critic(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Any, Metrics]:
-        """The other half: the new `State.critics`."""
-        ...
-
-    def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
-        """The action for evaluation, without noise."""
-        ...
-
-    def explore(
-        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""]
+    def act(
+        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""], evaluate: bool
     ) -> Float[Array, "*B A"]:
-        """The action for collecting data."""
+        """Returns actions in [-1, 1]: the policy's mode to evaluate it, else those that collect data."""
         ...
-
-    def value(
-        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
-    ) -> Float[Array, "*B"]:
-        """Q(s, a), of the critic that the policy follows."""
-        ...
-
-    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
-        """What the critic says of a batch without learning from it: `q_mean` and the RMS `td_error`."""
-        ...
-
-
-@functools.cache
-def halves(algorithm: Algorithm) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`update_policy` and `update_critic`, traced once for all programs that they are a part of."""
-    policy, critic = (
-        jax.jit(half, static_argnums=3, inline=True)
-        for half in (algorithm.update_policy, algorithm.update_critic)
-    )
-    return policy, critic
-
-
-def update(
-    algorithm: Algorithm, state: State, batch: Transition, key: Key[Array, ""], phase: int
-) -> tuple[State, Metrics]:
-    """One update: both halves of it, from the same old state."""
-    update_policy, update_critic = halves(algorithm)
-    actor, policy_metrics = update_policy(state, batch, key, phase)
-    critics, critic_metrics = update_critic(state, batch, key, phase)
-    return State(actor, critics), policy_metrics | critic_metrics

@@ -38,17 +38,17 @@ def q(p: Tree, s: jax.Array, a: jax.Array) -> jax.Array:
 def start(state: Any) -> dict[str, Any]:
     """The reference's state from the code's, with Adam at its start."""
     learned = {
-        "theta": state.actor.policy,
-        "phi1": state.critics.critics[0],
-        "phi2": state.critics.critics[1],
+        "theta": state.policy,
+        "phi1": each(lambda leaf: leaf[0], state.critics),
+        "phi2": each(lambda leaf: leaf[1], state.critics),
     }
-    if hasattr(state.actor, "dual"):
-        learned["nu"] = state.actor.dual
+    if hasattr(state, "dual"):
+        learned["nu"] = state.dual
     zeros = {name: each(jnp.zeros_like, tree) for name, tree in learned.items()}
     return learned | {
-        "theta'": state.actor.target_policy,
-        "phi1'": state.critics.target_critics[0],
-        "phi2'": state.critics.target_critics[1],
+        "theta'": state.target_policy,
+        "phi1'": each(lambda leaf: leaf[0], state.target_critics),
+        "phi2'": each(lambda leaf: leaf[1], state.target_critics),
         "adam": {name: (0, zero, zero) for name, zero in zeros.items()},
         "k": 0,
     }

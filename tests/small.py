@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o.algorithms import ALGORITHMS
-from o2o.types import LearningRate, Network, State, Transition
+from o2o.types import Batch, Facts, LearningRate, Metrics, Network, State, Transition
 
 OBSERVATION, ACTION = 5, 3
+NO_FACTS = Facts(jnp.nan, jnp.nan)
 
 SHARED = {
     "discount": 0.99,
@@ -52,12 +54,16 @@ OWN = {
     "td3_c": TD3 | TD3_C,
     "sac": SAC,
     "frozen": TD3,
+    "bc": {"exploration_noise": 0.1},
 }
 
 
 def make(name: str, **changes: Any) -> Any:
     """The algorithm of that name with the paper's values, but tiny networks."""
-    return ALGORITHMS[name](**(SHARED | OWN[name] | changes))
+    algorithm = ALGORITHMS[name]
+    wanted = {field.name for field in dataclasses.fields(algorithm)}
+    shared = {key: value for key, value in SHARED.items() if key in wanted}
+    return algorithm(**(shared | OWN[name] | changes))
 
 
 def batch_of(
@@ -81,7 +87,21 @@ def one_of(batch: Transition) -> Transition:
 
 def fresh(algorithm: Any, seed: int = 0, batch: Transition | None = None) -> State:
     """A fresh state."""
-    return algorithm.init(jax.random.key(seed), one_of(batch or batch_of()))
+    return algorithm.init(jax.random.key(seed), one_of(batch or batch_of()), NO_FACTS)
+
+
+def update(
+    algorithm: Any, state: State, batch: Transition, key: Any, due: bool = True
+) -> tuple[State, Metrics]:
+    """The state after one update from one batch, and its metrics."""
+    return algorithm.update(state, batches_of(batch), key, (due,))
+
+
+def batches_of(*batches: Transition) -> Batch:
+    """The batches of a step that has as many updates."""
+    data = jax.tree.map(lambda *columns: jnp.stack(columns), *batches)
+    shape = data.reward.shape
+    return Batch(data, jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.ones(shape))
 
 
 def used(algorithm: Any, seed: int = 0, batch: Transition | None = None) -> State:

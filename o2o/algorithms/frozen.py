@@ -7,13 +7,14 @@ change (docs/collapse.md). It explores as TD3 does, which says what the explorat
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Array, Key
 
-from o2o.algorithms.td3 import TD3, Critics
-from o2o.types import Metrics, State, Transition
+from o2o.algorithms.td3 import TD3
+from o2o.types import Batch, Metrics
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,13 @@ class Frozen(TD3):
         """Every update does the same: nothing."""
         return 1
 
-    def update_policy(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Any, Metrics]:
-        """The actor it was given."""
-        return state.actor, {}
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Nothing is reported."""
+        return {}
 
-    def update_critic(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Critics, Metrics]:
-        """The critics it was given."""
-        return state.critics, {}
+    def update(
+        self, state: Any, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
+    ) -> tuple[Any, Metrics]:
+        """Returns the state that it was given."""
+        return state, {}

@@ -10,6 +10,7 @@ used to make data (rlkit's, as D4RL's behaviour policies).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import cast
 
 import flax.linen as nn
@@ -63,6 +64,16 @@ class ReluMLP(nn.Module):
         for i, size in enumerate(self.hidden_sizes):
             x = nn.relu(nn.Dense(size, kernel_init=_symmetric_uniform(size**-0.5), name=f"hidden_{i}")(x))
         return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(self.output_limit), name="output")(x)
+
+
+def stacked(parameters: Sequence[Parameters]) -> Parameters:
+    """Returns the parameters of an ensemble: one tree, whose arrays have a leading axis of its members."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parameters)
+
+
+def first(ensemble: Parameters) -> Parameters:
+    """Returns the first member's parameters."""
+    return jax.tree.map(lambda leaf: leaf[0], ensemble)
 
 
 def init_policy(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:

@@ -12,8 +12,9 @@ at all.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +23,40 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from o2o.algorithms import losses
-from o2o.algorithms.networks import gaussian_policy, init_gaussian_policy, init_relu_critic, relu_critic_value
-from o2o.algorithms.td3 import Critics
-from o2o.types import Fraction, LearningRate, Metrics, Network, Parameters, Positive, Range, State, Transition
+from o2o.algorithms.networks import (
+    first,
+    gaussian_policy,
+    init_gaussian_policy,
+    init_relu_critic,
+    relu_critic_value,
+    stacked,
+)
+from o2o.types import (
+    Algorithm,
+    Batch,
+    Facts,
+    Fraction,
+    LearningRate,
+    Metrics,
+    Network,
+    Parameters,
+    Positive,
+    Range,
+    Transition,
+)
 
 
 @struct.dataclass
-class SACActor:
-    """What the policy step writes."""
+class SACState:
+    """What SAC learns. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
 
     policy: Parameters
-    optimizer: optax.OptState
+    policy_optimizer: optax.OptState
     log_temperature: Float[Array, ""]
     temperature_optimizer: optax.OptState
+    critics: Parameters
+    target_critics: Parameters
+    critic_optimizers: optax.OptState
 
 
 @dataclass(frozen=True)
@@ -49,112 +71,151 @@ class SAC:
     initial_temperature: Annotated[float, Positive]
     temperature_learning_rate: Annotated[float, Positive]
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "critic_loss": "squared TD error, mean over the batch and the critics",
+        "q_mean": "mean Q of the first critic on the batch's actions",
+        "policy_loss": "the loss that the policy descends",
+        "entropy": "minus the mean log density of the policy's own actions",
+        "temperature": "the weight of the entropy",
+    }
+
     @property
     def period(self) -> int:
         """Every update is like every other."""
         return 1
 
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """What an update reports."""
+        return self.METRICS
+
     @functools.partial(jax.jit, static_argnums=0)
-    def init(self, key: Key[Array, ""], example: Transition) -> State:
-        """Fresh networks; target critics start as copies."""
+    def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> SACState:
+        """Returns fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
-        policy_key, critic_key, twin_key = jax.random.split(key, 3)
+        policy_key, *critic_keys = jax.random.split(key, 3)
         policy = init_gaussian_policy(policy_key, self.network, *sizes)
-        critics = (
-            init_relu_critic(critic_key, self.network, *sizes),
-            init_relu_critic(twin_key, self.network, *sizes),
-        )
+        critics = stacked([init_relu_critic(k, self.network, *sizes) for k in critic_keys])
         log_temperature = jnp.log(jnp.asarray(self.initial_temperature, jnp.float32))
-        temperature_optimizer = self._temperature_optimizer.init(log_temperature)
-        return State(
-            SACActor(policy, self._policy_optimizer.init(policy), log_temperature, temperature_optimizer),
-            Critics(
-                critics,
-                jax.tree.map(jnp.copy, critics),
-                tuple(self._critic_optimizer.init(c) for c in critics),
-            ),
+        return SACState(
+            policy,
+            self._policy_optimizer.init(policy),
+            log_temperature,
+            self._temperature_optimizer.init(log_temperature),
+            critics,
+            jax.tree.map(jnp.copy, critics),
+            jax.vmap(self._critic_optimizer.init)(critics),
         )
 
-    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
-        """Going on with SAC's own state is all that is offered."""
-        if not isinstance(state, State) or reset_optimizers or reset_targets:
-            raise NotImplementedError("SAC finetunes nothing yet: it is here to make data")
+    def adopts(self, source: Algorithm) -> bool:
+        """Whether `source` is SAC too."""
+        return isinstance(source, SAC)
+
+    def adopt(
+        self,
+        pretrained: Any,
+        source: Algorithm,
+        key: Key[Array, ""],
+        reset_optimizers: bool = False,
+        reset_targets: bool = False,
+    ) -> Any:
+        """Returns what SAC learned, temperature included; moments and targets unless they are to be reset."""
+        state = pretrained
+        if reset_optimizers:
+            state = state.replace(
+                policy_optimizer=self._policy_optimizer.init(state.policy),
+                temperature_optimizer=self._temperature_optimizer.init(state.log_temperature),
+                critic_optimizers=jax.vmap(self._critic_optimizer.init)(state.critics),
+            )
+        if reset_targets:
+            state = state.replace(target_critics=jax.tree.map(jnp.copy, state.critics))
         return state
 
-    def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
-        """The tanh of the mean."""
-        return jnp.tanh(gaussian_policy(state.actor.policy, observation)[0])
-
-    def explore(
-        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""]
+    def act(
+        self, state: Any, observation: Float[Array, "*B O"], key: Key[Array, ""], evaluate: bool
     ) -> Float[Array, "*B A"]:
-        """A sample of the policy."""
-        return self.sample(state.actor.policy, observation, key)[0]
+        """Returns the tanh of the mean, or a sample of the policy where it is to collect data."""
+        if evaluate:
+            return jnp.tanh(gaussian_policy(state.policy, observation)[0])
+        return self.sample(state.policy, observation, key)[0]
 
-    def update_policy(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[SACActor, Metrics]:
-        """The half that the next action depends on: temperature and policy."""
-        actor = state.actor
-        sample_key, _ = jax.random.split(key)
+    def update(
+        self, state: Any, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
+    ) -> tuple[Any, Metrics]:
+        """Returns the state after one update a batch; where it is not `due`, the critics alone learn."""
+        return losses.in_turn(self._update, state, batches, key, due)
+
+    def _update(self, state: Any, batch: Transition, key: Key[Array, ""], due: bool) -> tuple[Any, Metrics]:
+        # Both steps read the old state.
+        policy_key, target_key = jax.random.split(key)
+        critics, metrics = self.critic_step(state, batch, target_key)
+        if not due:
+            return state.replace(**critics), metrics
+        policy, policy_metrics = self.policy_step(state, batch, policy_key)
+        return state.replace(**critics, **policy), metrics | policy_metrics
+
+    def policy_step(
+        self, state: Any, batch: Transition, key: Key[Array, ""]
+    ) -> tuple[dict[str, Any], Metrics]:
+        """Returns the new temperature and the new policy, with their optimisers."""
         target_entropy = self.target_entropy_per_dim * batch.action.shape[-1]
 
         def policy_loss(
             policy: Parameters, temperature: Float[Array, ""]
         ) -> tuple[Float[Array, ""], Metrics]:
-            action, log_prob = self.sample(policy, batch.observation, sample_key)
-            values = [relu_critic_value(c, batch.observation, action) for c in state.critics.critics]
-            loss = jnp.mean(temperature * log_prob - jnp.minimum(*values))
+            action, log_prob = self.sample(policy, batch.observation, key)
+            values = losses.each(lambda c: relu_critic_value(c, batch.observation, action), state.critics)
+            loss = jnp.mean(temperature * log_prob - values.min(axis=0))
             return loss, {"policy_loss": loss, "entropy": -log_prob.mean()}
 
-        _, log_prob = self.sample(actor.policy, batch.observation, sample_key)
-        temperature_gradient = -jnp.mean(
-            log_prob + target_entropy
-        )  # of -log_temperature · (log π + target entropy)
+        _, log_prob = self.sample(state.policy, batch.observation, key)
+        # Of -log_temperature · (log π + target entropy).
+        temperature_gradient = -jnp.mean(log_prob + target_entropy)
         updates, temperature_optimizer = self._temperature_optimizer.update(
-            temperature_gradient, actor.temperature_optimizer
+            temperature_gradient, state.temperature_optimizer
         )
-        log_temperature = actor.log_temperature + updates
-        gradient, metrics = jax.grad(policy_loss, has_aux=True)(actor.policy, jnp.exp(log_temperature))
-        updates, optimizer = self._policy_optimizer.update(gradient, actor.optimizer)
-        policy = optax.apply_updates(actor.policy, updates)
-        metrics["temperature"] = jnp.exp(log_temperature)
-        return SACActor(policy, optimizer, log_temperature, temperature_optimizer), metrics
+        log_temperature = state.log_temperature + updates
+        gradient, metrics = jax.grad(policy_loss, has_aux=True)(state.policy, jnp.exp(log_temperature))
+        updates, optimizer = self._policy_optimizer.update(gradient, state.policy_optimizer)
+        new = {
+            "policy": optax.apply_updates(state.policy, updates),
+            "policy_optimizer": optimizer,
+            "log_temperature": log_temperature,
+            "temperature_optimizer": temperature_optimizer,
+        }
+        return new, metrics | {"temperature": jnp.exp(log_temperature)}
 
-    def update_critic(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Critics, Metrics]:
-        """The other half: the new critics."""
-        old = state.critics
-        _, next_key = jax.random.split(key)
-        target = self._td_target(state, batch, next_key)
-        new, errors, values = [], [], []
-        for critic, target_critic, optimizer in zip(*vars(old).values(), strict=True):
-            (error, value), gradient = jax.value_and_grad(_td_loss, has_aux=True)(critic, batch, target)
-            updates, optimizer = self._critic_optimizer.update(gradient, optimizer)
-            critic = optax.apply_updates(critic, updates)
-            new.append((critic, losses.moved_towards(target_critic, critic, self.target_step), optimizer))
-            errors.append(error)
-            values.append(value)
-        metrics = {"critic_loss": (errors[0] + errors[1]) / 2, "q_mean": values[0]}
-        return Critics(*(tuple(pair) for pair in zip(*new, strict=True))), metrics
+    def critic_step(
+        self, state: Any, batch: Transition, key: Key[Array, ""]
+    ) -> tuple[dict[str, Any], Metrics]:
+        """Returns the new critics, their targets and their optimisers."""
+        target = self._td_target(state, batch, key)
+        loss = jax.value_and_grad(_td_loss, has_aux=True)
+        (errors, values), gradients = losses.each(lambda c: loss(c, batch, target), state.critics)
+        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
+        critics = optax.apply_updates(state.critics, updates)
+        targets = losses.moved_towards(state.target_critics, critics, self.target_step)
+        new = {"critics": critics, "target_critics": targets, "critic_optimizers": optimizers}
+        return new, {"critic_loss": errors.mean(), "q_mean": values[0]}
 
-    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
-        """What the first critic says of a batch without learning from it: mean Q and root mean squared TD error."""
+    def diagnose(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Metrics:
+        """Returns the first critic's mean Q and root mean squared TD error on a batch, without learning from it."""
         value = self.value(state, batch.observation, batch.action)
         error = value - self._td_target(state, batch, key)
         return {"q_mean": value.mean(), "td_error": jnp.sqrt(jnp.mean(jnp.square(error)))}
 
     def value(
-        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+        self, state: Any, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
     ) -> Float[Array, "*B"]:
-        """Q(s, a) of the first critic."""
-        return relu_critic_value(state.critics.critics[0], observation, action)
+        """Returns Q(s, a) of the first critic."""
+        return relu_critic_value(first(state.critics), observation, action)
 
-    def _td_target(self, state: State, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
-        action, log_prob = self.sample(state.actor.policy, batch.next_observation, key)
-        values = [relu_critic_value(c, batch.next_observation, action) for c in state.critics.target_critics]
-        next_value = jnp.minimum(*values) - jnp.exp(state.actor.log_temperature) * log_prob
+    def _td_target(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
+        action, log_prob = self.sample(state.policy, batch.next_observation, key)
+        values = losses.each(
+            lambda c: relu_critic_value(c, batch.next_observation, action), state.target_critics
+        )
+        next_value = values.min(axis=0) - jnp.exp(state.log_temperature) * log_prob
         return losses.td_target(batch.reward, batch.terminated, next_value, self.discount)
 
     def sample(

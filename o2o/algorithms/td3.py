@@ -18,8 +18,9 @@ dimensions in the policy's loss is the first author's later correction of Acme, 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,12 @@ from flax import struct
 from jaxtyping import Array, Float, Key
 
 from o2o.algorithms import losses
-from o2o.algorithms.networks import critic_value, init_critic, init_policy, policy_action
+from o2o.algorithms.networks import critic_value, first, init_critic, init_policy, policy_action, stacked
 from o2o.types import (
     ADDED_LATER,
+    Algorithm,
+    Batch,
+    Facts,
     Fraction,
     LearningRate,
     Metrics,
@@ -39,7 +43,6 @@ from o2o.types import (
     Parameters,
     Positive,
     Range,
-    State,
     Transition,
 )
 
@@ -47,21 +50,15 @@ ADAM_B2 = 0.999  # optax's default, and the paper's
 
 
 @struct.dataclass
-class Actor:
-    """What the policy step writes."""
+class TD3State:
+    """What TD3 learns. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
 
     policy: Parameters
     target_policy: Parameters
-    optimizer: optax.OptState
-
-
-@struct.dataclass
-class Critics:
-    """What the critic step writes; tuples hold one entry a critic."""
-
-    critics: tuple[Parameters, ...]
-    target_critics: tuple[Parameters, ...]
-    optimizers: tuple[optax.OptState, ...]
+    policy_optimizer: optax.OptState
+    critics: Parameters
+    target_critics: Parameters
+    critic_optimizers: optax.OptState
 
 
 @dataclass(frozen=True)
@@ -83,104 +80,124 @@ class TD3:
     delay_target_critic: bool
     target_noise_shared_by_critics: bool = field(default=False, kw_only=True, metadata=ADDED_LATER)
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        "critic_loss": "squared TD error, mean over the batch and the critics",
+        "q_mean": "mean Q of the first critic on the batch's actions",
+        "policy_loss": "the loss that the policy descends",
+        "action_gradient_norm": "mean L2 norm of dQ/da before clipping",
+        "clipped_share": "share of samples whose dQ/da was clipped",
+        "gradient_over_adam": "norm of the policy gradient over the norm of the root of Adam's second moment",
+    }
+
     @property
     def period(self) -> int:
         """The policy is due in the first of so many updates."""
         return self.policy_delay
 
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """What an update reports."""
+        return self.METRICS
+
     @functools.partial(jax.jit, static_argnums=0)
-    def init(self, key: Key[Array, ""], example: Transition) -> State:
-        """Fresh networks; targets start as copies."""
+    def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> Any:
+        """Returns fresh networks; targets start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
-        policy_key, critic_key, twin_key = jax.random.split(key, 3)
+        policy_key, *critic_keys = jax.random.split(key, 3)
         policy = init_policy(policy_key, self.network, *sizes)
-        critics = (init_critic(critic_key, self.network, *sizes), init_critic(twin_key, self.network, *sizes))
-        return State(
-            actor=self._adopt_actor(Actor(policy, _copy(policy), self._policy_optimizer.init(policy))),
-            critics=Critics(critics, _copy(critics), tuple(self._critic_optimizer.init(c) for c in critics)),
+        critics = stacked([init_critic(k, self.network, *sizes) for k in critic_keys])
+        return TD3State(
+            policy,
+            _copy(policy),
+            self._policy_optimizer.init(policy),
+            critics,
+            _copy(critics),
+            jax.vmap(self._critic_optimizer.init)(critics),
         )
 
-    def adopt(self, state: State, reset_optimizers: bool = False, reset_targets: bool = False) -> State:
-        """This algorithm's state from one that TD3 or an algorithm derived from it pretrained.
+    def adopts(self, source: Algorithm) -> bool:
+        """Whether `source` is of TD3's family."""
+        return isinstance(source, TD3)
 
-        Networks are carried over, and so are Adam's moments and the targets unless they are to be reset.
-        """
-        actor, critics = state.actor, state.critics
+    def adopt(
+        self,
+        pretrained: Any,
+        source: Algorithm,
+        key: Key[Array, ""],
+        reset_optimizers: bool = False,
+        reset_targets: bool = False,
+    ) -> Any:
+        """Returns the networks of a TD3, and its Adam's moments and targets unless they are to be reset."""
+        state = TD3State(**{field.name: getattr(pretrained, field.name) for field in fields(TD3State)})
         if reset_optimizers:
-            actor = actor.replace(optimizer=self._policy_optimizer.init(actor.policy))
-            critics = critics.replace(
-                optimizers=tuple(self._critic_optimizer.init(c) for c in critics.critics)
+            state = replace(
+                state,
+                policy_optimizer=self._policy_optimizer.init(state.policy),
+                critic_optimizers=jax.vmap(self._critic_optimizer.init)(state.critics),
             )
         if reset_targets:
-            actor = actor.replace(target_policy=_copy(actor.policy))
-            critics = critics.replace(target_critics=_copy(critics.critics))
-        return State(self._adopt_actor(Actor(actor.policy, actor.target_policy, actor.optimizer)), critics)
+            state = replace(state, target_policy=_copy(state.policy), target_critics=_copy(state.critics))
+        return state
 
-    def act(self, state: State, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
-        """π(s)."""
-        return policy_action(state.actor.policy, observation)
-
-    def explore(
-        self, state: State, observation: Float[Array, "*B O"], key: Key[Array, ""]
+    def act(
+        self, state: Any, observation: Float[Array, "*B O"], key: Key[Array, ""], evaluate: bool
     ) -> Float[Array, "*B A"]:
-        """π(s) plus Gaussian noise, clipped to [-1, 1]."""
-        action = policy_action(state.actor.policy, observation)
+        """Returns π(s), with Gaussian noise and clipped to [-1, 1] where it is to collect data."""
+        action = policy_action(state.policy, observation)
+        if evaluate:
+            return action
         return jnp.clip(action + self.exploration_noise * jax.random.normal(key, action.shape), -1, 1)
 
-    def update_policy(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
+    def update(
+        self, state: Any, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
     ) -> tuple[Any, Metrics]:
-        """The half that the next action depends on: the new actor."""
-        if phase % self.policy_delay:
-            return state.actor, {}
-        gradient, metrics = jax.grad(self.policy_loss, has_aux=True)(state.actor.policy, state, batch)
-        updates, optimizer = self._policy_optimizer.update(
-            gradient, state.actor.optimizer, state.actor.policy
-        )
-        policy = optax.apply_updates(state.actor.policy, updates)
-        target_policy = losses.moved_towards(state.actor.target_policy, policy, self.target_step)
-        metrics["gradient_over_adam"] = _gradient_over_adam(gradient, state.actor.optimizer)
-        return state.actor.replace(policy=policy, target_policy=target_policy, optimizer=optimizer), metrics
+        """Returns the state after one update a batch; where it is `due`, the policy moves too."""
+        return losses.in_turn(self._update, state, batches, key, due)
 
-    def update_critic(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Critics, Metrics]:
-        """The other half: the new critics."""
-        old = state.critics
-        new: list[tuple[Parameters, Parameters, optax.OptState]] = []
-        errors, values = [], []
-        keys = jax.random.split(key)
-        if self.target_noise_shared_by_critics:
-            keys = (keys[0], keys[0])
-        for i in range(2):
-            target = self.td_target(state, batch, keys[i])
-            (error, value), gradient = jax.value_and_grad(_td_loss, has_aux=True)(
-                old.critics[i], batch, target
-            )
-            updates, optimizer = self._critic_optimizer.update(gradient, old.optimizers[i], old.critics[i])
-            critic = optax.apply_updates(old.critics[i], updates)
-            if self.delay_target_critic and phase % self.policy_delay:
-                target_critic = old.target_critics[i]
-            else:
-                target_critic = losses.moved_towards(old.target_critics[i], critic, self.target_step)
-            new.append((critic, target_critic, optimizer))
-            errors.append(error)
-            values.append(value)
-        metrics = {"critic_loss": (errors[0] + errors[1]) / 2, "q_mean": values[0]}
-        return Critics(*(tuple(pair) for pair in zip(*new, strict=True))), metrics
+    def _update(self, state: Any, batch: Transition, key: Key[Array, ""], due: bool) -> tuple[Any, Metrics]:
+        # Both steps read the old state.
+        critics, metrics = self.critic_step(state, batch, key, due)
+        if not due:
+            return state.replace(**critics), metrics
+        policy, policy_metrics = self.policy_step(state, batch)
+        return state.replace(**critics, **policy), metrics | policy_metrics
+
+    def policy_step(self, state: Any, batch: Transition) -> tuple[dict[str, Any], Metrics]:
+        """Returns the new policy, its target and its optimiser."""
+        gradient, metrics = jax.grad(self.policy_loss, has_aux=True)(state.policy, state, batch)
+        updates, optimizer = self._policy_optimizer.update(gradient, state.policy_optimizer, state.policy)
+        policy = optax.apply_updates(state.policy, updates)
+        target = losses.moved_towards(state.target_policy, policy, self.target_step)
+        metrics["gradient_over_adam"] = _gradient_over_adam(gradient, state.policy_optimizer)
+        return {"policy": policy, "target_policy": target, "policy_optimizer": optimizer}, metrics
+
+    def critic_step(
+        self, state: Any, batch: Transition, key: Key[Array, ""], due: bool
+    ) -> tuple[dict[str, Any], Metrics]:
+        """Returns the new critics, their targets and their optimisers."""
+        target = self.td_targets(state, batch, key)
+        loss = jax.value_and_grad(_td_loss, has_aux=True)
+        (errors, values), gradients = losses.each(lambda c, y: loss(c, batch, y), state.critics, target)
+        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
+        critics = optax.apply_updates(state.critics, updates)
+        targets = state.target_critics
+        if due or not self.delay_target_critic:
+            targets = losses.moved_towards(targets, critics, self.target_step)
+        new = {"critics": critics, "target_critics": targets, "critic_optimizers": optimizers}
+        return new, {"critic_loss": errors.mean(), "q_mean": values[0]}
 
     def policy_loss(
-        self, policy: Parameters, state: State, batch: Transition
+        self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """The policy's loss, to be minimised, and its metrics."""
         terms = self.policy_terms(policy, state, batch)
         return terms.loss, terms.metrics()
 
-    def policy_terms(self, policy: Parameters, state: State, batch: Transition) -> PolicyTerms:
+    def policy_terms(self, policy: Parameters, state: Any, batch: Transition) -> PolicyTerms:
         """The policy gradient's surrogate and what it is made of (Eq. 2)."""
         action = policy_action(policy, batch.observation)
         value, gradient = losses.value_and_action_gradient(
-            lambda a: critic_value(state.critics.critics[0], batch.observation, a), action
+            lambda a: critic_value(first(state.critics), batch.observation, a), action
         )
         clipped = gradient
         if self.action_gradient_clip is not None:
@@ -193,30 +210,37 @@ class TD3:
             clip=self.action_gradient_clip,
         )
 
-    def td_target(self, state: State, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
-        """R + γ min Q' at the smoothed target action (clipped double Q-learning)."""
+    def td_targets(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Float[Array, "2 B"]:
+        """Returns each critic's target, by a draw of noise of its own or the same for both."""
+        keys = jax.random.split(key)
+        if self.target_noise_shared_by_critics:
+            return jnp.broadcast_to(self.td_target(state, batch, keys[0]), (2, *batch.reward.shape))
+        return losses.each(lambda k: self.td_target(state, batch, k), keys)
+
+    def td_target(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
+        """Returns R + γ min Q' at the smoothed target action (clipped double Q-learning)."""
         shape = batch.action.shape[-1:] if self.target_noise_shared_in_batch else batch.action.shape
         noise = jnp.clip(
             self.target_noise * jax.random.normal(key, shape), -self.target_noise_clip, self.target_noise_clip
         )
-        next_action = policy_action(state.actor.target_policy, batch.next_observation)
+        next_action = policy_action(state.target_policy, batch.next_observation)
         next_action = jnp.clip(next_action + jnp.broadcast_to(noise, next_action.shape), -1, 1)
-        next_value = jnp.minimum(
-            *(critic_value(c, batch.next_observation, next_action) for c in state.critics.target_critics)
+        next_values = losses.each(
+            lambda c: critic_value(c, batch.next_observation, next_action), state.target_critics
         )
-        return losses.td_target(batch.reward, batch.terminated, next_value, self.discount)
+        return losses.td_target(batch.reward, batch.terminated, next_values.min(axis=0), self.discount)
 
-    def diagnose(self, state: State, batch: Transition, key: Key[Array, ""]) -> Metrics:
-        """What the first critic says of a batch without learning from it: mean Q and root mean squared TD error."""
-        value = critic_value(state.critics.critics[0], batch.observation, batch.action)
+    def diagnose(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Metrics:
+        """Returns the first critic's mean Q and root mean squared TD error on a batch, without learning from it."""
+        value = self.value(state, batch.observation, batch.action)
         error = value - self.td_target(state, batch, key)
         return {"q_mean": value.mean(), "td_error": jnp.sqrt(jnp.mean(jnp.square(error)))}
 
     def value(
-        self, state: State, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
+        self, state: Any, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
     ) -> Float[Array, "*B"]:
-        """Q(s, a) of the first critic."""
-        return critic_value(state.critics.critics[0], observation, action)
+        """Returns Q(s, a) of the first critic, which the policy follows."""
+        return critic_value(first(state.critics), observation, action)
 
     @property
     def _policy_optimizer(self) -> optax.GradientTransformation:
@@ -225,10 +249,6 @@ class TD3:
     @property
     def _critic_optimizer(self) -> optax.GradientTransformation:
         return _adam(self.learning_rate.critic, self.gradient_norm_clip)
-
-    def _adopt_actor(self, actor: Actor) -> Any:
-        """The actor with whatever a derived algorithm adds to it, fresh."""
-        return actor
 
 
 @dataclass(frozen=True)
@@ -266,11 +286,16 @@ def _gradient_over_adam(gradient: Parameters, optimizer: optax.OptState) -> Floa
 
     About 1 in a steady state, far from it right after the objective has changed scale, 1 for a fresh Adam.
     """
-    norm = optax.tree.norm(gradient)
+    # One sum over all arrays: a sum of sums is a kernel for each of them on a GPU.
+    norm = jnp.linalg.norm(_flat(gradient))
     count = optax.tree_utils.tree_get(optimizer, "count")
-    second_moment = optax.tree_utils.tree_sum(optax.tree_utils.tree_get(optimizer, "nu"))
+    second_moment = jnp.sum(_flat(optax.tree_utils.tree_get(optimizer, "nu")))
     unbiased = second_moment / (1 - ADAM_B2 ** jnp.maximum(count, 1))
     return jnp.where(count > 0, norm / jnp.sqrt(unbiased + jnp.finfo(jnp.float32).tiny), 1.0)
+
+
+def _flat(tree: Any) -> Float[Array, " P"]:
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def _copy(tree: Any) -> Any:

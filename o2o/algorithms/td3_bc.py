@@ -11,15 +11,16 @@ gradient.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from o2o.algorithms import losses
 from o2o.algorithms.td3 import TD3
-from o2o.types import Metrics, Parameters, Positive, State, Transition
+from o2o.types import Metrics, Parameters, Positive, Transition
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,13 @@ class TD3BC(TD3):
     behavior_cloning_alpha: Annotated[float, Positive]
     bc_normaliser: Literal["mean_abs_q", "mean_abs_dqda"]
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        **TD3.METRICS,
+        "behavior_cloning": "squared difference to the batch's actions, mean over batch and dimensions",
+    }
+
     def policy_loss(
-        self, policy: Parameters, state: State, batch: Transition
+        self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """TD3's policy loss plus scaled behaviour cloning."""
         terms = self.policy_terms(policy, state, batch)

@@ -12,9 +12,11 @@ action dimensions are switches; docs/dual.md has what they do.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,8 @@ from jaxtyping import Array, Float, Key
 
 from o2o.algorithms import losses
 from o2o.algorithms.networks import policy_action
-from o2o.algorithms.td3 import TD3, Actor
-from o2o.types import Metrics, Parameters, Positive, Range, State, Transition
+from o2o.algorithms.td3 import TD3, TD3State
+from o2o.types import Algorithm, Facts, Metrics, Parameters, Positive, Range, Transition
 
 # Of each parametrisation: -18 so that λ can recover from zero (Acme's MPO); λ ≤ 1e6, since a runaway multiplier would
 # overflow float32, and freeze the policy long before.
@@ -34,8 +36,8 @@ SMALLEST_MULTIPLIER = 1e-8
 
 
 @struct.dataclass
-class ConservativeActor(Actor):
-    """TD3's actor and the dual variable behind λ: one, or one an action dimension."""
+class TD3CState(TD3State):
+    """TD3's state and the dual variable behind λ: one, or one an action dimension."""
 
     dual: Float[Array, " K"]
     dual_optimizer: optax.OptState
@@ -53,13 +55,37 @@ class TD3C(TD3):
     dual_optimizer: Literal["adam", "sgd"]
     dual_cadence: Literal["policy", "update"]
 
+    METRICS: ClassVar[Mapping[str, str]] = {
+        **TD3.METRICS,
+        "constraint": "the constrained squared difference to the target policy",
+        "log_constraint": "its logarithm",
+        "constraint_satisfied_share": "share of policy steps at which the constraint was at most epsilon",
+        "lambda": "the multiplier",
+    }
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> Any:
+        """Returns TD3's fresh state and a fresh dual variable."""
+        return self._with_dual(super().init(key, example, facts))
+
+    def adopt(
+        self,
+        pretrained: Any,
+        source: Algorithm,
+        key: Key[Array, ""],
+        reset_optimizers: bool = False,
+        reset_targets: bool = False,
+    ) -> Any:
+        """Returns what TD3 adopts and a fresh dual variable."""
+        return self._with_dual(super().adopt(pretrained, source, key, reset_optimizers, reset_targets))
+
     def policy_loss(
-        self, policy: Parameters, state: State, batch: Transition
+        self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
         """TD3's policy loss plus λ times the constraint."""
         terms = self.policy_terms(policy, state, batch)
         constraint = self.constraint(terms.action, state, batch)
-        multiplier = self.multiplier(state.actor.dual)
+        multiplier = self.multiplier(state.dual)
         loss = terms.loss + jnp.sum(jax.lax.stop_gradient(multiplier) * constraint)
         return loss, terms.metrics() | {
             "policy_loss": loss,
@@ -69,26 +95,22 @@ class TD3C(TD3):
             "lambda": multiplier.mean(),
         }
 
-    def update_policy(
-        self, state: State, batch: Transition, key: Key[Array, ""], phase: int
-    ) -> tuple[Any, Metrics]:
-        """TD3's policy step and, at the same parameters, the step of the dual variable."""
-        actor, metrics = super().update_policy(state, batch, key, phase)
-        if phase % self.policy_delay and self.dual_cadence == "policy":
-            return actor, metrics
-        action = policy_action(state.actor.policy, batch.observation)
-        constraint = self.constraint(action, state, batch)
+    def _update(self, state: Any, batch: Transition, key: Key[Array, ""], due: bool) -> tuple[Any, Metrics]:
+        new, metrics = super()._update(state, batch, key, due)
+        if not due and self.dual_cadence == "policy":
+            return new, metrics
+        # λ's step is taken at the parameters from before the policy's.
+        constraint = self.constraint(policy_action(state.policy, batch.observation), state, batch)
         gradient = jax.grad(
             lambda d: losses.dual_loss(self.multiplier(d), constraint, self.constraint_epsilon)
-        )(state.actor.dual)
-        updates, dual_optimizer = self._dual_optimizer.update(gradient, state.actor.dual_optimizer)
-        lowest, highest = DUAL_RANGE[self.dual]
-        dual = jnp.clip(state.actor.dual + updates, lowest, highest)
-        return actor.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
+        )(state.dual)
+        updates, dual_optimizer = self._dual_optimizer.update(gradient, state.dual_optimizer)
+        dual = jnp.clip(state.dual + updates, *DUAL_RANGE[self.dual])
+        return new.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
 
-    def constraint(self, action: Float[Array, "B A"], state: State, batch: Transition) -> Float[Array, " K"]:
+    def constraint(self, action: Float[Array, "B A"], state: Any, batch: Transition) -> Float[Array, " K"]:
         """How far the actions are from the target policy's: the left side of Eq. 4."""
-        target_action = jax.lax.stop_gradient(policy_action(state.actor.target_policy, batch.observation))
+        target_action = jax.lax.stop_gradient(policy_action(state.target_policy, batch.observation))
         per_dimension = jnp.mean(jnp.square(action - target_action), axis=0)
         if self.constraint_reduce == "per_dimension":
             return per_dimension
@@ -104,9 +126,7 @@ class TD3C(TD3):
     def _dual_optimizer(self) -> optax.GradientTransformation:
         return {"adam": optax.adam, "sgd": optax.sgd}[self.dual_optimizer](self.dual_learning_rate)
 
-    def _adopt_actor(self, actor: Actor) -> Any:
-        size = actor.policy["output"]["bias"].shape[-1] if self.constraint_reduce == "per_dimension" else 1
+    def _with_dual(self, state: TD3State) -> TD3CState:
+        size = state.policy["output"]["bias"].shape[-1] if self.constraint_reduce == "per_dimension" else 1
         dual = jnp.full(size, jnp.clip(self.dual_init, *DUAL_RANGE[self.dual]), jnp.float32)
-        return ConservativeActor(
-            actor.policy, actor.target_policy, actor.optimizer, dual, self._dual_optimizer.init(dual)
-        )
+        return TD3CState(**vars(state), dual=dual, dual_optimizer=self._dual_optimizer.init(dual))

@@ -27,7 +27,7 @@ Composed = DictConfig
 """The type of a composition of Hydra's."""
 
 SHARED = ("discount", "learning_rate", "network")
-"""The top-level keys that both algorithms get."""
+"""The top-level keys that both algorithms get, those that have them."""
 
 
 def build(container: Mapping[str, Any]) -> Config:
@@ -61,7 +61,7 @@ def container(config: Config) -> dict[str, Any]:
     tree |= tree.pop("execution")
     for algorithm in (tree["algorithm"], tree["pretrain"]["algorithm"]):
         for key in SHARED:
-            del algorithm[key]
+            algorithm.pop(key, None)
     return tree
 
 
@@ -147,4 +147,5 @@ def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, An
         near = suggestion(name, ALGORITHMS)
         return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
     own = {field: value for field, value in tree.items() if field != "name"}
-    return reader.dataclass(ALGORITHMS[name], own, key, shared)
+    wanted = {field.name for field in fields(ALGORITHMS[name])}
+    return reader.dataclass(ALGORITHMS[name], own, key, {k: v for k, v in shared.items() if k in wanted})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from o2o.config import dataset_names
-from o2o.types import ADDED_LATER, Algorithm, Fraction, LearningRate, Network, NonNegative, Positive
+from o2o.types import ADDED_LATER, Algorithm, Fraction, LearningRate, Network, NonNegative, Positive, Range
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,19 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class Finetune:
-    """The online phase, one update per environment step; zero steps is pretraining only."""
+    """The online phase; zero steps is pretraining only."""
 
     env_steps: Annotated[int, NonNegative]
     reset_optimizers: bool
     """Forget Adam's moments at the switch; the paper carries the state over."""
     reset_targets: bool
     """Copy the networks to their targets at the switch."""
+    updates_per_step: Annotated[int, Range(at_least=1, at_most=100)] = field(
+        default=1, kw_only=True, metadata=ADDED_LATER
+    )
+    """Updates for each environment step, each from a batch of its own."""
+    warmup_steps: Annotated[int, NonNegative] = field(default=0, kw_only=True, metadata=ADDED_LATER)
+    """Env steps in which the pretrained policy acts and nothing learns."""
 
 
 @dataclass(frozen=True)

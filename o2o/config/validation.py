@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-from o2o.algorithms import ALGORITHMS
 from o2o.config.dataset_names import D4RL_QUALITIES, REGENERATED, name_problem
 from o2o.config.parsing import shown, suggestion
 from o2o.config.schema import Config, Dataset, EvaluationSettings, algorithm_name
 from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.machine.names import PLAIN, is_plain
-from o2o.types import Algorithm
 
 
 def contradictions(config: Config) -> list[str]:
@@ -55,9 +53,14 @@ def contradictions(config: Config) -> list[str]:
             f"finetune.env_steps={finetune.env_steps} is below replay_init.min_size={replay.min_size}: "
             "updates would never begin; lower replay_init.min_size or collect more"
         )
+    if 0 < finetune.env_steps <= finetune.warmup_steps:
+        problems.append(
+            f"finetune.warmup_steps={finetune.warmup_steps} leaves no step of finetune.env_steps={finetune.env_steps} "
+            "to learn in: lower it, or collect more"
+        )
     if config.dataset.rows is not None:
         problems += starvation(config, config.dataset.rows - 1)  # the last row has no successor
-    if not scratch and finetune.env_steps > 0 and not _same_family(config.algorithm, pretrain.algorithm):
+    if not scratch and finetune.env_steps > 0 and not config.algorithm.adopts(pretrain.algorithm):
         online, offline = algorithm_name(config.algorithm), algorithm_name(pretrain.algorithm)
         problems.append(
             f"algorithm={online} cannot take over what {offline} pretrained: "
@@ -77,10 +80,6 @@ def starvation(config: Config, transitions: int) -> list[str]:
         f"replay_init.min_size={replay.min_size}: updates would never begin online; lower replay_init.min_size, or "
         "collect more"
     ]
-
-
-def _same_family(one: Algorithm, other: Algorithm) -> bool:
-    return any(isinstance(one, cls) and isinstance(other, cls) for cls in ALGORITHMS.values())
 
 
 def _dataset_problems(dataset: Dataset, is_used: bool) -> list[str]:
