@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import assert_equal
 
-from o2o.replay.rows import Online, Replay, pack, row_width, unpack
+from o2o.replay.buffer import Online, Replay, pack, row_width, unpack
 from o2o.types import Transition
 
 WIDTH = row_width(1, 1)
@@ -33,13 +33,15 @@ def replay_of(
 
 @functools.cache
 def compiled():
-    return jax.jit(Replay.add, static_argnums=0), jax.jit(Replay.sample, static_argnums=0)
+    return tuple(jax.jit(call, static_argnums=0) for call in (Replay.add, Replay.sample, Replay.settle))
 
 
 def filled(replay: Replay, env_steps: int, *numbers: int) -> Online:
-    """Online rows after adding those numbers one after the other."""
-    online, (add, _) = replay.init(env_steps), compiled()
+    """Online rows after adding those numbers one after the other, settled at most as often as must be."""
+    online, (add, _, settle) = replay.init(env_steps), compiled()
     for number in numbers:
+        if online.added - online.settled == len(online.newest):
+            online = settle(replay, online)
         online = add(replay, online, rows_of(number)[0])
     return online
 
@@ -47,7 +49,7 @@ def filled(replay: Replay, env_steps: int, *numbers: int) -> Online:
 def sampled(replay: Replay, offline: jnp.ndarray, online: Online, seed: int = 0) -> Counter[int]:
     """How often each number is in a batch."""
     batch = compiled()[1](replay, offline, online, jax.random.key(seed))
-    return Counter(np.asarray(batch.reward).astype(int).tolist())
+    return Counter(np.asarray(batch.data.reward).astype(int).tolist())
 
 
 class Model:
@@ -79,6 +81,27 @@ def test_a_batch_is_made_of_exactly_what_a_fifo_over_offline_then_online_rows_ho
     assert set(found) == set(model.rows)
 
 
+@pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
+def test_a_batch_says_where_its_rows_came_from(share):
+    replay, offline = replay_of(capacity=8, share=share), rows_of(*range(3))
+    batch = compiled()[1](replay, offline, filled(replay, 9, *range(3, 8)), jax.random.key(0))
+    assert_equal(batch.index, batch.data.reward.astype(int))  # rows are numbered through
+    assert_equal(batch.is_offline, batch.index < 3)
+    assert (batch.weight == 1).all()
+
+
+def test_settling_changes_nothing_of_what_is_sampled():
+    for added in (2, 5, 9):
+        replay, offline = replay_of(capacity=6), rows_of(1, 2, 3)
+        online = filled(replay, 9, *range(10, 10 + added))
+        settled = compiled()[2](replay, online)
+        key, sample = jax.random.key(added), compiled()[1]
+        assert_equal(sample(replay, offline, settled, key), sample(replay, offline, online, key))
+        kept = replay.since(settled, 0, added)
+        assert kept[:, 0].tolist() == list(range(10, 10 + added))[-6:]
+        assert_equal(replay.restore(9, np.asarray(rows_of(*range(10, 10 + added)))).ring, settled.ring)
+
+
 def test_the_oldest_offline_row_leaves_with_the_first_online_row_beyond_the_capacity():
     replay, offline = replay_of(capacity=5), rows_of(1, 2, 3)
     assert set(sampled(replay, offline, filled(replay, 9, 10, 11))) == {1, 2, 3, 10, 11}
@@ -100,8 +123,8 @@ def test_rows_are_sampled_uniformly_and_with_replacement():
 
 
 def test_room_is_made_for_no_more_rows_than_there_will_be():
-    assert replay_of(capacity=100).init(7).rows.shape == (7, WIDTH)
-    assert replay_of(capacity=5).init(7).rows.shape == (5, WIDTH)
+    assert replay_of(capacity=100).init(7).ring.shape == (7, WIDTH)
+    assert replay_of(capacity=5).init(7).ring.shape == (5, WIDTH)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0])
@@ -123,15 +146,17 @@ def test_a_ratio_of_zero_samples_what_an_empty_replay_would_bit_for_bit():
     online = filled(replay_of(capacity=4), 9, *range(101, 107))
     key, sample = jax.random.key(1), compiled()[1]
     assert_equal(
-        sample(replay_of(capacity=4, share=0.0), rows_of(1, 2, 3), online, key),
-        sample(replay_of(capacity=4), rows_of(), online, key),
+        sample(replay_of(capacity=4, share=0.0), rows_of(1, 2, 3), online, key).data,
+        sample(replay_of(capacity=4), rows_of(), online, key).data,
     )
 
 
 def test_pretraining_samples_every_offline_row_and_only_those():
     replay = replay_of(capacity=2)
     found = replay.sample_offline(rows_of(1, 2, 3), jax.random.key(0))
-    assert set(found[:, 0].tolist()) == {1, 2, 3}
+    assert set(found.data.reward.tolist()) == {1, 2, 3}
+    assert found.is_offline.all()
+    assert_equal(found.index, found.data.reward.astype(int) - 1)
 
 
 @given(

@@ -1,0 +1,201 @@
+"""The replay: offline rows that all members share, and each member's own online rows.
+
+A transition is kept as one packed row of float32 (observation, action, reward, terminated, next
+observation), so that sampling a batch is one gather and adding a transition one row written in place.
+New rows are written into a short buffer, which is moved into the ring between blocks of steps: a ring of
+200 000 rows that a loop on the device writes into would be copied in every step.
+
+`offline_share=None` is one FIFO of `capacity` rows over *offline rows, then online rows*: after the n-th
+online row the rows max(0, offline + n - capacity) … offline + n - 1 of that sequence are valid, so evicting
+costs nothing. With a share, every batch has exactly round(share · batch_size) offline rows; then offline
+rows are never evicted and the online rows are a FIFO of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from o2o.types import Batch, Transition
+
+BLOCK = 200
+"""The most rows that may be added before `settle`."""
+
+Rows = Float[Array, "N W"]
+
+
+def row_width(observation_size: int, action_size: int) -> int:
+    """W: the length of a packed transition."""
+    return 2 * observation_size + action_size + 2
+
+
+def pack(
+    observation: Float[np.ndarray, "*N O"],
+    action: Float[np.ndarray, "*N A"],
+    reward: Float[np.ndarray, "*N"],
+    terminated: Bool[np.ndarray, "*N"],
+    next_observation: Float[np.ndarray, "*N O"],
+) -> Float[np.ndarray, "*N W"]:
+    """Transitions on the host as packed rows."""
+    parts = (observation, action, reward[..., None], terminated[..., None], next_observation)
+    return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+
+def unpack(rows: Float[Array, "*N W"], observation_size: int) -> Transition:
+    """The transitions of packed rows."""
+    o, w = observation_size, rows.shape[-1]
+    return Transition(
+        observation=rows[..., :o],
+        action=rows[..., o : w - o - 2],
+        reward=rows[..., w - o - 2],
+        terminated=rows[..., w - o - 1] != 0,
+        next_observation=rows[..., w - o :],
+    )
+
+
+@struct.dataclass
+class Online:
+    """One member's online rows: a ring, those since the last `settle`, and how many were ever added."""
+
+    ring: Rows
+    newest: Rows
+    settled: Int[Array, ""]
+    """How many of those added are in the ring, or were."""
+    added: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How to add to and sample from a replay. Hashable, without arrays.
+
+    Attributes:
+        offline_share: the share of offline rows in every batch; None samples uniformly what the FIFO holds.
+        min_size: rows there must be before learning starts: online ones where a share of them is wanted.
+    """
+
+    batch_size: int
+    capacity: int
+    min_size: int
+    observation_size: int
+    action_size: int
+    offline_share: float | None = None
+
+    @property
+    def offline_rows_per_batch(self) -> int:
+        """How many rows of a batch are offline rows, where that number is fixed."""
+        return round((self.offline_share or 0.0) * self.batch_size)
+
+    @property
+    def row_width(self) -> int:
+        """W: the length of a packed transition."""
+        return row_width(self.observation_size, self.action_size)
+
+    def example(self) -> Transition:
+        """Returns a transition of zeros, for its shapes."""
+        return unpack(jnp.zeros(self.row_width), self.observation_size)
+
+    def ring_size(self, env_steps: int) -> int:
+        """How many online rows are kept: `env_steps` or the capacity, whichever is less."""
+        return max(1, min(self.capacity, env_steps))
+
+    def init(self, env_steps: int) -> Online:
+        """Returns empty online rows, with room for as many as a phase of `env_steps` keeps."""
+        return self.restore(env_steps, np.zeros((0, self.row_width), np.float32))
+
+    def restore(self, env_steps: int, rows: Float[np.ndarray, "N W"]) -> Online:
+        """Returns the online rows after all of `rows` were added, one after the other, to empty ones."""
+        ring = np.zeros((self.ring_size(env_steps), self.row_width), np.float32)
+        kept = np.arange(max(0, len(rows) - len(ring)), len(rows))
+        ring[kept % len(ring)] = rows[kept]
+        newest = jnp.zeros((min(BLOCK, len(ring)), self.row_width), jnp.float32)
+        settled, added = (
+            jnp.asarray(len(rows), jnp.int32) for _ in range(2)
+        )  # one buffer each, to be donated
+        return Online(jnp.asarray(ring), newest, settled, added)
+
+    def add(self, online: Online, row: Float[Array, " W"]) -> Online:
+        """Returns the rows with one more. At most `len(online.newest)` may be added before `settle`."""
+        slot = online.added - online.settled
+        newest = jax.lax.dynamic_update_slice_in_dim(online.newest, row[None], slot, 0)
+        return online.replace(newest=newest, added=online.added + 1)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def settle(self, online: Online) -> Online:
+        """Returns the rows with those added since the last time in the ring, over the oldest where it is full."""
+        size, count = online.ring.shape[0], online.newest.shape[0]
+        number = online.settled + jnp.arange(count)
+        slot = jnp.where(number < online.added, number % size, size)  # beyond its end: not written
+        ring = online.ring.at[slot].set(online.newest, mode="drop")
+        return online.replace(ring=ring, settled=online.added)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def extend(self, online: Online, rows: Float[Array, "N W"]) -> Online:
+        """Returns the rows with a block of them more, which the ring must have room for; all must be settled."""
+        ring = jax.lax.dynamic_update_slice_in_dim(online.ring, rows, online.added, 0)
+        count = online.added + rows.shape[0]
+        return Online(ring, online.newest, settled=count, added=count + 0)
+
+    def since(self, online: Online, first: int, added: int) -> Float[Array, "N W"]:
+        """Returns the settled rows from the `first` to the `added`-th, or as many of them as the ring still holds."""
+        size = online.ring.shape[0]
+        return online.ring[np.arange(max(first, added - size), added) % size]
+
+    def fresh(self, online: Online) -> Transition:
+        """Returns the newest transitions, a batch of them; all must be settled."""
+        index = (online.added - 1 - jnp.arange(self.batch_size)) % online.ring.shape[0]
+        return unpack(online.ring[index], self.observation_size)
+
+    def ready(self, offline_rows: int, added: int) -> bool:
+        """Whether learning can start, with that many offline and online rows."""
+        if self.offline_share is None:
+            return min(offline_rows + added, self.capacity) >= self.min_size
+        return self.offline_rows_per_batch == self.batch_size or added >= self.min_size
+
+    def sample(self, offline: Rows, online: Online, key: Key[Array, ""]) -> Batch:
+        """Returns a batch, uniform with replacement within each source; `offline` may have no rows."""
+        fixed = self.offline_rows_per_batch
+        if self.offline_share is None:
+            return self._batch(*self._of_fifo(offline, online, key, self.batch_size))
+        if fixed == self.batch_size:
+            return self.sample_offline(offline, key)
+        if fixed == 0:
+            index, is_offline, rows = self._of_fifo(offline[:0], online, key, self.batch_size)
+            return self._batch(index + offline.shape[0], is_offline, rows)
+        offline_key, online_key = jax.random.split(key)
+        chosen = jax.random.randint(offline_key, (fixed,), 0, offline.shape[0])
+        index, _, rest = self._of_fifo(offline[:0], online, online_key, self.batch_size - fixed)
+        return self._batch(
+            jnp.concatenate([chosen, index + offline.shape[0]]),
+            jnp.arange(self.batch_size) < fixed,
+            jnp.concatenate([offline[chosen], rest]),
+        )
+
+    def sample_offline(self, offline: Rows, key: Key[Array, ""]) -> Batch:
+        """Returns a batch of the offline part alone."""
+        index = jax.random.randint(key, (self.batch_size,), 0, offline.shape[0])
+        return self._batch(index, jnp.ones(self.batch_size, bool), offline[index])
+
+    def _batch(
+        self, index: Int[Array, " B"], is_offline: Bool[Array, " B"], rows: Float[Array, "B W"]
+    ) -> Batch:
+        return Batch(unpack(rows, self.observation_size), index, is_offline, jnp.ones(self.batch_size))
+
+    def _of_fifo(
+        self, offline: Rows, online: Online, key: Key[Array, ""], count: int
+    ) -> tuple[Int[Array, " B"], Bool[Array, " B"], Float[Array, "B W"]]:
+        """Index, origin and rows of a uniform sample of one FIFO over `offline`, then `online`."""
+        offline_size, ring_size = offline.shape[0], online.ring.shape[0]
+        end = offline_size + online.added
+        index = jax.random.randint(key, (count,), jnp.maximum(0, end - self.capacity), end)
+        number = index - offline_size
+        unsettled = jnp.clip(number - online.settled, 0, online.newest.shape[0] - 1)
+        rows = jnp.where(
+            (number >= online.settled)[:, None], online.newest[unsettled], online.ring[number % ring_size]
+        )
+        is_offline = number < 0
+        if offline_size:
+            rows = jnp.where(is_offline[:, None], offline[jnp.minimum(index, offline_size - 1)], rows)
+        return index, is_offline, rows
