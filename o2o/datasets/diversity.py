@@ -212,20 +212,3 @@ def known_policies(dataset: Dataset) -> str:
     if dataset.source == "d4rl" and dataset.quality == "medium-replay":
         return "one every 1000 steps (inferred)"
     return "?"
-
-
-def _neighbour_distances(points: Float[np.ndarray, "S D"]) -> Float[np.ndarray, " S"]:
-    """Returns each point's distance to its fifth-nearest neighbour."""
-    squares = np.square(points).sum(axis=1)
-    nearest = np.empty(len(points))
-    for start in range(0, len(points), 500):
-        part = slice(start, start + 500)
-        distances = squares[part, None] + squares - 2 * points[part] @ points.T
-        # the nearest is the point itself
-        nearest[part] = np.partition(distances, NEIGHBOUR, axis=1)[:, NEIGHBOUR]
-    return np.sqrt(np.maximum(nearest, 0))
-
-
-def _digamma(n: int) -> float:
-    """Of a whole number: minus Euler's constant, plus a harmonic number."""
-    return float((1 / np.arange(1, n)).sum() - np.euler_gamma)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from o2o.config.schema import Dataset
 from o2o.datasets import d4rl, minari, mix, own_file
 from o2o.datasets.files import hdf5
 from o2o.datasets.files.hdf5 import StoredRows
 from o2o.datasets.regenerated import recipes
 from o2o.errors import ConfigError
-from o2o.types import Transition
+from o2o.types import Facts, Transition
 
 ANT_OBSERVED = 27
 """Of 111 entries; the contact forces after them are zero in D4RL's data (its issue #143) and in ours."""
@@ -86,6 +88,18 @@ def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
         except LookupError as error:
             raise ConfigError([f"dataset.{error}"]) from None
     return load_rows(dataset, data_directory, *sizes)
+
+
+def facts(transitions: Transition) -> Facts:
+    """Returns the constants of a set that methods need.
+
+    A trajectory ends where the task did, and where the next row does not go on from it.
+    """
+    goes_on = (transitions.next_observation[:-1] == transitions.observation[1:]).all(axis=1)
+    ends = np.append(~goes_on, True) | transitions.terminated
+    starts = np.append(0, np.flatnonzero(ends[:-1]) + 1)
+    returns = np.add.reduceat(transitions.reward, starts, dtype=np.float64)
+    return Facts(float(returns.min()), float(returns.max()))
 
 
 def locate(dataset: Dataset, data_directory: Path) -> Path | None:

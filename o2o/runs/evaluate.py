@@ -14,19 +14,19 @@ import jax.numpy as jnp
 
 from o2o.config.build import load
 from o2o.config.schema import Config
-from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.scores import normalised_score, reference_returns
-from o2o.envs.tasks import find_task
+from o2o.envs.tasks import find_task, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
 from o2o.machine.arguments import whole_number
 from o2o.machine.counting import counted
-from o2o.replay.rows import Replay
+from o2o.replay.buffer import Replay
 from o2o.runs.directory.layout import CONFIG
 from o2o.runs.phases import FINAL_STATE
 from o2o.training import checkpoint
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.training.seeds import make_members
+from o2o.types import NO_FACTS
 
 EPISODES_AT_ONCE = 10
 
@@ -43,9 +43,8 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     config = load(directory / CONFIG)
     algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
     task = find_task(config.dataset.task)
-    environments = make_environments(task, [0])
-    replay = Replay(1, 1, 1, environments.observation_size, environments.action_size)
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example())
+    replay = Replay(1, 1, 1, *task_sizes(task))
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example(), NO_FACTS)
     try:
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:

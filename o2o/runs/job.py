@@ -26,7 +26,7 @@ from o2o.errors import ConfigError
 from o2o.machine import device, terminal
 from o2o.machine.counting import counted
 from o2o.machine.signals import Interruption
-from o2o.replay.rows import Replay, Rows, pack, row_width
+from o2o.replay.buffer import Replay, Rows, pack, row_width
 from o2o.runs import memory
 from o2o.runs.directory.layout import RESULT
 from o2o.runs.divergence import DivergedError, explained
@@ -34,6 +34,7 @@ from o2o.runs.identity import refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.runs.phases import Job, finetune, pretrain, pretraining
 from o2o.runs.resume import cohort, store_of
+from o2o.types import NO_FACTS, Facts
 
 WAITING_SECONDS = 30.0
 
@@ -98,12 +99,12 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     _configure_jax(config)
     task = _task(config.dataset.task)
     sizes = task_sizes(task)
-    offline = jnp.zeros((0, row_width(*sizes)))
+    offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
     if config.pretrain.updates or config.replay_init.preload:
-        offline = _offline_rows(config.dataset, config.execution.paths, sizes)
+        offline, facts = _offline_rows(config.dataset, config.execution.paths, sizes)
     if problems := starvation(config, len(offline)):
         raise ConfigError(problems)
-    return Job(task, _replay(config, sizes), offline, stop, leases)
+    return Job(task, _replay(config, sizes), offline, facts, stop, leases)
 
 
 def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int, BaseException]:
@@ -200,9 +201,10 @@ def _task(name: str) -> Task:
 
 
 @functools.lru_cache(maxsize=1)
-def _offline_rows(dataset: Dataset, paths: Paths, sizes: tuple[int, int]) -> Rows:
-    """The dataset on the device, kept for the process's next run."""
-    return jnp.asarray(pack(*map(np.asarray, loading.load(dataset, paths.data, *sizes, paths.mirrors))))
+def _offline_rows(dataset: Dataset, paths: Paths, sizes: tuple[int, int]) -> tuple[Rows, Facts]:
+    """The dataset on the device and its facts, kept for the process's next run."""
+    transitions = loading.load(dataset, paths.data, *sizes, paths.mirrors)
+    return jnp.asarray(pack(*map(np.asarray, transitions))), loading.facts(transitions)
 
 
 def _replay(config: Config, sizes: tuple[int, int]) -> Replay:

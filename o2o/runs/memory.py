@@ -9,7 +9,8 @@ import jax
 
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
-from o2o.replay.rows import Replay, row_width
+from o2o.replay.buffer import Replay
+from o2o.types import NO_FACTS
 
 STATES_AT_ONCE = 4  # the old one, the new one, its gradients and what a checkpoint copies
 RINGS_AT_ONCE = 2  # the online rows, and once more while the members' are put together
@@ -40,12 +41,11 @@ def plan(config: Config, replay: Replay, members: int) -> MemoryPlan:
     """Returns the plan of `members` runs of this configuration, with what the default device has free now."""
     algorithms = [config.algorithm] if config.finetune.env_steps else []
     algorithms += [config.pretrain.algorithm] if config.pretrain.updates else []
-    states = [jax.eval_shape(a.init, jax.random.key(0), replay.example()) for a in algorithms]
+    states = [jax.eval_shape(a.init, jax.random.key(0), replay.example(), NO_FACTS) for a in algorithms]
     state = max(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(s)) for s in states)
     ring = 0
     if config.finetune.env_steps:
-        width = row_width(replay.observation_size, replay.action_size)
-        ring = replay.ring_size(config.finetune.env_steps) * width * 4
+        ring = replay.ring_size(config.finetune.env_steps) * replay.row_width * 4
     return MemoryPlan(members, STATES_AT_ONCE * state + RINGS_AT_ONCE * ring + WORKSPACE, _free())
 
 

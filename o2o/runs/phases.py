@@ -6,7 +6,7 @@ A phase drives a generator of `training`, and evaluates, records and saves what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import Task, own_time_limit
 from o2o.errors import ConfigError
 from o2o.machine.signals import Interruption, StopRequested
-from o2o.replay.rows import Replay, Rows
+from o2o.replay.buffer import Replay, Rows
 from o2o.runs.directory import layout
 from o2o.runs.directory.layout import FINETUNE, PRETRAIN
 from o2o.runs.directory.writer import RunDirectory
@@ -33,16 +33,16 @@ from o2o.runs.resume import Keeper
 from o2o.training import checkpoint, loop
 from o2o.training.diagnostics import Diagnostics
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
-from o2o.training.loop import Report
-from o2o.training.metrics import no_sums
+from o2o.training.loop import Learner
+from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members, make_members
-from o2o.types import Algorithm, State
+from o2o.types import Algorithm, Facts, State
 
 FINAL_STATE = f"{layout.CHECKPOINTS}/final.npz"
 SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
 
 # What a seed's key is folded with, so that every use of randomness has a stream of its own.
-INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM = range(5)
+INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM, ADOPTION_STREAM = range(6)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Job:
     replay: Replay
     offline: Rows
     """The dataset on the device; no rows where it is not needed."""
+    facts: Facts
     stop: Interruption
     leases: Leases
 
@@ -90,10 +91,10 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
         job.stop.deferred(),
     ):
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
-        states = [algorithm.init(_key(c, INIT_STREAM), replay.example()) for c in configs]
+        states = [algorithm.init(_key(c, INIT_STREAM), replay.example(), job.facts) for c in configs]
         for c in configs:
             (run_directory(c) / SWITCH).unlink(missing_ok=True)  # of a policy that is about to be replaced
-        found = keeper.find(states, no_sums(algorithm, replay))
+        found = keeper.find(states, loop.no_sums(algorithm))
         states, resumed = found or (states, None)
 
         def examine(report: Report) -> Examined:
@@ -103,10 +104,9 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
             return Examined(evaluations=evaluator.evaluate(report.state, seeds))
 
         state = members.bundle(states)
-        reports = loop.pretrain(
-            algorithm, replay, members, state, job.offline, keys, stops, resumed, keeper.due
-        )
-        _follow(configs, state, reports, examine, journal, keeper, job)
+        learner = Learner(algorithm, replay)
+        told = loop.pretrain(learner, members, state, job.offline, keys, stops, resumed, keeper.due)
+        _follow(configs, state, told, examine, journal, keeper, job)
 
 
 def finetune(configs: Sequence[Config], job: Job) -> None:
@@ -118,19 +118,20 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
     stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.finetune.env_steps)})
     keys = members.bundle([_key(c, FINETUNE_STREAM) for c in configs])
     updates_before = config.pretrain.updates
-    environments = make_environments(job.task, [_environment_seed(c) for c in configs])
+    seeds = members.groups([_environment_seed(c) for c in configs])
     with (
-        closing(environments),
+        ExitStack() as stack,
         _evaluator(config, algorithm, members, job) as evaluator,
         Recorder(configs, _remarks(config, job)) as journal,
         job.stop.deferred(),
     ):
+        environments = [stack.enter_context(closing(make_environments(job.task, own))) for own in seeds]
         keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
-        states = [_initial_state(c, replay) for c in configs]
+        states = [_initial_state(c, job) for c in configs]
         probe_keys = [_key(c, PROBE_STREAM) for c in configs]
         at_switch = members.bundle(states)
         diagnostics = Diagnostics(algorithm, replay, members, job.offline, probe_keys, at_switch)
-        found = keeper.find(states, no_sums(algorithm, replay), loop.empty_loops(environments))
+        found = keeper.find(states, loop.no_sums(algorithm), loop.empty_snapshots(environments))
         if found is None:
             try:
                 evaluations = _evaluate_switch(configs, evaluator, at_switch)
@@ -150,9 +151,8 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
             return Examined(evaluations, diagnostics.of(report.state, report.online, report.step))
 
         state = members.bundle(states)
-        reports = loop.finetune(
-            algorithm,
-            replay,
+        told = loop.finetune(
+            Learner(algorithm, replay, config.finetune.updates_per_step, config.finetune.warmup_steps),
             members,
             environments,
             state,
@@ -163,7 +163,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
             resumed,
             keeper.due,
         )
-        _follow(configs, state, reports, examine, journal, keeper, job)
+        _follow(configs, state, told, examine, journal, keeper, job)
 
 
 @dataclass(frozen=True)
@@ -229,12 +229,12 @@ def pretraining(config: Config) -> Config:
     return replace(config, finetune=replace(config.finetune, env_steps=0))
 
 
-def _initial_state(config: Config, replay: Replay) -> State:
+def _initial_state(config: Config, job: Job) -> State:
     """The state that finetuning starts from: the pretrained one, adopted, or a fresh one."""
-    example = replay.example()
+    example, key = job.replay.example(), _key(config, INIT_STREAM)
     if config.pretrain.updates == 0:
-        return config.algorithm.init(_key(config, INIT_STREAM), example)
-    like = jax.eval_shape(config.pretrain.algorithm.init, jax.random.key(0), example)
+        return config.algorithm.init(key, example, job.facts)
+    like = jax.eval_shape(config.pretrain.algorithm.init, key, example, job.facts)
     path = _pretrain_directory(config) / FINAL_STATE
     try:
         pretrained = jax.tree.map(jnp.asarray, checkpoint.load(path, like))
@@ -242,6 +242,8 @@ def _initial_state(config: Config, replay: Replay) -> State:
         raise ConfigError([f"{error}. Remove {path.parents[1]} to pretrain again."]) from None
     return config.algorithm.adopt(
         pretrained,
+        config.pretrain.algorithm,
+        jax.random.fold_in(key, ADOPTION_STREAM),
         reset_optimizers=config.finetune.reset_optimizers,
         reset_targets=config.finetune.reset_targets,
     )

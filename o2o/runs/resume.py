@@ -14,14 +14,13 @@ import numpy as np
 
 from o2o.config.schema import Config
 from o2o.machine.signals import Interruption
-from o2o.replay.rows import Online, Replay
+from o2o.replay.buffer import Online, Replay
 from o2o.runs.directory.layout import CHECKPOINTS, REWOUND
 from o2o.runs.identity import code_hash, run_directory
 from o2o.runs.lock import Leases
 from o2o.runs.recording.recorder import Recorder
 from o2o.training.checkpoint import CheckpointError, Checkpoints
-from o2o.training.loop import Loop, Report, Resumed
-from o2o.training.metrics import Sums
+from o2o.training.reports import Report, Resumed, Sums
 from o2o.training.seeds import Members
 
 _COUNT = np.zeros((), np.int64)
@@ -66,12 +65,12 @@ class Keeper:
         self._last, self._last_step = time.monotonic(), 0
 
     def find(
-        self, states: Sequence[Any], sums: Sums, loops: Sequence[Loop] = ()
+        self, states: Sequence[Any], sums: Sums, environments: Sequence[dict[str, np.ndarray]] = ()
     ) -> tuple[list[Any], Resumed] | None:
         """The members' states at the newest step that all have a good checkpoint of, and where the phase stood.
 
-        `states`, `sums` and `loops` are what each member's should look like. The records are rewound to that step.
-        None where there is no such step; the records are then emptied.
+        `states`, `sums` and `environments` (snapshots) are what each member's should look like. The records are rewound
+        to that step. None where there is no such step; the records are then emptied.
         """
         other = {
             "updates": _COUNT,
@@ -84,13 +83,14 @@ class Keeper:
             "code": _code(),
         }
         like: list[dict[str, Any]] = [{"state": state, **other} for state in states]
-        for own, loop in zip(like, loops, strict=False):
-            own["loop"] = loop
+        action = np.zeros(self._replay.action_size, np.float32)
+        for own, snapshot in zip(like, environments, strict=False):
+            own |= {"action": action, "environment": snapshot}
         common = set.intersection(*(set(store.steps()) for store in self._stores))
         for step in sorted(common, reverse=True):
             try:
                 found = [store.load(step, own) for store, own in zip(self._stores, like, strict=True)]
-                online = self._online(found) if loops else []
+                online = self._online(found) if environments else []
                 self._journal.resume(
                     step,
                     [{file: int(length) for file, length in tree["records"].items()} for tree in found],
@@ -112,7 +112,8 @@ class Keeper:
                 bool(found[0]["reported"]),
                 [tree["sums"] for tree in found],
                 online,
-                [tree["loop"] for tree in found if loops],
+                [tree["action"] for tree in found if environments],
+                [tree["environment"] for tree in found if environments],
             )
             return [jax.tree.map(jnp.asarray, tree["state"]) for tree in found], resumed
         self.forget()
@@ -144,7 +145,7 @@ class Keeper:
         """
         self._leases.check()
         self._last, self._last_step = time.monotonic(), report.step
-        if report.online is not None and not report.loops:
+        if report.online and not report.environments:
             return  # environments that cannot be saved: an interrupted phase starts again
         states = self._members.values(report.state)
         offsets = self._journal.offsets()
@@ -156,8 +157,8 @@ class Keeper:
             tree: dict[str, Any] = {"state": states[i], "updates": report.updates, "records": offsets[i]}
             tree |= {"seconds": self._journal.seconds, "code": _code(), "reported": int(done)}
             tree["sums"] = jax.tree.map(np.zeros_like, report.sums[i]) if done else report.sums[i]
-            if report.online is not None:
-                tree["loop"] = report.loops[i]
+            if report.online:
+                tree |= {"action": report.actions[i], "environment": report.environments[i]}
                 self._checksums[i] = store.append_rows(new_rows[i], self._rows_saved, self._checksums[i])
             rows = {"rows": self._rows_saved + len(new_rows[i]), "rows_checksum": self._checksums[i]}
             store.save(report.step, tree | rows)
@@ -170,16 +171,17 @@ class Keeper:
 
     def _new_rows(self, report: Report) -> list[np.ndarray]:
         """Each member's rows since the last checkpoint, or as many of them as the ring still holds."""
-        if report.online is None:
+        if not report.online:
             return [np.zeros((0, 0), np.float32)] * self._members.count
-        size = self._replay.ring_size(self._configs[0].finetune.env_steps)
-        index = np.arange(self._rows_saved, report.step) % size
-        taken = self._members.rearrange(lambda online: online.rows[..., index, :], report.online)
-        return [np.asarray(rows) for rows in self._members.values(taken)]
+        since = [
+            self._replay.since(online, self._rows_saved, report.step)
+            for online in self._members.values(report.online)
+        ]
+        return [np.asarray(rows) for rows in since]
 
     def _online(self, found: Sequence[dict[str, Any]]) -> list[Online]:
         env_steps = self._configs[0].finetune.env_steps
-        width = self._replay.init(1).rows.shape[1]
+        width = self._replay.row_width
         return [
             self._replay.restore(env_steps, store.rows(int(tree["rows"]), width, int(tree["rows_checksum"])))
             for store, tree in zip(self._stores, found, strict=True)

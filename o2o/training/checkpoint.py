@@ -19,10 +19,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-VERSION = 2
+VERSION = 3
+OLD_VERSION = 2  # of states from before the critics were stacked
 KEPT = 2  # a damaged newest one leaves the one before
 ROWS = "online.f32"
 _VERSION = "version"
+_ENSEMBLES = {"critics": "critics", "target_critics": "target_critics", "optimizers": "critic_optimizers"}
 
 
 class CheckpointError(Exception):
@@ -77,12 +79,31 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if damaged := file.zip.testzip():
                 raise ValueError(f"{damaged} does not have its checksum")
             arrays = {name: np.asarray(file[name]) for name in file.files}
+        version = arrays.pop(_VERSION, None)
+        if version is not None and not version.shape and version == OLD_VERSION:
+            return _renamed(arrays)
     except Exception as error:  # whatever a damaged file makes the readers raise
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    version = arrays.pop(_VERSION, None)
     if version is None or version.shape or version != VERSION:
         raise CheckpointError(f"{path} has format {version}, and this version of o2o reads {VERSION}")
     return arrays
+
+
+def _renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a state as the old version wrote it: in two parts, and with a tree of its own for each critic."""
+    found: dict[str, np.ndarray] = {}
+    ensembles: dict[str, dict[int, np.ndarray]] = {}
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        head, _, tail = rest.partition("/")
+        if part == "critics" and head in _ENSEMBLES:
+            number, _, place = tail.partition("/")
+            ensembles.setdefault(f"{_ENSEMBLES[head]}/{place}", {})[int(number)] = array
+        elif part == "actor":
+            found[f"policy_{rest}" if head == "optimizer" else rest] = array
+        else:
+            found[name] = array
+    return found | {name: np.stack([own[i] for i in sorted(own)]) for name, own in ensembles.items()}
 
 
 class Checkpoints:

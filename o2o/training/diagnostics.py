@@ -10,11 +10,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from o2o.replay.rows import Online, Replay, Rows, unpack
+from o2o.replay.buffer import Online, Replay, Rows, unpack
 from o2o.training.seeds import Bundle, Members
-from o2o.types import Algorithm, State
+from o2o.types import Algorithm, Batch, State, Transition
 
 PROBE_ROWS = 1024  # offline rows, the same throughout a run
+
+METRICS = {
+    "policy_distance": "mean L2 distance to the actions at the switch, on a fixed sample of offline states",
+    "q_mean_offline": "mean Q on that sample, at its actions",
+    "td_error_offline": "root mean squared TD error on that sample",
+    "q_mean_fresh": "mean Q on the newest online transitions, a batch of them",
+    "td_error_fresh": "root mean squared TD error on those",
+}
+"""What is reported where a finetuning run is evaluated, beside the algorithm's own metrics."""
 
 
 class Diagnostics:
@@ -74,30 +83,33 @@ class Diagnostics:
 
 @functools.cache
 def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[Callable[..., Any], ...]:
-    def actions(state: State, probe: Rows) -> tuple[Array]:
-        return (algorithm.act(state, unpack(probe, replay.observation_size).observation),)
+    diagnose = getattr(algorithm, "diagnose", None)
+
+    def act(state: State, probe: Rows) -> Float[Array, "N A"]:
+        observation = unpack(probe, replay.observation_size).observation
+        return algorithm.act(state, observation, jax.random.key(0), evaluate=True)
+
+    def learned(state: State, batch: Transition, key: Key[Array, ""], where: str) -> dict[str, Array]:
+        found = diagnose(state, batch, key) if diagnose else {}
+        return {f"{name}_{where}": value for name, value in found.items()}
 
     def on_offline(
         state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
     ) -> tuple[dict[str, Array]]:
+        distance = jnp.linalg.norm(act(state, probe) - first, axis=-1).mean()
         batch = unpack(probe, replay.observation_size)
-        found = algorithm.diagnose(state, batch, key)
-        distance = jnp.linalg.norm(algorithm.act(state, batch.observation) - first, axis=-1).mean()
-        return (
-            {
-                "td_error_offline": found["td_error"],
-                "q_mean_offline": found["q_mean"],
-                "policy_distance": distance,
-            },
-        )
+        return (learned(state, batch, key, "offline") | {"policy_distance": distance},)
 
     def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
-        newest = (online.added - 1 - jnp.arange(replay.batch_size)) % online.rows.shape[0]
-        found = algorithm.diagnose(state, unpack(online.rows[newest], replay.observation_size), key)
-        return ({"td_error_fresh": found["td_error"], "q_mean_fresh": found["q_mean"]},)
+        return (learned(state, replay.fresh(online), key, "fresh"),)
 
     def first_step(state: State, probe: Rows, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
-        batch = unpack(probe, replay.observation_size)
-        return (algorithm.update_policy(state, batch, key, 0)[1],)
+        data = unpack(probe[None], replay.observation_size)
+        shape = data.reward.shape
+        batches = Batch(data, jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), jnp.ones(shape))
+        return (algorithm.update(state, batches, key, (True,))[1],)
+
+    def actions(state: State, probe: Rows) -> tuple[Float[Array, "N A"]]:
+        return (act(state, probe),)
 
     return members.map(on_offline), members.map(on_fresh), members.map(first_step), members.map(actions)

@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from o2o.envs.episodes import unearned_steps
+from o2o.envs.inside import play_inside
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import Task
-from o2o.envs.vector import Environments
 from o2o.training.seeds import Bundle, Members
 from o2o.types import Algorithm, State
+
+BLOCK = 100  # steps between two chances to give an evaluation up, and to end it
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,15 @@ class Evaluator:
     ):
         """Makes the environments. `between_steps` may raise, to give an evaluation up."""
         self._between_steps = between_steps
-        self._functions = _functions(algorithm, members)
+        self._block, self._one_step = _calls(algorithm, members)
         self._members, self._episodes, self._discount = members, episodes, discount
-        self._environments = make_environments(task, [0] * (members.count * episodes))
+        self._environments = [
+            make_environments(task, [0] * (len(own) * episodes))
+            for own in members.groups(range(members.count))
+        ]
 
     def evaluate(self, state: Bundle, seeds: Sequence[Sequence[int]]) -> list[Evaluation]:
-        """Each member's evaluation on the episodes of its `seeds`, of which there may be any number."""
+        """Returns each member's evaluation on the episodes of its `seeds`, of which there may be any number."""
         batches = [
             self._batch(state, [own[k : k + self._episodes] for own in seeds])
             for k in range(0, len(seeds[0]), self._episodes)
@@ -80,73 +86,60 @@ class Evaluator:
 
     def close(self) -> None:
         """Releases the environments."""
-        self._environments.close()
+        for own in self._environments:
+            own.close()
 
     def _batch(self, state: Bundle, seeds: Sequence[Sequence[int]]) -> list[Evaluation]:
-        act, value = self._functions
-        count, episodes = self._members.count, len(seeds[0])
+        members, episodes = self._members, len(seeds[0])
         # A last batch that is not full runs all environments, so that the compiled function stays the same.
         padded = [[*own, *([0] * (self._episodes - episodes))] for own in seeds]
-        self._environments.reseed([seed for own in padded for seed in own])
-        trajectory = rollout(self._environments, lambda o: self._act(act, state, o))
-        (q,) = value(
-            state,
-            self._by_member(trajectory.observation.swapaxes(0, 1)),
-            self._by_member(trajectory.action.swapaxes(0, 1)),
+        for own, its_seeds in zip(self._environments, members.groups(padded), strict=True):
+            own.begin([seed for of_member in its_seeds for seed in of_member])
+        values = self._play(state)
+        records = [own.record() for own in self._environments]
+        reward, lengths, truncated = (
+            np.concatenate([getattr(record, name) for record in records], axis=-1)
+            for name in ("reward", "lengths", "truncated")
         )
-        q = self._members.to_host(q).reshape(count * self._episodes, -1).T
-        overestimation = q - discounted_returns(trajectory.reward, self._discount)
-        unearned = unearned_steps(self._discount, self._environments.time_limit)
-        counted = np.maximum(0, trajectory.lengths - np.where(trajectory.truncated, unearned, 0))
-        sums = np.where(np.arange(len(q))[:, None] < counted, overestimation, 0.0).sum(axis=0)
-        columns = trajectory.reward.sum(axis=0), trajectory.lengths, sums, counted
-        firsts = [m * self._episodes for m in range(count)]
+        counted = np.zeros_like(lengths)
+        sums = np.zeros(len(lengths))
+        if values is not None:
+            unearned = unearned_steps(self._discount, self._environments[0].time_limit)
+            counted = np.maximum(0, lengths - np.where(truncated, unearned, 0))
+            steps = int(lengths.max())
+            overestimation = values[:steps] - discounted_returns(reward[:steps], self._discount)
+            sums = np.where(np.arange(steps)[:, None] < counted, overestimation, 0.0).sum(axis=0)
+        columns = reward.sum(axis=0), lengths, sums, counted
+        firsts = [m * self._episodes for m in range(members.count)]
         return [Evaluation(*(column[k : k + episodes] for column in columns)) for k in firsts]
 
-    def _act(self, act: Callable[..., Any], state: Bundle, observation: np.ndarray) -> np.ndarray:
-        self._between_steps()
-        (action,) = act(state, self._by_member(observation))
-        return self._members.to_host(action).reshape(len(self._environments), -1)
+    def _play(self, state: Bundle) -> Float[np.ndarray, "T E"] | None:
+        """Plays all episodes to their ends and returns Q(s, π(s)) of every step, where the algorithm has one."""
+        environments = self._environments
+        observations = [own.observation for own in environments]
+        inside = all(own.can_step_inside(jax.default_backend()) for own in environments)
+        found: list[Float[np.ndarray, "T E"]] = []
+        while any(own.live.any() for own in environments):
+            self._between_steps()
+            by_member = [self._of_members(own) for own in observations]
+            if inside:
+                handles = [own.handle for own in environments]
+                observations, values = self._block(state, by_member, handles)
+                observations = [np.asarray(own) for own in observations]
+            else:
+                actions, values = self._one_step(state, by_member)
+                observations = [
+                    own.play(np.asarray(action).reshape(len(own), -1))
+                    for own, action in zip(environments, actions, strict=True)
+                ]
+            if values[0] is not None:
+                steps = [np.asarray(own) for own in values]
+                found.append(np.concatenate([own.reshape(own.shape[0], -1) for own in steps], axis=1))
+        return np.concatenate(found) if found else None
 
-    def _by_member(self, array: np.ndarray) -> Bundle:
-        """(members × episodes, …) as a bundle of each member's (episodes × …, size)."""
-        return self._members.bundle(list(array.reshape(self._members.count, -1, array.shape[-1])))
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """Episodes in lock-step, T the time limit; after an episode's end everything is zero."""
-
-    observation: Float[np.ndarray, "T E O"]
-    action: Float[np.ndarray, "T E A"]
-    reward: Float[np.ndarray, "T E"]
-    lengths: Int[np.ndarray, " E"]
-    truncated: np.ndarray  # E, whether the time limit alone ended it
-
-
-def rollout(
-    environments: Environments, policy: Callable[[Float[np.ndarray, "E O"]], Float[np.ndarray, "E A"]]
-) -> Trajectories:
-    """One episode in every environment, from a reset on."""
-    count, limit = len(environments), environments.time_limit
-    observations = np.zeros((limit, count, environments.observation_size), np.float32)
-    actions = np.zeros((limit, count, environments.action_size), np.float32)
-    rewards = np.zeros((limit, count))
-    lengths = np.zeros(count, np.int64)
-    ended_by_limit = np.zeros(count, bool)
-    observation = environments.reset()
-    live = np.arange(count)
-    for t in range(limit):
-        action = policy(observation)
-        observations[t, live], actions[t, live] = observation[live], action[live]
-        following, rewards[t, live], terminated, truncated = environments.step(action[live], live.tolist())
-        observation[live] = following
-        lengths[live] += 1
-        ended_by_limit[live] = truncated & ~terminated
-        live = live[~(terminated | truncated)]
-        if not len(live):
-            break
-    return Trajectories(observations, actions, rewards, lengths, ended_by_limit)
+    def _of_members(self, observation: Float[np.ndarray, "E O"]) -> Float[np.ndarray, "*M E O"]:
+        shape = (-1, self._episodes, observation.shape[-1])
+        return observation.reshape(shape) if self._members.together else observation.reshape(shape[1:])
 
 
 def discounted_returns(reward: Float[np.ndarray, "T E"], discount: float) -> Float[np.ndarray, "T E"]:
@@ -159,11 +152,26 @@ def discounted_returns(reward: Float[np.ndarray, "T E"], discount: float) -> Flo
 
 
 @functools.cache
-def _functions(algorithm: Algorithm, members: Members) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def act(state: State, observation: Any) -> tuple[Any]:
-        return (algorithm.act(state, observation),)
+def _calls(algorithm: Algorithm, members: Members) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The calls of an evaluation: a block of steps with the environments inside, and one step without them."""
+    value = getattr(algorithm, "value", None)
 
-    def value(state: State, observation: Any, action: Any) -> tuple[Any]:
-        return (algorithm.value(state, observation, action),)
+    def choose(state: State, observation: Float[Array, "E O"]) -> tuple[Float[Array, "E A"], Any]:
+        action = algorithm.act(state, observation, jax.random.key(0), evaluate=True)
+        return action, None if value is None else value(state, observation, action)
 
-    return members.map(act), members.map(value)
+    choose_all = members.across(choose)
+
+    def block(state: State, observation: Float[Array, "*M E O"], handle: Any) -> tuple[Any, Any]:
+        def one(observation: Float[Array, "*M E O"], _: None) -> tuple[Any, Any]:
+            action, values = choose_all(state, observation)
+            following = play_inside(handle, action.reshape(-1, action.shape[-1]), observation.shape[-1])
+            return following.reshape(observation.shape), values
+
+        return jax.lax.scan(one, observation, None, length=BLOCK)
+
+    def one_step(state: State, observation: Float[Array, "*M E O"]) -> tuple[Any, Any]:
+        action, values = choose_all(state, observation)
+        return action, None if values is None else values[None]
+
+    return members.programs(block), members.programs(one_step)

@@ -3,83 +3,65 @@
 `pretrain` and `finetune` yield a `Report` at every step where they are asked to stop; whoever consumes them
 evaluates, records and saves. What they compute is a function of the members' keys and the step, whatever
 the stops are.
+
+Both are one step, written once and compiled for many of them. Pretraining's is sample → update. Finetuning's is
+add the newest row → sample → update → act; the environments then take the action, inside the compiled program
+where they can be stepped there (o2o/envs), by the host between two calls where they cannot.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
 from o2o.envs.episodes import Episode
+from o2o.envs.inside import advance_inside
 from o2o.envs.vector import Environments
-from o2o.replay.rows import Online, Replay, Rows, pack
-from o2o.training import steps
-from o2o.training.metrics import Sums, Tally
+from o2o.replay.buffer import Online, Replay, Rows
+from o2o.training.reports import Report, Resumed, Sums
 from o2o.training.seeds import Bundle, Members
-from o2o.types import Algorithm, State
+from o2o.types import Algorithm, Batch, Metrics, State
 
 CHUNK = 100
-"""Updates of pretraining between two chances to pause: about half a second a member on two cores."""
-
-
-class Loop(NamedTuple):
-    """What one member's online loop depends on besides its state and its online rows, as arrays of the host."""
-
-    action: np.ndarray
-    observation: np.ndarray
-    episode_return: np.ndarray
-    episode_length: np.ndarray
-    environment: dict[str, np.ndarray]
+"""Steps of a member between two chances to pause: about half a second on two cores."""
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where a phase goes on: what a report held of every member, in the same order."""
+class Learner:
+    """What learns, and from what."""
 
-    step: int
-    updates: int
-    reported: bool
-    """Whether that report was dealt with; the phase begins with it otherwise."""
-    sums: list[Sums]
-    online: list[Online] = field(default_factory=list)
-    loops: list[Loop] = field(default_factory=list)
+    algorithm: Algorithm
+    replay: Replay
+    updates_per_step: int = 1
+    """Updates an env step."""
+    warmup_steps: int = 0
+    """Env steps in which it acts and does not learn, whatever the replay holds."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all metrics, in the order of their sums."""
+        return tuple(sorted(self.algorithm.metrics))
 
-@dataclass(frozen=True)
-class Report:
-    """Where a phase stands. Its arrays are used up when the generator goes on: copy what must outlive that."""
-
-    step: int
-    """Updates while pretraining, environment steps while finetuning."""
-    updates: int
-    state: Bundle
-    metrics: list[dict[str, float]]
-    """Each member's means since the last stop."""
-    sums: list[Sums]
-    """What they are means of."""
-    is_stop: bool
-    """Whether this is one of the stops that were asked for; else a pause, at which the metrics go on adding up."""
-    online: Bundle = None
-    episodes: list[Episode] = field(default_factory=list)
-    """The training episodes that ended since the last report of either kind."""
-    loops: list[Loop] = field(default_factory=list)
-    """Where each member's online loop stands; empty where the environments cannot be saved."""
+    def first_learning_step(self, offline_rows: int, env_steps: int) -> int:
+        """Returns the first env step with an update; one beyond `env_steps` if there is none."""
+        candidates = range(1 + self.warmup_steps, env_steps + 1)
+        return next((step for step in candidates if self.replay.ready(offline_rows, step)), env_steps + 1)
 
 
-def empty_loops(environments: Environments) -> list[Loop]:
-    """What the members' loops look like, for their shapes; none where the environments cannot be saved."""
-    if not environments.can_be_saved:
-        return []
-    action = np.zeros(environments.action_size, np.float32)
-    observation = np.zeros(environments.observation_size, np.float32)
-    return [
-        Loop(action, observation, np.zeros(()), np.zeros((), np.int64), snapshot)
-        for snapshot in environments.snapshot()
-    ]
+class Carry(NamedTuple):
+    """All that one member's online step reads and writes on the device."""
+
+    state: State
+    online: Online
+    action: Float[Array, " A"]
+    sums: Sums
 
 
 def never(step: int) -> bool:
@@ -87,9 +69,13 @@ def never(step: int) -> bool:
     return False
 
 
+def no_sums(algorithm: Algorithm) -> Sums:
+    """Returns nothing added up yet, for one member."""
+    return Sums(np.zeros(len(algorithm.metrics), np.float32), np.zeros(len(algorithm.metrics), np.int32))
+
+
 def pretrain(
-    algorithm: Algorithm,
-    replay: Replay,
+    learner: Learner,
     members: Members,
     state: Bundle,
     offline: Rows,
@@ -103,37 +89,34 @@ def pretrain(
     It reports as well where `pause_at` wants it, which is asked every `CHUNK` updates. A phase that was interrupted
     goes on from its state then and what `resumed` holds.
     """
-    learn = steps.offline_learner(algorithm, replay, members)
-    tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
+    learn = _offline_block(learner, members)
+    nothing = [no_sums(learner.algorithm)] * members.count
+    sums = members.bundle(resumed.sums if resumed else nothing)
 
     def report(is_stop: bool) -> Report:
-        sums = tally.of_members()
-        return Report(step, step, state, tally.means(sums), sums, is_stop)
+        of_members, means = _told(learner, members, sums)
+        return Report(step, step, state, means, of_members, is_stop)
 
     step = resumed.step if resumed else 0
     if resumed and step in stops and not resumed.reported:
         yield report(is_stop=True)
-        tally.reset()
+        sums = members.bundle(nothing)
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
             count = min(CHUNK, stop - step)
-            phase = step % algorithm.period
-            state, tally.policy, tally.critic = learn(
-                state, tally.policy, tally.critic, offline, keys, np.int32(step), count, phase
-            )
-            tally.count(phase, count)
+            phase = step % learner.algorithm.period
+            state, sums = learn(state, sums, offline, keys, np.int32(step), count, phase)
             step += count
             if step < stop and pause_at(step):
                 yield report(is_stop=False)
         yield report(is_stop=True)
-        tally.reset()
+        sums = members.bundle(nothing)
 
 
 def finetune(
-    algorithm: Algorithm,
-    replay: Replay,
+    learner: Learner,
     members: Members,
-    environments: Environments,
+    environments: Sequence[Environments],
     state: Bundle,
     offline: Rows,
     keys: Bundle,
@@ -142,85 +125,309 @@ def finetune(
     resumed: Resumed | None = None,
     pause_at: Callable[[int], bool] = never,
 ) -> Iterator[Report]:
-    """Learns online, one update an environment step, and reports after every number of steps in `stops`.
+    """Learns online and reports after every number of environment steps in `stops`.
 
-    `environments` has one environment a member, `offline` may have no rows, and `updates_before` is the number of
-    updates that `state` has had before this phase, which decides when delayed work is due. `state` is used up. It
-    reports as well where `pause_at` wants it, which is asked at every step. A phase that was interrupted goes on
-    from its state then and what `resumed` holds.
-
-    A step takes three compiled calls. A small one adds the newest transition and samples a batch; then one makes the
-    policy step and picks the next action, and one makes the critic step on the same batch. Both read the old state, so
-    the critic step is computed beside the policy step where there is a core for it, and goes on while the environment
-    takes the action: the host waits for the policy step alone. The result is that of one update after the other.
+    `environments` are those of each program (o2o/training/seeds.py), one a member, `offline` may have no rows, and
+    `updates_before` is the number of updates that `state` has had before this phase, which decides when delayed work is
+    due. `state` is used up. It reports as well where `pause_at` wants it, which is asked after every block of steps. A
+    phase that was interrupted goes on from its state then and what `resumed` holds.
     """
-    functions = steps.step_functions(algorithm, replay, members)
-    tally = Tally(algorithm, replay, members, resumed.sums if resumed else ())
-    actor = members.rearrange(lambda s: s.actor, state)
-    critics = members.rearrange(lambda s: s.critics, state)
+    env_steps = stops[-1]
+    inside = all(own.can_step_inside(jax.default_backend()) for own in environments)
+    block, one_step, settle, first_action = _online_calls(learner, members)
+    first = learner.first_learning_step(offline.shape[0], env_steps)
+    nothing = [no_sums(learner.algorithm)] * members.count
     if resumed is None:
         step, updates = 0, 0
-        online = members.bundle([replay.init(stops[-1]) for _ in range(members.count)])
-        observation = environments.reset()
-        (action,) = functions.first_action(state, members.bundle(list(observation)), keys)
-        returns, lengths = np.zeros(members.count), np.zeros(members.count, np.int64)
+        (action,) = first_action(state, members.split(_start(environments)), keys)
+        online = members.bundle([learner.replay.init(env_steps) for _ in range(members.count)])
+        sums = members.bundle(nothing)
     else:
         step, updates = resumed.step, resumed.updates
+        snapshots = members.groups(resumed.environments)
+        for own, snapshot in zip(environments, snapshots, strict=True):
+            own.restore(snapshot, env_steps=step)
+        action = members.bundle([jnp.asarray(action) for action in resumed.actions])
         online = members.bundle(resumed.online)
-        action = members.bundle([jnp.asarray(loop.action) for loop in resumed.loops])
-        observation = np.stack([loop.observation for loop in resumed.loops])
-        returns = np.stack([loop.episode_return for loop in resumed.loops])
-        lengths = np.stack([loop.episode_length for loop in resumed.loops])
-        environments.restore([loop.environment for loop in resumed.loops])
-    episodes: list[Episode] = []
+        sums = members.bundle(resumed.sums)
+    carry = list(map(Carry, state, online, action, sums))
+    settled, room = step, carry[0].online.newest.shape[-2]
+    longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1
     awaited = set(stops)
 
     def report(is_stop: bool) -> Report:
-        sums = tally.of_members()
-        loops = []
-        if environments.can_be_saved:
-            standing = members.to_host(action), observation, returns, lengths, environments.snapshot()
-            loops = [Loop(*map(_own, values)) for values in zip(*standing, strict=True)]
-        state = members.rearrange(State, actor, critics)
-        return Report(step, updates, state, tally.means(sums), sums, is_stop, online, episodes, loops)
+        of_members, means = _told(learner, members, [own.sums for own in carry])
+        saved = all(own.can_be_saved for own in environments)
+        return Report(
+            step,
+            updates,
+            [own.state for own in carry],
+            means,
+            of_members,
+            is_stop,
+            [own.online for own in carry],
+            _ended(environments),
+            list(members.to_host([own.action for own in carry])),
+            [snapshot for own in environments for snapshot in own.snapshot()] if saved else [],
+        )
 
     if resumed and step in awaited and not resumed.reported:
         yield report(is_stop=True)
-        tally.reset()
-    while step < stops[-1]:
-        step += 1
-        taken = members.to_host(action)
-        next_observation, reward, terminated, truncated = environments.step(taken)
-        row = pack(observation, taken, reward, terminated, next_observation)
-        returns += reward
-        lengths += 1
-        ended = np.flatnonzero(terminated | truncated)
-        if len(ended):
-            episodes += [Episode(int(i), step, float(returns[i]), int(lengths[i])) for i in ended]
-            returns[ended] = lengths[ended] = 0
-            next_observation[ended] = environments.reset(ended.tolist())
-        observation = next_observation
-        packet = members.bundle(list(np.concatenate([row, observation], axis=-1)))
-        if replay.ready(offline.shape[0], step):
-            phase = (updates_before + updates) % algorithm.period
-            updates += 1
-            online, batch, observed, step_keys = functions.sample(online, offline, packet, keys)
-            old = actor, critics
-            actor, action, tally.policy = functions.policy_half(
-                *old, batch, observed, step_keys, tally.policy, phase
+        carry = [own._replace(sums=empty) for own, empty in zip(carry, members.bundle(nothing), strict=True)]
+    for stop in (stop for stop in stops if stop > step):
+        while step < stop:
+            learning = step + 1 >= first
+            count = min(
+                longest, stop - step, settled + room - step, max(first - 1 - step, longest * learning)
             )
-            critics, tally.critic = functions.critic_half(*old, batch, step_keys, tally.critic, phase)
-            tally.count(phase)
-        else:
-            online, action = functions.collect(actor, critics, online, packet, keys)
-        is_stop = step in awaited
-        if is_stop or pause_at(step):
-            yield report(is_stop)
-            episodes = []
-            if is_stop:
-                tally.reset()
+            before = np.int32(updates_before + updates)
+            if inside:
+                handles = [own.handle for own in environments]
+                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), learning)
+                jax.block_until_ready([own.action for own in carry])
+            else:
+                taken = members.groups(members.to_host([own.action for own in carry]))
+                packets = [own.advance(np.stack(a)) for own, a in zip(environments, taken, strict=True)]
+                packets = members.split(np.concatenate(packets))
+                (carry,) = one_step(carry, packets, keys, offline, before, learning)
+            step += count
+            updates += count * learning * learner.updates_per_step
+            is_stop = step == stop
+            paused = is_stop or pause_at(step)
+            if paused or step == settled + room:
+                (settled_rows,) = settle([own.online for own in carry])
+                carry = [own._replace(online=rows) for own, rows in zip(carry, settled_rows, strict=True)]
+                settled = step
+            if paused:
+                yield report(is_stop)
+        empty = members.bundle(nothing)
+        carry = [own._replace(sums=zeros) for own, zeros in zip(carry, empty, strict=True)]
 
 
-def _own(value: Any) -> Any:
-    """A copy of an array that the loop will write to."""
-    return value if isinstance(value, dict) else np.array(value)
+def empty_snapshots(environments: Sequence[Environments]) -> list[dict[str, np.ndarray]]:
+    """Returns each member's snapshot, for its shapes; none where the environments cannot be saved."""
+    if not all(own.can_be_saved for own in environments):
+        return []
+    _start(environments)
+    return [snapshot for own in environments for snapshot in own.snapshot()]
+
+
+def _start(environments: Sequence[Environments]) -> Float[np.ndarray, "M O"]:
+    return np.concatenate([own.start() for own in environments])
+
+
+def _ended(environments: Sequence[Environments]) -> list[Episode]:
+    """The episodes that ended since the last time, the members numbered through."""
+    episodes, before = [], 0
+    for own in environments:
+        episodes += [replace(episode, member=before + episode.member) for episode in own.ended()]
+        before += len(own)
+    return sorted(episodes, key=lambda episode: (episode.env_step, episode.member))
+
+
+def _told(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sums], list[dict[str, float]]]:
+    """Each member's sums and means; waits for them."""
+    of_members = [Sums(*map(np.array, own)) for own in members.values(sums)]
+    means = [
+        {
+            name: float(total) / int(count)
+            for name, total, count in zip(learner.names, own.totals, own.counts, strict=True)
+            if count
+        }
+        for own in of_members
+    ]
+    return of_members, means
+
+
+# Cached, so that runs of one process that differ only in their data or seed compile nothing anew.
+@functools.cache
+def _offline_block(learner: Learner, members: Members) -> Callable[..., Any]:
+    """The call of pretraining: many updates in one scan."""
+    learn = functools.partial(_learn_offline, learner)
+    return members.map(learn, shared=(2, 4), donated=(0, 1), static=(5, 6))
+
+
+@functools.cache
+def _online_calls(learner: Learner, members: Members) -> tuple[Callable[..., Any], ...]:
+    """The calls of finetuning: a block of steps, one step, settling the replay, and the first action."""
+    return (
+        members.programs(
+            functools.partial(_online_block, learner, members), shared=(3, 4, 5), donated=(0,), static=(6,)
+        ),
+        members.programs(
+            functools.partial(_online_step, learner, members), shared=(3, 4), donated=(0,), static=(5,)
+        ),
+        members.map(lambda online: (learner.replay.settle(online),), donated=(0,)),
+        members.map(functools.partial(_first_action, learner)),
+    )
+
+
+def _learn_offline(
+    learner: Learner,
+    state: State,
+    sums: Sums,
+    offline: Rows,
+    key: Key[Array, ""],
+    start: Int[Array, ""],
+    updates: int,
+    phase: int,
+) -> tuple[State, Sums]:
+    """So many updates from update `start` on, their metrics added to the sums; `phase` is that of the first."""
+    period = learner.algorithm.period
+
+    def one(carry: tuple[State, Sums], step: Int[Array, ""], phase: int) -> tuple[State, Sums]:
+        state, sums = carry
+        sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+        batches = _with_updates_axis(learner.replay.sample_offline(offline, sample_key))
+        state, metrics = learner.algorithm.update(state, batches, update_key, (phase % period == 0,))
+        return state, _summed(learner, sums, metrics)
+
+    def cycle(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
+        for i in range(period):
+            carry = one(carry, step + i, phase + i)
+        return carry, None
+
+    cycles, rest = divmod(updates, period)
+    carry = state, sums
+    if cycles:
+        carry, _ = jax.lax.scan(cycle, carry, start + period * jnp.arange(cycles))
+    for i in range(rest):
+        carry = one(carry, start + cycles * period + i, phase + i)
+    return carry
+
+
+def _online_block(
+    learner: Learner,
+    members: Members,
+    carry: Carry,
+    keys: Key[Array, ...],
+    handle: Any,
+    offline: Rows,
+    updates: Int[Array, ""],
+    count: Int[Array, ""],
+    learning: bool,
+) -> tuple[Carry]:
+    """So many env steps with the environments inside; their number is no part of the program."""
+    size, ring = learner.replay.observation_size, carry.online.ring
+
+    def one(_: Array, loop: tuple[Carry, Int[Array, ""]]) -> tuple[Carry, Int[Array, ""]]:
+        carry, updates = loop
+        action = carry.action if members.together else carry.action[None]
+        packet = advance_inside(handle, action, size)
+        packet = packet if members.together else packet[0]
+        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, learning)
+        return carry, updates + learner.updates_per_step
+
+    carry, _ = jax.lax.fori_loop(0, count, one, (_without_ring(carry), updates))
+    return (_with_ring(carry, ring),)
+
+
+def _online_step(
+    learner: Learner,
+    members: Members,
+    carry: Carry,
+    packet: Float[Array, ...],
+    keys: Key[Array, ...],
+    offline: Rows,
+    updates: Int[Array, ""],
+    learning: bool,
+) -> tuple[Carry]:
+    """One env step for which the environments were stepped before."""
+    ring = carry.online.ring
+    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, learning)
+    return (_with_ring(carry, ring),)
+
+
+def _step(
+    learner: Learner,
+    members: Members,
+    carry: Carry,
+    ring: Rows,
+    packet: Float[Array, ...],
+    keys: Key[Array, ...],
+    offline: Rows,
+    updates: Int[Array, ""],
+    learning: bool,
+) -> Carry:
+    """One env step of a program's members but the environments' part; `updates` is the number before it."""
+    if not learning:
+        return members.across(functools.partial(_collect, learner))(carry, packet, keys)
+    # By the place in the cycle, what is due; one branch for each pattern, since what is not due must cost nothing.
+    period = learner.algorithm.period
+    due = [
+        tuple((phase + i) % period == 0 for i in range(learner.updates_per_step)) for phase in range(period)
+    ]
+    patterns = sorted(set(due))
+    branches = [
+        members.across(functools.partial(_learn, learner, pattern), shared=(4,)) for pattern in patterns
+    ]
+    if len(branches) == 1:
+        return branches[0](carry, ring, packet, keys, offline)
+    which = jnp.asarray([patterns.index(pattern) for pattern in due])[updates % period]
+    return jax.lax.switch(which, branches, carry, ring, packet, keys, offline)
+
+
+# The ring stays outside of what a step returns: XLA would copy it where a branch hands it on.
+def _without_ring(carry: Carry) -> Carry:
+    return carry._replace(online=replace(carry.online, ring=None))
+
+
+def _with_ring(carry: Carry, ring: Rows) -> Carry:
+    return carry._replace(online=replace(carry.online, ring=ring))
+
+
+def _first_action(
+    learner: Learner, state: State, observation: Float[Array, " O"], key: Key[Array, ""]
+) -> tuple[Float[Array, " A"]]:
+    return (learner.algorithm.act(state, observation, jax.random.fold_in(key, 0), evaluate=False),)
+
+
+def _collect(learner: Learner, carry: Carry, packet: Float[Array, " W+O"], key: Key[Array, ""]) -> Carry:
+    """Adds the transition at the head of the packet and acts on the observation at its end."""
+    online, observation, (_, _, act_key) = _add(learner, carry.online, packet, key)
+    action = learner.algorithm.act(carry.state, observation, act_key, evaluate=False)
+    return carry._replace(online=online, action=action)
+
+
+def _learn(
+    learner: Learner,
+    due: tuple[bool, ...],
+    carry: Carry,
+    ring: Rows,
+    packet: Float[Array, " W+O"],
+    key: Key[Array, ""],
+    offline: Rows,
+) -> Carry:
+    """Adds, samples, updates and acts."""
+    online, observation, (sample_key, update_key, act_key) = _add(learner, carry.online, packet, key)
+    held = replace(online, ring=ring)
+    if len(due) == 1:
+        batches = _with_updates_axis(learner.replay.sample(offline, held, sample_key))
+    else:
+        sample_keys = jax.random.split(sample_key, len(due))
+        batches = jax.vmap(learner.replay.sample, in_axes=(None, None, 0))(offline, held, sample_keys)
+    state, metrics = learner.algorithm.update(carry.state, batches, update_key, due)
+    action = learner.algorithm.act(state, observation, act_key, evaluate=False)
+    return Carry(state, online, action, _summed(learner, carry.sums, metrics))
+
+
+def _add(
+    learner: Learner, online: Online, packet: Float[Array, " W+O"], key: Key[Array, ""]
+) -> tuple[Online, Float[Array, " O"], Key[Array, " 3"]]:
+    """The rows with the packet's transition, the observation to act on, and the keys of this step."""
+    width = learner.replay.row_width
+    online = learner.replay.add(online, packet[:width])
+    return online, packet[width:], jax.random.split(jax.random.fold_in(key, online.added), 3)
+
+
+def _with_updates_axis(batch: Batch) -> Batch:
+    return jax.tree.map(lambda column: column[None], batch)
+
+
+def _summed(learner: Learner, sums: Sums, metrics: Metrics) -> Sums:
+    """The sums with the metrics of one step, of those that it reports."""
+    if not metrics:
+        return sums
+    reported = np.array([name in metrics for name in learner.names], np.int32)
+    values = jnp.stack([jnp.asarray(metrics.get(name, 0.0), jnp.float32) for name in learner.names])
+    return Sums(sums.totals + values, sums.counts + reported)

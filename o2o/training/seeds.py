@@ -1,50 +1,73 @@
 """Many seeds in one job: how a function of one member is run for all of them.
 
-Everywhere else code is written for one member. Here it is mapped over a *bundle*, which holds one value a
-member: on an accelerator a tree whose arrays have a leading members axis, computed by vmap; on a CPU a
-list, computed by one compiled function after the other, which gives bit for bit what each member gives
-alone (vmap does not, and is slower there).
+Everywhere else code is written for one member. Here it is run for a *bundle*, a list of one value a *program*. On an
+accelerator there is one program for all members, computed by vmap: its value is a tree whose arrays have a leading
+members axis. On a CPU every member has a program of its own, which gives bit for bit what it gives alone (vmap does
+not, and is slower there); they run side by side on the cores.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Bundle = Any  # one value a member: see the module's docstring
+Bundle = list[Any]  # one value a program: see the module's docstring
 
 
-class Members(Protocol):
-    """The members of a job."""
+@dataclass(frozen=True)
+class Members:
+    """The members of a job, `together` in one program or each in a program of its own."""
+
+    count: int
+    together: bool = False
 
     @property
-    def count(self) -> int:
-        """How many there are."""
-        ...
+    def lanes(self) -> int:
+        """How many programs run at a time."""
+        return 1 if self.together else min(self.count, 1 + len(_threads()))
+
+    def groups(self, values: Iterable[Any]) -> list[list[Any]]:
+        """Returns the members' values by program."""
+        return [list(values)] if self.together else [[value] for value in values]
 
     def bundle(self, values: Sequence[Any]) -> Bundle:
-        """The bundle of the members' values, trees of arrays."""
-        ...
+        """Returns the bundle of the members' values, trees of arrays."""
+        if not self.together:
+            return list(values)
+        return [jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)]
 
     def values(self, bundle: Bundle) -> list[Any]:
-        """Each member's value of a bundle."""
-        ...
+        """Returns each member's value of a bundle."""
+        if not self.together:
+            return list(bundle)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], bundle[0]) for i in range(self.count)]
 
-    def rearrange(self, function: Callable[..., Any], *bundles: Bundle) -> Bundle:
-        """`function` of each member's values, where it only takes trees apart and puts them together."""
-        ...
+    def split(self, array: np.ndarray) -> Bundle:
+        """Returns an array with a leading members axis as a bundle."""
+        return [array] if self.together else list(array)
 
     def to_host(self, bundle: Bundle) -> np.ndarray:
-        """A bundle of single arrays as one numpy array with a leading members axis; waits for it."""
-        ...
+        """Returns a bundle of single arrays as one numpy array with a leading members axis; waits for it."""
+        return np.asarray(bundle[0]) if self.together else np.stack([np.asarray(value) for value in bundle])
+
+    def across(self, function: Callable[..., Any], shared: Sequence[int] = ()) -> Callable[..., Any]:
+        """Returns a function of one member as one of a program's values; those at `shared` are the same for all."""
+        if not self.together:
+            return function
+
+        def mapped(*arguments: Any) -> Any:
+            axes = tuple(None if k in shared else 0 for k in range(len(arguments)))
+            return jax.vmap(function, in_axes=axes)(*arguments)
+
+        return mapped
 
     def map(
         self,
@@ -52,117 +75,55 @@ class Members(Protocol):
         shared: Sequence[int] = (),
         donated: Sequence[int] = (),
         static: Sequence[int] = (),
-        beside: bool = False,
     ) -> Callable[..., tuple[Bundle, ...]]:
         """Compiles a function of one member, which returns a tuple, to one of bundles.
 
         The arguments at `shared` and `static` positions are the same for all members; those at `donated` positions are
-        used up by the call. One that is to be computed `beside` the call before it uses nothing up where it is.
+        used up by the call.
         """
-        ...
 
+        def of_a_program(*arguments: Any) -> tuple[Any, ...]:
+            fixed = {k: arguments[k] for k in static}
+            rest = [k for k in range(len(arguments)) if k not in fixed]
 
-@dataclass(frozen=True)
-class LoopedMembers:
-    """One compiled call a member, side by side on a machine's cores. A bundle is a list."""
+            def of_a_member(*values: Any) -> tuple[Any, ...]:
+                known = fixed | dict(zip(rest, values, strict=True))
+                return function(*(known[k] for k in range(len(arguments))))
 
-    count: int
+            across = self.across(of_a_member, [i for i, k in enumerate(rest) if k in shared])
+            return across(*(arguments[k] for k in rest))
 
-    def bundle(self, values: Sequence[Any]) -> list[Any]:
-        """The list of the values."""
-        return list(values)
+        return self.programs(of_a_program, shared, donated, static)
 
-    def values(self, bundle: list[Any]) -> list[Any]:
-        """The values of the list."""
-        return bundle
-
-    def rearrange(self, function: Callable[..., Any], *bundles: list[Any]) -> list[Any]:
-        """As in `Members`."""
-        return [function(*values) for values in zip(*bundles, strict=True)]
-
-    def to_host(self, bundle: list[Any]) -> np.ndarray:
-        """As in `Members`."""
-        return np.stack([np.asarray(value) for value in bundle])
-
-    def map(
+    def programs(
         self,
         function: Callable[..., tuple[Any, ...]],
         shared: Sequence[int] = (),
         donated: Sequence[int] = (),
         static: Sequence[int] = (),
-        beside: bool = False,
-    ) -> Callable[..., tuple[list[Any], ...]]:
-        """As in `Members`."""
+    ) -> Callable[..., tuple[Bundle, ...]]:
+        """Compiles a function of a program's values, which returns a tuple, to one of bundles; see `map`."""
         same = {*shared, *static}
-        threads = _threads()[: self.count - 1]
-        lanes = 1 + len(threads)
-        apart = _threads()[:1] if beside and self.count == 1 else []
-        compiled = jax.jit(function, donate_argnums=() if apart else donated, static_argnums=static)
+        compiled = jax.jit(function, donate_argnums=donated, static_argnums=static)
+        programs, lanes = 1 if self.together else self.count, self.lanes
 
-        def call(*arguments: Any) -> tuple[list[Any], ...]:
+        def call(*arguments: Any) -> tuple[Bundle, ...]:
             def one(i: int) -> tuple[Any, ...]:
                 return compiled(*(a if k in same else a[i] for k, a in enumerate(arguments)))
 
             def lane(first: int) -> list[tuple[Any, ...]]:
-                return [one(i) for i in range(first, self.count, lanes)]
+                return [one(i) for i in range(first, programs, lanes)]
 
-            if apart:
-                return tuple([result] for result in apart[0].submit(one, 0).result())
+            if programs == 1:
+                return tuple([result] for result in one(0))
             first = one(0)  # alone, since it may have to be compiled
-            others = [thread.submit(lane, k) for k, thread in enumerate(threads, start=1)]
-            own = [first, *(one(i) for i in range(lanes, self.count, lanes))]
+            others = [thread.submit(lane, k) for k, thread in enumerate(_threads()[: lanes - 1], start=1)]
+            own = [first, *lane(lanes)]
             by_lane = [own, *(other.result() for other in others)]
-            results = [by_lane[i % lanes][i // lanes] for i in range(self.count)]
+            results = [by_lane[i % lanes][i // lanes] for i in range(programs)]
             return tuple(map(list, zip(*results, strict=True)))
 
         return call
-
-
-@dataclass(frozen=True)
-class VmappedMembers:
-    """One compiled call for all members. A bundle is a tree of arrays with a leading members axis."""
-
-    count: int
-
-    def bundle(self, values: Sequence[Any]) -> Any:
-        """The values stacked leaf by leaf."""
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *values)
-
-    def values(self, bundle: Any) -> list[Any]:
-        """Each member's slice of every leaf."""
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], bundle) for i in range(self.count)]
-
-    def rearrange(self, function: Callable[..., Any], *bundles: Any) -> Any:
-        """As in `Members`."""
-        return function(*bundles)
-
-    def to_host(self, bundle: Any) -> np.ndarray:
-        """As in `Members`."""
-        return np.asarray(bundle)
-
-    def map(
-        self,
-        function: Callable[..., tuple[Any, ...]],
-        shared: Sequence[int] = (),
-        donated: Sequence[int] = (),
-        static: Sequence[int] = (),
-        beside: bool = False,
-    ) -> Callable[..., tuple[Any, ...]]:
-        """As in `Members`."""
-
-        def mapped(*arguments: Any) -> tuple[Any, ...]:
-            fixed = {k: arguments[k] for k in static}
-            axes = tuple(None if k in shared else 0 for k in range(len(arguments)) if k not in fixed)
-
-            def of_the_rest(*rest: Any) -> tuple[Any, ...]:
-                remaining = iter(rest)
-                return function(*(fixed[k] if k in fixed else next(remaining) for k in range(len(arguments))))
-
-            return jax.vmap(of_the_rest, in_axes=axes)(
-                *(a for k, a in enumerate(arguments) if k not in fixed)
-            )
-
-        return jax.jit(mapped, donate_argnums=donated, static_argnums=static)
 
 
 @functools.cache
@@ -174,5 +135,5 @@ def _threads() -> list[ThreadPoolExecutor]:
 
 
 def make_members(count: int) -> Members:
-    """The members of a job of `count` seeds, in the way that suits JAX's default device."""
-    return LoopedMembers(count) if count == 1 or jax.default_backend() == "cpu" else VmappedMembers(count)
+    """Returns the members of a job of `count` seeds, in the way that suits JAX's default device."""
+    return Members(count, together=count > 1 and jax.default_backend() != "cpu")

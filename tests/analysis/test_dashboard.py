@@ -7,7 +7,14 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.dashboard import X_AXIS, build, definition
-from o2o.runs.directory.reader import EVAL_COLUMNS, METRICS
+from o2o.algorithms import ALGORITHMS
+from o2o.runs.directory.reader import EVAL_COLUMNS
+from o2o.training import diagnostics
+
+METRICS = {
+    *diagnostics.METRICS,
+    *(name for cls in ALGORITHMS.values() for name in getattr(cls, "METRICS", {})),
+}
 
 
 def test_every_metric_of_a_panel_is_one_that_runs_record():

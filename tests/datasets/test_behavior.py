@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -18,7 +19,7 @@ from regenerated import InlineWorkers, random_policy, shorten_training
 from o2o.datasets.regenerated import behavior, rlkit, tanh_gaussian, workers
 from o2o.datasets.regenerated.tanh_gaussian import TanhGaussian
 from o2o.errors import ConfigError
-from o2o.training.seeds import VmappedMembers
+from o2o.training.seeds import Members
 
 SHIPPED = {
     "ant-medium": "815960abbb52",
@@ -66,7 +67,7 @@ def test_one_program_for_all_seeds_learns_what_they_learn_alone(
     tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ):
     *_, alone = rlkit.run("hopper", [3, 5], 1, tmp_path / "alone")
-    monkeypatch.setattr(rlkit, "make_members", VmappedMembers)
+    monkeypatch.setattr(rlkit, "make_members", functools.partial(Members, together=True))
     *_, together = rlkit.run("hopper", [3, 5], 1, tmp_path / "together")
     for one, other in zip(alone.policies, together.policies, strict=True):
         assert_same_policy(one, other, tolerance=1e-4)  # 20 steps of Adam move weights by 6e-3

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from o2o.algorithms.td3 import TD3State
 from o2o.config.build import container
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
@@ -18,7 +19,7 @@ from o2o.runs.directory.reader import read_run
 from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.identity import describe, identity, pretrain_directory, refuse_other_run, run_directory
 from o2o.runs.recording import recorder, run_record
-from o2o.types import State
+from o2o.training import diagnostics
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -122,7 +123,13 @@ def test_training_rows_come_at_their_steps_with_metrics_and_diagnostics(finished
     assert {"policy_distance", "td_error_offline", "td_error_fresh"} <= set(rows[-1])
     assert rows[-1]["policy_distance"] > 0
     before = lines(pretrain_directory(finished) / layout.TRAIN)
-    assert {name for row in rows + before for name in row} <= {"phase", "step", *reader.METRICS}
+    assert {name for row in rows + before for name in row} <= {
+        "phase",
+        "step",
+        *finished.algorithm.metrics,
+        *finished.pretrain.algorithm.metrics,
+        *diagnostics.METRICS,
+    }
     assert [row["step"] for row in before] == [10, 20]
     assert "behavior_cloning" in before[0]
 
@@ -242,7 +249,7 @@ def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
 
 def test_the_states_that_runs_leave_are_the_algorithms(finished):
     names = np.load(run_directory(finished) / phases.FINAL_STATE).files
-    assert {name.split("/")[0] for name in names} == {*State.__dataclass_fields__, "version"}
+    assert {name.split("/")[0] for name in names} == {*TD3State.__dataclass_fields__, "version"}
 
 
 def test_from_scratch_nothing_was_pretrained_so_nothing_can_be_lost(configure, tmp_path):

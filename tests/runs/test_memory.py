@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from o2o.errors import ConfigError
-from o2o.replay.rows import Replay
+from o2o.replay.buffer import Replay
 from o2o.runs import job, memory
 from o2o.runs.memory import GIB, MemoryPlan
 

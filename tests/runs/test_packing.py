@@ -39,7 +39,7 @@ def test_a_member_that_diverges_fails_and_the_other_goes_on_as_if_alone(
     pretraining, step, pair, alone, monkeypatch
 ):
     def diverged(self, report):
-        here = (report.online is None) is pretraining and report.step == step
+        here = (not report.online) is pretraining and report.step == step
         seeds = [record.config.seed for record in self._records]
         return {seeds.index(1): f"q_mean not finite at step {step} of seed 1"} if here and 1 in seeds else {}
 

@@ -122,7 +122,7 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
 
     def signalling(self, report, *rest):
         reported(self, report, *rest)
-        if report.online is not None and report.step == 20:
+        if report.online and report.step == 20:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patched:
@@ -172,17 +172,17 @@ def test_a_signal_during_an_evaluation_gives_it_up_until_the_next_start(
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, *overrides)
-    rollout, count = evaluation.rollout, 0
+    play, count = evaluation.Evaluator._play, 0
 
     def signalling(*arguments):
         nonlocal count
         count += 1
         if count == 5:  # one while pretraining, two at the switch, one after 10 env steps
             os.kill(os.getpid(), signal.SIGUSR2)
-        return rollout(*arguments)
+        return play(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "rollout", signalling)
+        patched.setattr(evaluation.Evaluator, "_play", signalling)
         with pytest.raises(SystemExit) as stopped:
             job.run(config)
     assert stopped.value.code == 128 + signal.SIGUSR2
@@ -200,7 +200,7 @@ def test_a_second_signal_ends_at_once(configure, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("it should have ended")
 
-    monkeypatch.setattr(evaluation, "rollout", signalling)
+    monkeypatch.setattr(evaluation.Evaluator, "_play", signalling)
     with pytest.raises(KeyboardInterrupt):
         job.run(config)
     directory = pretrain_directory(config)

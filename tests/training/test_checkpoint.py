@@ -127,7 +127,7 @@ def test_what_a_header_claims_is_not_believed(how, path):
         checkpoint.load(path, TREE)
 
 
-@pytest.mark.parametrize("version", [None, 1, 3])
+@pytest.mark.parametrize("version", [None, 1, 4])
 def test_another_format_is_refused_in_words(version, path, monkeypatch):
     with monkeypatch.context() as patched:
         if version is not None:
@@ -135,7 +135,7 @@ def test_another_format_is_refused_in_words(version, path, monkeypatch):
             checkpoint.save(path, TREE)
     if version is None:
         np.savez(path, weights=np.ones(3))
-    with pytest.raises(CheckpointError, match=f"has format {version}, and this version of o2o reads 2"):
+    with pytest.raises(CheckpointError, match=f"has format {version}, and this version of o2o reads 3"):
         checkpoint.load(path, TREE)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from small import batch_of, make, used
 
+from o2o.envs.episodes import Record
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS
 from o2o.training import evaluation
-from o2o.training.evaluation import Evaluator, discounted_returns, episode_seeds, rollout, unearned_steps
-from o2o.training.seeds import LoopedMembers, VmappedMembers
+from o2o.training.evaluation import Evaluator, discounted_returns, episode_seeds, unearned_steps
+from o2o.training.seeds import Members
 
 DISCOUNT = 0.9
 
@@ -39,50 +40,43 @@ class Timer:
     """Environments with a reward of one a step: the first half ends after 3 steps, the rest at the limit."""
 
     time_limit = unearned_steps(0.9, 1000) + 10
-    observation_size, action_size = 5, 3
 
     def __init__(self, task: Any, seeds: list[int]):
-        self.time = np.zeros(len(seeds), int)
+        self.observation = np.zeros((len(seeds), 5), np.float32)
+        self.first_half = np.arange(len(seeds)) < len(seeds) / 2
 
     def __len__(self) -> int:
-        return len(self.time)
+        return len(self.observation)
 
-    def reseed(self, seeds: list[int]) -> None:
-        self.seeds = seeds
+    def can_step_inside(self, platform: str) -> bool:
+        return False
 
-    def reset(self) -> np.ndarray:
-        self.time[:] = 0
-        return np.zeros((len(self), 5), np.float32)
-
-    def step(self, action: np.ndarray, members: list[int]) -> tuple[np.ndarray, ...]:
-        self.time[members] += 1
-        time = self.time[members]
-        terminated = (np.array(members) < len(self) / 2) & (time == 3)
-        return (
-            np.zeros((len(members), 5), np.float32),
-            np.ones(len(members)),
-            terminated,
-            time == self.time_limit,
+    def begin(self, seeds: list[int]) -> np.ndarray:
+        self.played = Record(
+            np.zeros((self.time_limit, len(self))), np.zeros(len(self), int), ~self.first_half
         )
+        return self.observation
+
+    def play(self, action: np.ndarray) -> np.ndarray:
+        self.played.reward[int(self.played.lengths.max()), self.live] = 1
+        self.played.lengths[self.live] += 1
+        return self.observation
+
+    @property
+    def live(self) -> np.ndarray:
+        return self.played.lengths < np.where(self.first_half, 3, self.time_limit)
+
+    def record(self) -> Record:
+        return self.played
 
     def close(self) -> None:
         pass
 
 
-def test_after_an_episodes_end_everything_is_zero():
-    environments = Timer(None, [0, 0])
-    found = rollout(environments, lambda observation: np.ones((2, 3), np.float32))
-    assert found.lengths.tolist() == [3, Timer.time_limit]
-    assert found.truncated.tolist() == [False, True]
-    assert found.action[:3, 0].all()
-    assert not found.action[3:, 0].any()
-    assert not found.reward[3:, 0].any()
-
-
 class Pessimist:
     """Values everything at zero."""
 
-    def act(self, state, observation):
+    def act(self, state, observation, key, evaluate):
         return jnp.zeros((*observation.shape[:-1], 3))
 
     def value(self, state, observation, action):
@@ -91,7 +85,7 @@ class Pessimist:
 
 def test_overestimation_leaves_out_the_last_steps_of_episodes_that_the_time_limit_cut(monkeypatch):
     monkeypatch.setattr(evaluation, "make_environments", Timer)
-    evaluator = Evaluator(Pessimist(), LoopedMembers(1), TASKS["hopper"], episodes=2, discount=DISCOUNT)
+    evaluator = Evaluator(Pessimist(), Members(1), TASKS["hopper"], episodes=2, discount=DISCOUNT)
     (found,) = evaluator.evaluate([jnp.zeros(())], [[1, 2]])
     assert found.returns.tolist() == [3, Timer.time_limit]
     terminated = [1 + 0.9 + 0.81, 1 + 0.9, 1]
@@ -110,7 +104,8 @@ def state_of(member: int) -> Any:
 @functools.cache
 def gymnasium_episode(member: int, seed: int) -> tuple[float, int, list[float]]:
     """Return, length and Q minus the discounted return at every step."""
-    act, value, state = jax.jit(ALGORITHM.act), jax.jit(ALGORITHM.value), state_of(member)
+    act = jax.jit(lambda state, observation: ALGORITHM.act(state, observation, jax.random.key(0), True))
+    value, state = jax.jit(ALGORITHM.value), state_of(member)
     with pytest.warns(DeprecationWarning, match="out of date"):
         environment = gymnasium.make("Hopper-v4")
     observation, _ = environment.reset(seed=seed)
@@ -127,7 +122,7 @@ def gymnasium_episode(member: int, seed: int) -> tuple[float, int, list[float]]:
     return sum(rewards), len(rewards), list(np.array(values) - earned)
 
 
-@pytest.mark.parametrize("kind", [LoopedMembers, VmappedMembers])
+@pytest.mark.parametrize("kind", [Members, functools.partial(Members, together=True)])
 def test_an_evaluation_is_gymnasiums_episodes_of_those_seeds_however_many(kind):
     members = kind(2)
     seeds = [episode_seeds(member, 0, 3) for member in range(2)]
@@ -142,7 +137,7 @@ def test_an_evaluation_is_gymnasiums_episodes_of_those_seeds_however_many(kind):
 
 @pytest.fixture
 def evaluator():
-    evaluator = Evaluator(ALGORITHM, LoopedMembers(1), TASKS["hopper"], episodes=2, discount=DISCOUNT)
+    evaluator = Evaluator(ALGORITHM, Members(1), TASKS["hopper"], episodes=2, discount=DISCOUNT)
     yield evaluator
     evaluator.close()
 

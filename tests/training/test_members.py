@@ -13,23 +13,11 @@ from small import assert_close, assert_equal, make
 from test_training import NO_ROWS, REPLAY, Clockwork, copy, offline_rows, start
 
 from o2o.training import loop
-from o2o.training.seeds import LoopedMembers, VmappedMembers, make_members
+from o2o.training.loop import Learner
+from o2o.training.seeds import Members, make_members
 
-KINDS = (LoopedMembers, VmappedMembers)
+KINDS = (Members, functools.partial(Members, together=True))
 SEEDS = (3, 4, 5)
-
-
-class Numbered(Clockwork):
-    """Member i of all is always `seeds[i]`, whoever is beside it."""
-
-    def __init__(self, seeds: tuple[int, ...]):
-        super().__init__(len(seeds))
-        self.seeds = seeds
-
-    def _observation(self) -> np.ndarray:
-        observation = super()._observation()
-        observation[:, 0] = self.seeds
-        return observation
 
 
 def both_phases(members: Any, seeds: tuple[int, ...]) -> list[Any]:
@@ -37,10 +25,18 @@ def both_phases(members: Any, seeds: tuple[int, ...]) -> list[Any]:
     algorithm = make("td3_bc")
     keys = members.bundle([jax.random.key(seed) for seed in seeds])
     state = members.bundle([start(algorithm, seed) for seed in seeds])
-    (pretraining,) = loop.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [4])
+    (pretraining,) = loop.pretrain(Learner(algorithm, REPLAY), members, state, offline_rows(), keys, [4])
     learned = [copy(pretraining.metrics)]
+    environments = [Clockwork(own) for own in members.groups(seeds)]
     (report,) = loop.finetune(
-        algorithm, REPLAY, members, Numbered(seeds), pretraining.state, NO_ROWS, keys, [12], updates_before=4
+        Learner(algorithm, REPLAY),
+        members,
+        environments,
+        pretraining.state,
+        NO_ROWS,
+        keys,
+        [12],
+        updates_before=4,
     )
     learned.append(report.metrics)
     returns = [[e.episode_return for e in report.episodes if e.member == i] for i in range(len(seeds))]
@@ -52,17 +48,17 @@ def both_phases(members: Any, seeds: tuple[int, ...]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def alone():
-    return [both_phases(LoopedMembers(1), (seed,))[0] for seed in SEEDS]
+    return [both_phases(Members(1), (seed,))[0] for seed in SEEDS]
 
 
 def test_looped_members_learn_what_each_learns_alone_bit_for_bit(alone):
-    together = both_phases(LoopedMembers(3), SEEDS)
+    together = both_phases(Members(3), SEEDS)
     assert_equal(together, alone)
     assert len(alone[0][2]) == 2
 
 
 def test_vmapped_members_learn_what_each_learns_alone(alone):
-    assert_close(both_phases(VmappedMembers(3), SEEDS), alone, rtol=2e-4, atol=1e-5)
+    assert_close(both_phases(Members(3, together=True), SEEDS), alone, rtol=2e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +70,12 @@ def test_after_100_updates_vmapped_members_are_where_single_ones_are(name):
         algorithm = make(name)
         keys = members.bundle([jax.random.key(seed) for seed in seeds])
         state = members.bundle([start(algorithm, seed) for seed in seeds])
-        (report,) = loop.pretrain(algorithm, REPLAY, members, state, offline_rows(), keys, [100])
+        (report,) = loop.pretrain(Learner(algorithm, REPLAY), members, state, offline_rows(), keys, [100])
         return copy(members.values(report.state))
 
-    alone = [pretrained(LoopedMembers(1), (seed,))[0] for seed in SEEDS]
-    assert_equal(pretrained(LoopedMembers(3), SEEDS), alone)
-    assert_close(pretrained(VmappedMembers(3), SEEDS), alone, rtol=2e-3, atol=1e-4)
+    alone = [pretrained(Members(1), (seed,))[0] for seed in SEEDS]
+    assert_equal(pretrained(Members(3), SEEDS), alone)
+    assert_close(pretrained(Members(3, together=True), SEEDS), alone, rtol=2e-3, atol=1e-4)
 
 
 def test_members_with_different_seeds_learn_different_things(alone):
@@ -96,12 +92,6 @@ TREES = ({"a": jnp.arange(2.0), "b": jnp.array(1)}, {"a": jnp.arange(2.0) + 5, "
 
 def test_what_was_bundled_comes_back(members):
     assert_equal(members.values(members.bundle(TREES)), list(TREES))
-
-
-def test_bundles_are_taken_apart_and_put_together(members):
-    bundle = members.bundle(TREES)
-    swapped = members.rearrange(lambda x, y: (y["b"], x["a"]), bundle, bundle)
-    assert_equal(members.values(swapped), [(tree["b"], tree["a"]) for tree in TREES])
 
 
 def test_a_bundle_of_arrays_comes_to_the_host_with_a_leading_axis(members):
@@ -131,7 +121,7 @@ def test_donated_arguments_are_used_up_and_others_are_not(members):
 
 
 def test_a_cpu_loops_over_its_members():
-    assert make_members(3) == LoopedMembers(3)
+    assert make_members(3) == Members(3)
 
 
 def test_members_are_hashable_so_that_what_is_compiled_for_them_can_be_kept():

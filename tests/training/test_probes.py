@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import make
+from small import NO_FACTS, make
 
-from o2o.replay.rows import Replay, pack
+from o2o.replay.buffer import Replay, pack
 from o2o.training import loop
-from o2o.training.seeds import LoopedMembers
+from o2o.training.seeds import Members
 from o2o.types import LearningRate, Network, State
 
 pytestmark = pytest.mark.slow
 
-ONE = LoopedMembers(1)
+ONE = Members(1)
 REPLAY = Replay(batch_size=64, capacity=1000, min_size=64, observation_size=1, action_size=1)
 FAST = {
     "learning_rate": LearningRate(policy=1e-3, critic=3e-3),
@@ -27,9 +27,9 @@ FAST = {
 
 def learned(name: str, rows: np.ndarray, updates: int = 3000) -> tuple[object, State]:
     algorithm = make(name, **FAST)
-    state = algorithm.init(jax.random.key(0), REPLAY.example())
+    state = algorithm.init(jax.random.key(0), REPLAY.example(), NO_FACTS)
     (report,) = loop.pretrain(
-        algorithm, REPLAY, ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
+        loop.Learner(algorithm, REPLAY), ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
     )
     return algorithm, report.state[0]
 

@@ -32,10 +32,10 @@ from o2o.datasets.regenerated.workers import Workers
 from o2o.envs.tasks import TASKS, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device
-from o2o.replay.rows import Online, Replay, pack
+from o2o.replay.buffer import Online, Replay, pack
 from o2o.training import checkpoint
 from o2o.training.seeds import make_members
-from o2o.types import LearningRate, Network, Parameters, State, update
+from o2o.types import NO_FACTS, LearningRate, Network, Parameters, State
 
 UPDATES = 250  # in one call: between two of them, a signal to stop is obeyed
 
@@ -84,9 +84,11 @@ def run(task: str, seeds: Sequence[int], epochs: int, directory: Path) -> Genera
     replay = Replay(256, 10**6, 1, inputs, sizes[1])
     keys = [jax.random.key(seed) for seed in seeds]
     learn = members.map(functools.partial(_update, replay), shared=(3, 4), donated=(0,))
-    add = members.map(_add_block, donated=(0,))
+    add = members.map(lambda online, rows: (replay.extend(online, rows),), donated=(0,))
     online = members.bundle([replay.init((epochs + 1) * BLOCK) for _ in seeds])
-    state = members.bundle([RLKIT_SAC.init(jax.random.fold_in(key, 0), replay.example()) for key in keys])
+    state = members.bundle(
+        [RLKIT_SAC.init(jax.random.fold_in(key, 0), replay.example(), NO_FACTS) for key in keys]
+    )
     keys = members.bundle(keys)
     first = 0
     if (saved := directory / "state.npz").is_file():
@@ -168,7 +170,7 @@ def exported(policy: Parameters, observation_size: int) -> TanhGaussian:
 
 
 def _policies(states: list[State], observation_size: int) -> list[TanhGaussian]:
-    return [exported(state.actor.policy, observation_size) for state in states]
+    return [exported(state.policy, observation_size) for state in states]
 
 
 def _packed(rows: RolloutRows, inputs: int) -> Float[np.ndarray, "M N W"]:
@@ -188,11 +190,6 @@ def _returns(rows: RolloutRows) -> list[float]:
     return means
 
 
-def _add_block(online: Online, rows: Float[Array, "N W"]) -> tuple[Online]:
-    added = jax.lax.dynamic_update_slice_in_dim(online.rows, rows, online.added, 0)
-    return (Online(added, online.added + rows.shape[0]),)
-
-
 def _update(
     replay: Replay,
     state: State,
@@ -201,13 +198,13 @@ def _update(
     epoch: int | Int[Array, ""],
     start: int | Int[Array, ""],
 ) -> tuple[State]:
-    nothing = online.rows[:0]
+    nothing = online.ring[:0]
     key = jax.random.fold_in(key, epoch + 1)
 
     def one(state: State, i: Array) -> tuple[State, None]:
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-        batch = replay.sample(nothing, online, sample_key)
-        return update(RLKIT_SAC, state, batch, update_key, 0)[0], None
+        batches = jax.tree.map(lambda x: x[None], replay.sample(nothing, online, sample_key))
+        return RLKIT_SAC.update(state, batches, update_key, (True,))[0], None
 
     return (jax.lax.scan(one, state, start + jnp.arange(UPDATES))[0],)
 

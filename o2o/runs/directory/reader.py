@@ -52,29 +52,9 @@ EPISODE_COLUMNS = {
     "length": "environment steps in the episode",
 }
 
-# train.jsonl: phase and step, then whichever of these there are. What the algorithm reports is a mean over the updates
-# since the row before, each over its own batch; at the switch it is what the first policy step would report. The
-# diagnostics are taken where a finetuning run is evaluated.
-METRICS = {
-    "critic_loss": "squared TD error, mean over the batch and both critics",
-    "q_mean": "mean Q of the first critic on the batch's actions",
-    "policy_loss": "the loss that the policy descends",
-    "action_gradient_norm": "mean L2 norm of dQ/da before clipping",
-    "clipped_share": "share of samples whose dQ/da was clipped",
-    "gradient_over_adam": "norm of the policy gradient over the norm of the root of Adam's second moment",
-    "behavior_cloning": "TD3-BC: squared difference to the batch's actions, mean over batch and dimensions",
-    "constraint": "TD3-C: the constrained squared difference to the target policy",
-    "log_constraint": "TD3-C: its logarithm",
-    "constraint_satisfied_share": "TD3-C: share of policy steps at which the constraint was at most epsilon",
-    "lambda": "TD3-C: the multiplier",
-    "temperature": "SAC: the weight of the entropy",
-    "entropy": "SAC: minus the mean log density of the policy's own actions",
-    "policy_distance": "diagnostic: mean L2 distance to the actions at the switch, on a fixed sample of offline states",
-    "q_mean_offline": "diagnostic: mean Q on that sample, at its actions",
-    "td_error_offline": "diagnostic: root mean squared TD error on that sample",
-    "q_mean_fresh": "diagnostic: mean Q on the newest online transitions, a batch of them",
-    "td_error_fresh": "diagnostic: root mean squared TD error on those",
-}
+# train.jsonl has phase and step, then whichever metrics there are. Those of the algorithm (`Algorithm.metrics`) are
+# means over the updates since the row before, each over its own batch; at the switch, what the first update would
+# report. The diagnostics (o2o/training/diagnostics.py) are there where a finetuning run is evaluated.
 
 # The same language in C where PyYAML was built with it, six times as fast.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

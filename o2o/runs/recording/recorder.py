@@ -15,7 +15,7 @@ from o2o.runs.divergence import DivergedError, not_finite
 from o2o.runs.recording import run_results
 from o2o.runs.recording.run_record import RunRecord, data_name
 from o2o.training.evaluation import Evaluation
-from o2o.training.loop import Report
+from o2o.training.reports import Report
 
 
 class Recorder:
