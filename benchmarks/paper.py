@@ -25,7 +25,7 @@ from hydra_plugins.o2o.grammar import expand
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
 from o2o.machine import device
-from o2o.replay.rows import Replay
+from o2o.replay.buffer import Replay
 from o2o.runs.directory.layout import FINETUNE, PRETRAIN
 from o2o.runs.phases import evaluation_steps
 from o2o.sweep.planning import plan

@@ -21,7 +21,7 @@ from benchmarks import results
 from benchmarks.workload import ROWS, Workload, composed
 from o2o.envs.tasks import TASKS
 from o2o.training.loop import CHUNK
-from o2o.training.seeds import LoopedMembers
+from o2o.training.seeds import Members
 
 WARMUP = 1100  # sbx collects a hundred steps, we a thousand where nothing is preloaded, and both compile
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def pretrain(task: str) -> Callable[[int], None]:
     """Our pretraining: a function that makes so many updates."""
-    reports = Workload(composed(f"dataset={task}-medium-v2"), LoopedMembers(1)).pretraining(
+    reports = Workload(composed(f"dataset={task}-medium-v2"), Members(1)).pretraining(
         range(CHUNK, 10**7, CHUNK)
     )
 
@@ -67,7 +67,7 @@ def pretrain(task: str) -> Callable[[int], None]:
 
 def finetune(task: str) -> Callable[[int], None]:
     """Our finetuning."""
-    reports = Workload(composed(f"dataset={task}-medium-v2"), LoopedMembers(1)).finetuning(
+    reports = Workload(composed(f"dataset={task}-medium-v2"), Members(1)).finetuning(
         range(CHUNK, 10**6, CHUNK)
     )
 
@@ -83,7 +83,7 @@ def d3rlpy(task: str) -> Callable[[int], None]:
     import d3rlpy  # pyright: ignore[reportMissingImports]
 
     config = composed(f"dataset={task}-medium-v2")
-    sizes = Workload(config, LoopedMembers(1)).replay
+    sizes = Workload(config, Members(1)).replay
     generator = np.random.default_rng(0)
     dataset = d3rlpy.dataset.MDPDataset(
         generator.normal(size=(ROWS, sizes.observation_size)).astype(np.float32),

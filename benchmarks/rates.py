@@ -15,8 +15,9 @@ from o2o.config.schema import Config
 from o2o.runs.directory.layout import FINETUNE
 from o2o.runs.phases import evaluation_steps
 from o2o.training.evaluation import Evaluator
-from o2o.training.loop import CHUNK, Report
-from o2o.training.seeds import LoopedMembers, Members
+from o2o.training.loop import CHUNK
+from o2o.training.reports import Report
+from o2o.training.seeds import Members
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def summary(config: Config, workload: Workload, rounds: Sequence[Round]) -> dict
     def median(value: Callable[[Round], float]) -> float:
         return statistics.median(map(value, rounds))
 
-    sizes = workload.environments.observation_size, workload.environments.action_size
+    sizes = workload.replay.observation_size, workload.replay.action_size
     algorithm = config.pretrain.algorithm
     flops = update_flops(algorithm, config.batch_size, *sizes)  # pyright: ignore[reportArgumentType]
     counts = list(rounds[0].pretrain)
@@ -94,7 +95,7 @@ def summary(config: Config, workload: Workload, rounds: Sequence[Round]) -> dict
 
 def _steps(members: Members, updates: int) -> int:
     """Of one member in a round: whole chunks, since a shorter one would be compiled anew."""
-    each = updates // members.count if isinstance(members, LoopedMembers) else updates
+    each = updates if members.together else updates // members.count
     return max(CHUNK, each // CHUNK * CHUNK)
 
 

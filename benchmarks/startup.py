@@ -38,7 +38,7 @@ def load_seconds(rows: int = MILLION) -> float:
 
     from benchmarks.workload import composed
     from o2o.datasets import loading
-    from o2o.replay.rows import pack
+    from o2o.replay.buffer import pack
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "noise.hdf5"

@@ -1,109 +1,77 @@
-"""The parts of an online step's time: the waits in the loop, and what each part takes alone."""
+"""Where an online step's time goes: its parts alone, beside all of it, and how often the host calls in."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from benchmarks.workload import Workload
-from o2o.envs.vector import Environments
+from o2o.training.reports import Report
 from o2o.training.seeds import Members
 
-CALLS = ("sample", "policy_half", "critic_half")
-"""The compiled calls of an online step."""
 
+@dataclass(frozen=True)
+class CountedMembers(Members):
+    """Members whose compiled calls are counted."""
 
-class Clock:
-    """Adds up the seconds of calls by name."""
+    calls: ClassVar[list[str]] = []
 
-    def __init__(self, alone: bool) -> None:
-        """`alone` waits for every compiled call to be computed, so that nothing overlaps."""
-        self.alone = alone
-        self.seconds: dict[str, float] = defaultdict(float)
+    def programs(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[..., Any]:
+        """Returns `Members.programs`' call, which notes itself."""
+        call = super().programs(function, *arguments, **options)
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with the time of its calls added under `name`."""
+        def counted(*values: Any) -> Any:
+            self.calls.append(getattr(getattr(function, "func", function), "__name__", "call"))
+            return call(*values)
 
-        def call(*arguments: Any, **options: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*arguments, **options)
-            if self.alone:
-                jax.block_until_ready(result)
-            self.seconds[name] += time.perf_counter() - start
-            return result
-
-        return call
-
-    def watch(self, piece: Any) -> Any:
-        """Members or environments whose calls are timed."""
-        return (
-            ClockedEnvironments(piece, self)
-            if isinstance(piece, Environments)
-            else ClockedMembers(piece, self)
-        )
-
-
-class ClockedMembers:
-    """Members whose compiled calls, and whose waiting for results, are timed."""
-
-    def __init__(self, members: Members, clock: Clock) -> None:
-        """Around `members`."""
-        self._members, self._clock = members, clock
-        self.to_host = clock.timed("wait", members.to_host)
-
-    def map(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        """Maps like `Members.map`, timed by the function's name until it returns, which is before it is computed."""
-        name = getattr(function, "func", function).__name__
-        return self._clock.timed(name.strip("_"), self._members.map(function, **options))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._members, name)
-
-
-class ClockedEnvironments:
-    """Environments whose steps and resets are timed."""
-
-    def __init__(self, environments: Environments, clock: Clock) -> None:
-        """Around `environments`."""
-        self._environments = environments
-        self.step, self.reset = (clock.timed("env", f) for f in (environments.step, environments.reset))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._environments, name)
+        return counted
 
 
 def split(workload: Workload, steps: int) -> dict[str, float]:
-    """Milliseconds of an online step and of its parts.
+    """Returns milliseconds of an online step of all members and of its parts, each alone.
 
-    In the loop: `step_ms` is the sum of `wait` for the next action, `env` for its step and the resets, `dispatch` of
-    the compiled calls, and `rest`, which is Python. Alone, with nothing to overlap with: `sample` (and insert),
-    `policy_half` (policy step, act), `critic_half`, and `collect`, which is insert and act alone.
+    `step_ms` is all of it; `step_update_ms` an update of pretraining, `step_collecting_ms` a step without learning
+    (environments, add, act), `step_environments_ms` the environments called by the host. `calls_per_100_steps` counts
+    compiled calls.
     """
-    total, loop = _run(workload, steps, alone=False)
-    dispatch = sum(loop[name] for name in CALLS)
-    parts = {"wait": loop["wait"], "env": loop["env"], "dispatch": dispatch}
-    parts["rest"] = total - sum(parts.values())
-    _, alone = _run(workload, steps, alone=True)
-    _, collecting = _run(workload.collecting(steps), steps, alone=True)
-    apart = {name: alone[name] for name in CALLS} | {"collect": collecting["collect"]}
+    members = CountedMembers(workload.members.count, workload.members.together)
+    counted = Workload(workload.config, members)
+    reports = counted.finetuning([steps, 2 * steps])
+    next(reports)  # compiles
+    members.calls.clear()
+    total = _milliseconds(reports, steps)
     return {
         "step_ms": total,
-        **{f"step_{name}_ms": value for name, value in parts.items()},
-        **{f"{name}_alone_ms": value for name, value in apart.items()},
+        "step_update_ms": _second(workload.pretraining([steps, 2 * steps]), steps),
+        "step_collecting_ms": _second(workload.collecting(steps).finetuning([steps, 2 * steps]), steps),
+        "step_environments_ms": _environments(workload, steps),
+        "calls_per_100_steps": 100 * len(members.calls) / steps,
     }
 
 
-def _run(workload: Workload, steps: int, alone: bool) -> tuple[float, dict[str, float]]:
-    """Milliseconds a step: all of it, and by what was called."""
-    clock = Clock(alone)
-    reports = workload.finetuning([steps, 2 * steps], clock.watch)
+def _second(reports: Iterator[Report], steps: int) -> float:
     next(reports)  # compiles
-    clock.seconds.clear()
+    return _milliseconds(reports, steps)
+
+
+def _milliseconds(reports: Iterator[Report], steps: int) -> float:
     start = time.perf_counter()
-    next(reports)
-    total = time.perf_counter() - start
-    return 1e3 * total / steps, {name: 1e3 * seconds / steps for name, seconds in clock.seconds.items()}
+    jax.block_until_ready(next(reports).state)
+    return 1e3 * (time.perf_counter() - start) / steps
+
+
+def _environments(workload: Workload, steps: int) -> float:
+    generator, seconds = np.random.default_rng(0), 0.0
+    for own in workload.environments:
+        own.start()
+        actions = generator.uniform(-1, 1, (steps, len(own), own.action_size)).astype(np.float32)
+        start = time.perf_counter()
+        for action in actions:
+            own.advance(action)
+        seconds += time.perf_counter() - start
+    return 1e3 * seconds / steps

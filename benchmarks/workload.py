@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,14 @@ from hydra import compose, initialize_config_dir
 from o2o.config import build
 from o2o.config.schema import Config
 from o2o.envs.mujoco_tasks import make_environments
-from o2o.envs.tasks import TASKS, Task
+from o2o.envs.tasks import TASKS, Task, task_sizes
 from o2o.envs.vector import Environments
-from o2o.replay.rows import Replay, Rows, row_width
+from o2o.replay.buffer import Replay, Rows
 from o2o.training import loop
-from o2o.training.loop import Report
+from o2o.training.loop import Learner
+from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members
-from o2o.types import Algorithm
+from o2o.types import NO_FACTS, Algorithm
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ROWS = 200_000
@@ -47,27 +47,21 @@ class Workload:
         return TASKS[self.config.dataset.task]
 
     @cached_property
-    def environments(self) -> Environments:
-        """One a member."""
-        return make_environments(self.task, range(self.members.count))
+    def environments(self) -> list[Environments]:
+        """One a member, by program."""
+        return [make_environments(self.task, own) for own in self.members.groups(range(self.members.count))]
 
     @cached_property
     def replay(self) -> Replay:
-        """Returns the replay as a job makes it."""
-        return Replay(
-            self.config.batch_size,
-            self.config.replay_init.capacity,
-            self.config.replay_init.min_size,
-            self.environments.observation_size,
-            self.environments.action_size,
-        )
+        """As a job makes it."""
+        replay = self.config.replay_init
+        return Replay(self.config.batch_size, replay.capacity, replay.min_size, *task_sizes(self.task))
 
     @cached_property
     def offline(self) -> Rows:
         """Noise, in which nothing terminates."""
-        width = row_width(self.environments.observation_size, self.environments.action_size)
-        rows = np.random.default_rng(0).standard_normal((ROWS, width), np.float32)
-        rows[:, -self.environments.observation_size - 1] = 0.0
+        rows = np.random.default_rng(0).standard_normal((ROWS, self.replay.row_width), np.float32)
+        rows[:, -self.replay.observation_size - 1] = 0.0
         return jnp.asarray(rows)
 
     @cached_property
@@ -78,7 +72,9 @@ class Workload:
     def state(self, algorithm: Algorithm) -> Bundle:
         """Fresh states."""
         example = self.replay.example()
-        states = [algorithm.init(jax.random.key(seed), example) for seed in range(self.members.count)]
+        states = [
+            algorithm.init(jax.random.key(seed), example, NO_FACTS) for seed in range(self.members.count)
+        ]
         return self.members.bundle(states)
 
     def collecting(self, steps: int) -> Workload:
@@ -88,22 +84,18 @@ class Workload:
 
     def pretraining(self, stops: Sequence[int]) -> Iterator[Report]:
         """The offline phase."""
-        algorithm = self.config.pretrain.algorithm
-        return loop.pretrain(
-            algorithm, self.replay, self.members, self.state(algorithm), self.offline, self.keys, stops
-        )
+        learner = Learner(self.config.pretrain.algorithm, self.replay)
+        state = self.state(learner.algorithm)
+        return loop.pretrain(learner, self.members, state, self.offline, self.keys, stops)
 
-    def finetuning(
-        self, stops: Sequence[int], watched: Callable[[Any], Any] = lambda piece: piece
-    ) -> Iterator[Report]:
-        """The online phase; `watched` may replace the members and the environments by ones that clock their calls."""
-        algorithm = self.config.algorithm
+    def finetuning(self, stops: Sequence[int]) -> Iterator[Report]:
+        """The online phase."""
+        learner = Learner(self.config.algorithm, self.replay)
         return loop.finetune(
-            algorithm,
-            self.replay,
-            watched(self.members),
-            watched(self.environments),
-            self.state(algorithm),
+            learner,
+            self.members,
+            self.environments,
+            self.state(learner.algorithm),
             self.offline if self.config.replay_init.preload else self.offline[:0],
             self.keys,
             stops,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 
@@ -8,10 +9,8 @@ import pytest
 
 from benchmarks import flops, paper, rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
-from o2o.replay.rows import unpack
 from o2o.training.loop import CHUNK
-from o2o.training.seeds import LoopedMembers, VmappedMembers
-from o2o.types import update
+from o2o.training.seeds import Members
 
 SMALL = ("batch_size=8", "network.hidden_sizes=[8,8]", "evaluation.episodes=2")
 
@@ -59,19 +58,18 @@ def products(jaxpr, known=None) -> Counter:
 
 
 def test_the_flops_of_an_update_are_those_of_its_matrix_products(small):
-    workload = Workload(small, LoopedMembers(1))
+    workload = Workload(small, Members(1))
     algorithm = small.pretrain.algorithm
     (state,) = workload.state(algorithm)
-    batch = jax.eval_shape(
-        lambda rows: workload.replay.sample_offline(rows, jax.random.key(0)), workload.offline
+    batches = jax.eval_shape(
+        lambda rows: jax.tree.map(lambda x: x[None], workload.replay.sample_offline(rows, jax.random.key(0))),
+        workload.offline,
     )
     totals = []
     for phase in range(algorithm.period):
-        traced = jax.make_jaxpr(
-            lambda s, b, k, phase=phase: update(
-                algorithm, s, unpack(b, workload.replay.observation_size), k, phase
-            )[0]
-        )(state, batch, jax.random.key(0))
+        traced = jax.make_jaxpr(lambda s, b, k, phase=phase: algorithm.update(s, b, k, (phase == 0,))[0])(
+            state, batches, jax.random.key(0)
+        )
         totals.append(sum(products(traced).values()))
     sizes = workload.replay.observation_size, workload.replay.action_size
     assert flops.update_flops(algorithm, small.batch_size, *sizes) == pytest.approx(
@@ -80,7 +78,7 @@ def test_the_flops_of_an_update_are_those_of_its_matrix_products(small):
 
 
 @pytest.mark.slow  # it compiles a whole round
-@pytest.mark.parametrize("kind", [LoopedMembers, VmappedMembers])
+@pytest.mark.parametrize("kind", [Members, functools.partial(Members, together=True)])
 def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members(small, kind, monkeypatch):
     monkeypatch.setattr(flops, "PEAK_SIZE", 64)
     (measured,) = rates.measure(small, small, kind, [1, 2], rounds=1, updates=CHUNK)
@@ -99,11 +97,13 @@ def test_a_start_is_shorter_where_all_is_compiled():
 
 
 @pytest.mark.slow
-def test_the_parts_of_a_step_add_up_to_it(small):
-    found = stepping.split(Workload(small, LoopedMembers(1)), 20)
-    parts = [found[f"step_{name}_ms"] for name in ("wait", "env", "dispatch", "rest")]
-    assert min(parts) > 0
-    assert sum(parts) == pytest.approx(found["step_ms"])
+def test_a_step_is_told_with_its_parts_and_the_host_calls_in_for_whole_blocks_alone(small):
+    found = stepping.split(Workload(small, Members(1)), 2 * CHUNK)
+    assert min(found.values()) > 0
+    assert found["step_environments_ms"] < found["step_collecting_ms"] < found["step_ms"]
+    assert found["calls_per_100_steps"] == 100 / CHUNK + 100 / (
+        2 * CHUNK
+    )  # blocks, and the replay settled once
 
 
 def test_the_study_is_counted_from_its_plan(monkeypatch, tmp_path):
