@@ -12,7 +12,7 @@ from o2o.runs.directory import layout
 from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.failures import classify
 from o2o.sweep.ledger import manifest
-from o2o.sweep.ledger.manifest import Batch, ManifestEntry, Submission, SubmittedJob
+from o2o.sweep.ledger.manifest import ManifestEntry, SbatchCall, Submission, SubmittedJob
 
 UPDATES, ENV_STEPS = 1000, 5000
 
@@ -146,7 +146,7 @@ def launch(
     manifest.write_submission(root, submission, specs)
     if launcher == "slurm":
         array = next(iter(runs)).partition("_")[0]
-        manifest.write_batch(root, submission, Batch(0, [job.number for job in jobs], [], id=array))
+        manifest.write_batch(root, submission, SbatchCall(0, [job.number for job in jobs], [], id=array))
     for job in jobs:
         manifest.write_job(root, submission, job)
     return submission

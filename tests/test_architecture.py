@@ -220,7 +220,7 @@ def test_training_is_handed_its_algorithm_replay_and_environments():
         names = imports_of(module)
         assert [name for name in names if within(name, "o2o.algorithms")] == []
         # What kind of thing is handed in, not which.
-        assert {"o2o.envs.tasks.TASKS", "o2o.envs.locomotion"} & names == set()
+        assert {"o2o.envs.tasks.TASKS", "o2o.envs.kernels"} & names == set()
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("analysis/")])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import o2o
+import o2o.runs
 from o2o.config.build import container
 from o2o.errors import ConfigError
 from o2o.runs.directory.layout import IDENTITY, RESULT
@@ -55,7 +55,7 @@ def launch(tmp_path, monkeypatch, capsys):
     stand_in = types.ModuleType("o2o.runs.job")
     monkeypatch.setattr(stand_in, "run_members", run_members, raising=False)
     monkeypatch.setitem(sys.modules, "o2o.runs.job", stand_in)
-    monkeypatch.setattr(o2o, "experiment", stand_in, raising=False)
+    monkeypatch.setattr(o2o.runs, "job", stand_in, raising=False)
     return call
 
 

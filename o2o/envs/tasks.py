@@ -47,6 +47,7 @@ def find_task(name: str) -> Task:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*unversioned.*")  # it is refused below
+            warnings.filterwarnings("ignore", ".*is out of date.*")  # the version was asked for
             environment = gymnasium.make(name)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise LookupError(

@@ -103,7 +103,7 @@ class Environments:
         """An env step of every environment, and a new episode where one ended.
 
         Returns:
-            each one's transition, packed as `o2o.replay.rows.pack` does it with the action as given, and behind it
+            each one's transition, packed as `o2o.replay.buffer.pack` does it with the action as given, and behind it
             the observation to act on next.
         """
         following, reward, terminated, truncated = self.step(action)

@@ -8,8 +8,8 @@ import pytest
 
 from o2o.envs import episodes
 from o2o.envs.mujoco_tasks import make_environments
-from o2o.envs.tasks import TASKS, find_task, own_time_limit
-from o2o.replay.rows import pack
+from o2o.envs.tasks import TASKS, find_task, own_time_limit, task_sizes
+from o2o.replay.buffer import pack
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -21,7 +21,7 @@ from o2o.envs import inside, kernels, mujoco_tasks
 from o2o.envs.episodes import Episode
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS
-from o2o.replay.rows import pack
+from o2o.replay.buffer import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 

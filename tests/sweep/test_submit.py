@@ -23,7 +23,7 @@ from o2o.sweep.launching import entry, jobs, pool, prepare, submit
 from o2o.sweep.launching.entry import Place
 from o2o.sweep.launching.jobs import PlannedRun
 from o2o.sweep.ledger import manifest, slurm
-from o2o.sweep.ledger.manifest import Batch
+from o2o.sweep.ledger.manifest import SbatchCall
 from o2o.sweep.surveying import launched
 
 
@@ -352,8 +352,8 @@ def test_slots_are_spread_over_gpus_and_share_their_memory(monkeypatch):
 
 
 def test_a_batch_knows_the_ids_of_its_jobs():
-    assert Batch(0, [4, 7], [], "12").ids() == {4: "12_0", 7: "12_1"}
-    assert Batch(0, [4], []).ids() == {4: None}
+    assert SbatchCall(0, [4, 7], [], "12").ids() == {4: "12_0", 7: "12_1"}
+    assert SbatchCall(0, [4], []).ids() == {4: None}
 
 
 @pytest.fixture

@@ -21,31 +21,32 @@ def share(directory: Path, task: str) -> float:
     from o2o.envs.mujoco_tasks import make_environments
     from o2o.envs.tasks import TASKS
     from o2o.machine.signals import Interruption
-    from o2o.replay.rows import Replay, row_width
+    from o2o.replay.buffer import Replay
     from o2o.runs.lock import Leases
     from o2o.runs.recording.recorder import Recorder
     from o2o.runs.resume import Keeper
-    from o2o.training import loop
-    from o2o.training.metrics import no_sums
+    from o2o.training.loop import empty_snapshots, no_sums
+    from o2o.training.reports import Report
     from o2o.training.seeds import make_members
+    from o2o.types import NO_FACTS
 
     words = [f"dataset={task}-medium-v2", "algorithm=td3_c", "replay_init=empty", f"paths.runs={directory}"]
     config = build(composed(*words))
     interval = config.execution.checkpoint.interval_seconds
     environments = make_environments(TASKS[task], [0])
-    environments.reset()
     sizes = environments.observation_size, environments.action_size
     replay, members = Replay(config.batch_size, config.replay_init.capacity, 1000, *sizes), make_members(1)
-    rows = np.random.default_rng(0).normal(size=(ONLINE_ROWS, row_width(*sizes))).astype(np.float32)
-    report = loop.Report(
+    rows = np.random.default_rng(0).normal(size=(ONLINE_ROWS, replay.row_width)).astype(np.float32)
+    report = Report(
         step=ONLINE_ROWS,
         updates=ONLINE_ROWS,
-        state=members.bundle([config.algorithm.init(jax.random.key(0), replay.example())]),
+        state=members.bundle([config.algorithm.init(jax.random.key(0), replay.example(), NO_FACTS)]),
         metrics=[{}],
-        sums=[no_sums(config.algorithm, replay)],
+        sums=[no_sums(config.algorithm)],
         is_stop=True,
         online=members.bundle([replay.restore(ONLINE_ROWS, rows)]),
-        loops=loop.empty_loops(environments),
+        actions=[np.zeros(sizes[1], np.float32)],
+        environments=empty_snapshots([environments]),
     )
     seconds = []
     with Interruption() as stop, Leases() as leases, Recorder([config]) as journal:

@@ -31,9 +31,10 @@ def finished(directory: Path, dataset: Path) -> None:
     from tiny import TINY
 
     from o2o.config.build import build, container
-    from o2o.replay.rows import Replay
+    from o2o.replay.buffer import Replay
     from o2o.runs.identity import describe
     from o2o.training import checkpoint
+    from o2o.types import NO_FACTS
 
     config = build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={directory / 'runs'}"))
     (directory / RUN).mkdir(parents=True)
@@ -41,7 +42,7 @@ def finished(directory: Path, dataset: Path) -> None:
     (directory / RUN / "identity.json").write_text(json.dumps(describe(config)))
     (directory / RUN / "result.json").write_text("{}")
     example = Replay(1, 1, 1, 11, 3).example()
-    checkpoint.save(directory / FINAL, config.algorithm.init(jax.random.key(0), example))
+    checkpoint.save(directory / FINAL, config.algorithm.init(jax.random.key(0), example, NO_FACTS))
 
 
 def _text(content: str | bytes) -> Damage:

@@ -26,7 +26,7 @@ from o2o.runs.directory.layout import PRETRAIN, RESULT
 from o2o.sweep.launching import prepare
 from o2o.sweep.launching.jobs import PlannedRun
 from o2o.sweep.ledger import manifest, slurm, unanswered
-from o2o.sweep.ledger.manifest import Batch, Submission
+from o2o.sweep.ledger.manifest import SbatchCall, Submission
 from o2o.sweep.ledger.slurm import Queued
 
 
@@ -157,7 +157,7 @@ def _send(
                     waiting.setdefault(tuple(sorted(after)), []).append(job.number)
             for after, numbers in waiting.items():
                 while numbers:
-                    batch = _send_batch(root, submission, Batch(index, numbers[:largest], list(after)))
+                    batch = _send_batch(root, submission, SbatchCall(index, numbers[:largest], list(after)))
                     sent = {number: job_id for number, job_id in batch.ids().items() if job_id}
                     ids |= sent
                     manifest.write_batch(root, submission, batch)
@@ -171,7 +171,7 @@ def _send(
     return ids, None
 
 
-def _send_batch(root: Path, submission: Submission, batch: Batch) -> Batch:
+def _send_batch(root: Path, submission: Submission, batch: SbatchCall) -> SbatchCall:
     """Submits an array, or as much of it as SLURM takes for now; its id is still to be written down."""
     from o2o.sweep.launching.job_array import Array
 

@@ -108,7 +108,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SbatchCall:
     """One call of sbatch: a job array whose task i is the job `numbers[i]` of the submission.
 
     A batch without an id was refused by sbatch (`error`), or it is not known what became of it: its submitter died, or
@@ -219,12 +219,12 @@ def read_submission(runs: Path, sweep: str, token: str) -> Submission:
     return submission
 
 
-def batches(runs: Path, submission: Submission) -> list[Batch]:
+def batches(runs: Path, submission: Submission) -> list[SbatchCall]:
     """The launch's calls of sbatch, in order."""
     return _read_batches(submission_directory(runs, submission.sweep, submission.token))
 
 
-def write_batch(runs: Path, submission: Submission, batch: Batch) -> None:
+def write_batch(runs: Path, submission: Submission, batch: SbatchCall) -> None:
     """Writes one call of sbatch: before it, without an id, and after it, with one."""
     directory = submission_directory(runs, submission.sweep, submission.token)
     RunDirectory(directory).write(f"batch-{batch.index}.json", dataclasses.asdict(batch))
@@ -294,11 +294,11 @@ def _read_submission(path: Path) -> Submission | None:
         return Submission(**{**content, "jobs": jobs})
 
 
-def _read_batches(directory: Path) -> list[Batch]:
+def _read_batches(directory: Path) -> list[SbatchCall]:
     read = []
     for path in directory.glob("batch-*.json"):
         with _damage_named(path):
-            read.append(Batch(**(read_object(path) or {})))
+            read.append(SbatchCall(**(read_object(path) or {})))
     return sorted(read, key=lambda batch: batch.index)
 
 

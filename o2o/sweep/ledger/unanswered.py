@@ -1,6 +1,6 @@
 """Calls of sbatch whose answer was lost: their submitter died, or SLURM was too slow to say whether it took the jobs.
 
-Such a call is on record without an id and without an error (`manifest.Batch`). If SLURM took it, its jobs have the
+Such a call is on record without an id and without an error (`manifest.SbatchCall`). If SLURM took it, its jobs have the
 launch's name and the batch's comment, by which they are found in the queue; one that has begun notes the id itself.
 """
 
@@ -12,27 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from o2o.sweep.ledger import manifest, slurm
-from o2o.sweep.ledger.manifest import Batch, Submission
+from o2o.sweep.ledger.manifest import SbatchCall, Submission
 from o2o.sweep.ledger.slurm import Queued, SlurmError
 
 LOOKS, PAUSE_SECONDS = 5, 1.0
 
 
-def batches(root: Path, submission: Submission) -> list[Batch]:
+def batches(root: Path, submission: Submission) -> list[SbatchCall]:
     """The launch's calls of sbatch of which it is not known what became of them."""
     if submission.launcher != "slurm" or all(job.id for job in submission.jobs):
         return []
     return [batch for batch in manifest.batches(root, submission) if batch.id is None and batch.error is None]
 
 
-def found(submission: Submission, batch: Batch, queue: Iterable[Queued]) -> Batch | None:
+def found(submission: Submission, batch: SbatchCall, queue: Iterable[Queued]) -> SbatchCall | None:
     """The batch with its id, where its jobs are in the queue."""
     wanted = submission.job_name, batch.comment
     job = next((job for job in queue if (job.name, job.comment) == wanted), None)
     return job and replace(batch, id=job.id.partition("_")[0])
 
 
-def look_for(submission: Submission, batch: Batch) -> Batch | None:
+def look_for(submission: Submission, batch: SbatchCall) -> SbatchCall | None:
     """Calls `found` a few times after a call that was made just now; gives up where SLURM still says nothing."""
     for look in range(LOOKS):
         if look:
@@ -46,7 +46,7 @@ def look_for(submission: Submission, batch: Batch) -> Batch | None:
     return None
 
 
-def record(root: Path, submission: Submission, batch: Batch) -> None:
+def record(root: Path, submission: Submission, batch: SbatchCall) -> None:
     """Notes the id that a batch was found to have, and so its jobs'."""
     manifest.write_batch(root, submission, batch)
     for number, job_id in batch.ids().items():

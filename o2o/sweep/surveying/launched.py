@@ -15,7 +15,7 @@ from pathlib import Path
 
 from o2o.runs.failures import Failure
 from o2o.sweep.ledger import manifest, slurm, unanswered
-from o2o.sweep.ledger.manifest import Batch, Submission
+from o2o.sweep.ledger.manifest import SbatchCall, Submission
 from o2o.sweep.ledger.slurm import Queued, SlurmError
 from o2o.sweep.surveying import histories
 from o2o.sweep.surveying.histories import UNBEGUN, UNDER_WAY
@@ -167,7 +167,10 @@ def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
 
 
 def _find(
-    launch: Submission, members: Sequence[SeenRun], batches: Sequence[Batch], queued: Mapping[str, Queued]
+    launch: Submission,
+    members: Sequence[SeenRun],
+    batches: Sequence[SbatchCall],
+    queued: Mapping[str, Queued],
 ) -> None:
     """Gives runs the jobs that SLURM made of the launch's calls that it did not answer."""
     there = [unanswered.found(launch, batch, queued.values()) for batch in batches]
