@@ -208,7 +208,6 @@ def empty_snapshots(environments: Sequence[Environments]) -> list[dict[str, np.n
     """Returns each member's snapshot, for its shapes; none where the environments cannot be saved."""
     if not all(own.can_be_saved for own in environments):
         return []
-    _start(environments)
     return [snapshot for own in environments for snapshot in own.snapshot()]
 
 

@@ -17,6 +17,8 @@ import pytest
 from small import assert_close, assert_equal, batches_of, differ, make, used
 
 from o2o.envs.episodes import Episode
+from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.tasks import TASKS
 from o2o.replay.buffer import Replay, pack, unpack
 from o2o.training import loop
 from o2o.training.loop import Learner
@@ -329,3 +331,15 @@ def test_several_updates_a_step_are_from_batches_of_their_own():
         for part in (thrice.state.critic_optimizers, thrice.state.policy_optimizer)
     ]
     assert counts == [9, 5]
+
+
+def test_asking_for_the_shape_of_snapshots_draws_nothing_from_the_environments():
+    (asked,), (expected,) = ([make_environments(TASKS["hopper"], [3])] for _ in range(2))
+    (before,) = loop.empty_snapshots([asked])
+    np.testing.assert_array_equal(asked.start(), expected.start())
+    (after,) = asked.snapshot()
+    assert {name: (x.shape, x.dtype) for name, x in before.items()} == {
+        name: (x.shape, x.dtype) for name, x in after.items()
+    }
+    asked.close()
+    expected.close()
