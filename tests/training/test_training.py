@@ -284,6 +284,7 @@ def test_the_states_handed_in_are_used_up_and_those_reported_are_not_needed_agai
     assert jax.tree.leaves(state)[0].is_deleted()
 
 
+@pytest.mark.slow  # the tracer sees all of JAX too
 def test_one_online_update_runs_through_seven_modules_of_ours():
     """A reader who follows one update of TD3-BC opens no more; Python's tracer says which."""
     algorithm, seen = make("td3_bc", learning_rate=LearningRate(policy=1e-4, critic=1e-4)), set()
