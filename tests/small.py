@@ -55,6 +55,13 @@ OWN = {
     "sac": SAC,
     "frozen": TD3,
     "bc": {"exploration_noise": 0.1},
+    "iql": {
+        "target_step": 0.005,
+        "expectile": 0.7,
+        "inverse_temperature": 3.0,
+        "reward_scale": "none",
+        "order": "in_turn",
+    },
 }
 
 

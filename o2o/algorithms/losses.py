@@ -65,6 +65,20 @@ def dual_loss(
     return jnp.sum(multiplier * (epsilon - stop_gradient(constraint)))
 
 
+def expectile_loss(error: Float[Array, " B"], expectile: float) -> Float[Array, ""]:
+    """Returns the mean of |τ - 1(u < 0)| u²: at τ = 0.5 half the mean square (IQL, Eq. 5)."""
+    return jnp.mean(jnp.where(error > 0, expectile, 1 - expectile) * jnp.square(error))
+
+
+def gaussian_log_density(
+    action: Float[Array, "B A"], mean: Float[Array, "B A"], std: Float[Array, " A"]
+) -> Float[Array, " B"]:
+    """Returns log N(a; μ, σ²) of independent dimensions."""
+    # The rank is raised by hand: promotion of ranks is an error in the tests.
+    scaled = (action - mean) / jnp.broadcast_to(std, mean.shape)
+    return jnp.sum(-0.5 * jnp.square(scaled) - 0.5 * jnp.log(2 * jnp.pi), axis=-1) - jnp.sum(jnp.log(std))
+
+
 def tanh_gaussian(
     mean: Float[Array, "*B A"], log_std: Float[Array, "*B A"], noise: Float[Array, "*B A"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:

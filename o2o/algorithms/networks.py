@@ -119,6 +119,18 @@ def gaussian_policy(
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
 
 
+def init_relu_mlp(
+    key: Key[Array, ""], network: Network, input_size: int, output_size: int, output_limit: float
+) -> Parameters:
+    """Returns fresh parameters of a ReLU network, whose outputs are nearly zero."""
+    return ReluMLP(network.hidden_sizes, output_size, output_limit).init(key, jnp.zeros(input_size))["params"]
+
+
+def relu_mlp(parameters: Parameters, inputs: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
+    """Returns a ReLU network's output, without an activation."""
+    return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs)
+
+
 def init_relu_critic(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:
