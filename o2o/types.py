@@ -111,7 +111,8 @@ class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with pure functions on a state of its own.
 
     The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped. Two
-    more are optional: whoever lacks `value` has no overestimation column, whoever lacks `diagnose` no TD errors.
+    more are optional: whoever lacks `value` has no overestimation column, whoever lacks `diagnose` no TD errors. One
+    that says `needs_returns` is refused where there is no dataset to take `Facts` from.
 
         value(state, observation, action) -> Q(s, a) in raw reward units
         diagnose(state, batch, key) -> `q_mean` and the RMS `td_error` of a batch, without learning from it

@@ -70,8 +70,10 @@ def configure(dataset) -> Any:
 
     from o2o.config.build import build
 
-    def config(runs: Path, *overrides: str) -> Any:
-        return build(composed(*TINY, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
+    def config(runs: Path, *overrides: str, exploring: bool = True) -> Any:
+        """`exploring` turns TD3's noise up, which other families do not have."""
+        tiny = [word for word in TINY if exploring or "exploration_noise" not in word]
+        return build(composed(*tiny, f"dataset.path={dataset}", f"paths.runs={runs}", *overrides))
 
     return config
 

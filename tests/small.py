@@ -55,6 +55,13 @@ OWN = {
     "sac": SAC,
     "frozen": TD3,
     "bc": {"exploration_noise": 0.1},
+    "awac": {
+        "policy_hidden_sizes": (16, 16),
+        "target_step": 0.005,
+        "temperature": 1.0,
+        "weights": "softmax",
+        "policy_weight_decay": 1e-4,
+    },
     "iql": {
         "target_step": 0.005,
         "expectile": 0.7,

@@ -31,7 +31,9 @@ from jaxtyping import Array, Float, Key
 
 from o2o.algorithms import losses
 from o2o.algorithms.networks import (
+    bounded_gaussian,
     first,
+    init_bounded_gaussian,
     init_relu_critic,
     init_relu_mlp,
     relu_critic_value,
@@ -53,9 +55,7 @@ from o2o.types import (
 )
 
 LARGEST_WEIGHT = 100.0
-POLICY_OUTPUT, VALUE_OUTPUT = 1e-3, 3e-3  # rlkit's
-# rlkit's standard deviation: its logarithm is -6 + 6 sigmoid of a parameter that starts at zero.
-LOG_STD = (-6.0, 0.0)
+VALUE_OUTPUT = 3e-3  # rlkit's
 
 
 @struct.dataclass
@@ -97,6 +97,11 @@ class IQL:
     }
 
     @property
+    def needs_returns(self) -> bool:
+        """Whether it needs to know what the data's trajectories return."""
+        return self.reward_scale == "return_range"
+
+    @property
     def period(self) -> int:
         """Every update is like every other."""
         return 1
@@ -111,10 +116,7 @@ class IQL:
         """Returns fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
         policy_key, value_key, *critic_keys = jax.random.split(key, 4)
-        policy = {
-            "mean": init_relu_mlp(policy_key, self.network, *sizes, POLICY_OUTPUT),
-            "std": jnp.zeros(sizes[1]),
-        }
+        policy = init_bounded_gaussian(policy_key, self.network, *sizes)
         value = init_relu_mlp(value_key, self.network, sizes[0], 1, VALUE_OUTPUT)
         critics = stacked([init_relu_critic(k, self.network, *sizes) for k in critic_keys])
         scale = jnp.ones(())
@@ -159,10 +161,10 @@ class IQL:
         self, state: Any, observation: Float[Array, "*B O"], key: Key[Array, ""], evaluate: bool
     ) -> Float[Array, "*B A"]:
         """Returns tanh μ(s), or a sample of the policy, clipped, where it is to collect data."""
-        mean, std = self._policy(state.policy, observation)
+        mean, std = bounded_gaussian(state.policy, observation)
         if evaluate:
             return mean
-        return jnp.clip(mean + jnp.broadcast_to(std, mean.shape) * jax.random.normal(key, mean.shape), -1, 1)
+        return jnp.clip(mean + std * jax.random.normal(key, mean.shape), -1, 1)
 
     def update(
         self, state: Any, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
@@ -203,12 +205,12 @@ class IQL:
         weight = jnp.minimum(jnp.exp(self.inverse_temperature * advantage), LARGEST_WEIGHT)
 
         def loss(policy: Parameters) -> Float[Array, ""]:
-            mean, std = self._policy(policy, batch.observation)
+            mean, std = bounded_gaussian(policy, batch.observation)
             return -jnp.mean(weight * losses.gaussian_log_density(batch.action, mean, std))
 
         error, gradient = jax.value_and_grad(loss)(state.policy)
         updates, optimizer = self._policy_optimizer.update(gradient, state.policy_optimizer)
-        _, std = self._policy(state.policy, batch.observation)
+        _, std = bounded_gaussian(state.policy, batch.observation)
         metrics = {
             "policy_loss": error,
             "advantage": advantage.mean(),
@@ -249,13 +251,6 @@ class IQL:
     def _td_target(self, value: Parameters, batch: Transition) -> Float[Array, " B"]:
         following = _value(value, batch.next_observation)
         return losses.td_target(batch.reward, batch.terminated, following, self.discount)
-
-    def _policy(
-        self, policy: Parameters, observation: Float[Array, "*B O"]
-    ) -> tuple[Float[Array, "*B A"], Float[Array, " A"]]:
-        lowest, highest = LOG_STD
-        std = jnp.exp(lowest + (highest - lowest) * jax.nn.sigmoid(policy["std"]))
-        return jnp.tanh(relu_mlp(policy["mean"], observation)), std
 
     @property
     def _policy_optimizer(self) -> optax.GradientTransformation:

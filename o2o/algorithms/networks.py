@@ -131,6 +131,23 @@ def relu_mlp(parameters: Parameters, inputs: Float[Array, "*B I"]) -> Float[Arra
     return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs)
 
 
+def init_bounded_gaussian(
+    key: Key[Array, ""], network: Network, observation_size: int, action_size: int
+) -> Parameters:
+    """Returns a fresh policy N(tanh μ(s), σ²) with one σ an action dimension, which begins at exp(-3)."""
+    mean = init_relu_mlp(key, network, observation_size, action_size, GAUSSIAN_POLICY_OUTPUT)
+    return {"mean": mean, "std": jnp.zeros(action_size)}
+
+
+def bounded_gaussian(
+    parameters: Parameters, observation: Float[Array, "*B O"]
+) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
+    """Returns mean and standard deviation of the action, which is not squashed; log σ is between -6 and 0 (rlkit)."""
+    mean = jnp.tanh(relu_mlp(parameters["mean"], observation))
+    std = jnp.exp(-6 + 6 * jax.nn.sigmoid(parameters["std"]))
+    return mean, jnp.broadcast_to(std, mean.shape)
+
+
 def init_relu_critic(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:

@@ -53,6 +53,11 @@ def contradictions(config: Config) -> list[str]:
             f"finetune.env_steps={finetune.env_steps} is below replay_init.min_size={replay.min_size}: "
             "updates would never begin; lower replay_init.min_size or collect more"
         )
+    if scratch and finetune.env_steps > 0 and getattr(config.algorithm, "needs_returns", False):
+        problems.append(
+            "algorithm.reward_scale=return_range needs the returns of a dataset, and pretrain.updates=0 has none: "
+            "set algorithm.reward_scale=none"
+        )
     if 0 < finetune.env_steps <= finetune.warmup_steps:
         problems.append(
             f"finetune.warmup_steps={finetune.warmup_steps} leaves no step of finetune.env_steps={finetune.env_steps} "

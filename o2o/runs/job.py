@@ -102,7 +102,16 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
     if config.pretrain.updates or config.replay_init.preload:
         offline, facts = _offline_rows(config.dataset, config.execution.paths, sizes)
-    if problems := starvation(config, len(offline)):
+    problems = starvation(config, len(offline))
+    learners = (config.algorithm, config.pretrain.algorithm) if config.pretrain.updates else ()
+    if facts.lowest_return == facts.highest_return and any(
+        getattr(a, "needs_returns", False) for a in learners
+    ):
+        problems.append(
+            f"dataset={config.dataset.name}: all its trajectories return {facts.lowest_return:g}, so "
+            "reward_scale=return_range has no range: set algorithm.reward_scale=none"
+        )
+    if problems:
         raise ConfigError(problems)
     return Job(task, _replay(config, sizes), offline, facts, stop, leases)
 

@@ -16,7 +16,7 @@ from o2o.types import LearningRate, State
 
 KEY = jax.random.key(7)
 TD3_FAMILY = ("td3", "td3_bc", "td3_c")
-ALL = (*TD3_FAMILY, "sac")
+ALL = (*TD3_FAMILY, "sac", "iql", "awac")
 
 
 def critic(ensemble: Any, i: int) -> Any:

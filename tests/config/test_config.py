@@ -354,3 +354,16 @@ def test_a_configuration_can_be_hashed_and_not_changed(tree):
     hash(config)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 1
+
+
+def test_a_method_that_needs_the_datas_returns_is_refused_without_data():
+    words = ("algorithm=iql", "pretrain.updates=0", "replay_init=empty", "dataset=hopper-medium-v2")
+    (problem,) = problems_of(composed(*words))
+    assert "algorithm.reward_scale=return_range needs the returns of a dataset" in problem
+    assert build(composed(*words, "algorithm.reward_scale=none")).algorithm.reward_scale == "none"
+
+
+def test_warmup_leaves_steps_to_learn_in():
+    words = ("dataset=hopper-medium-v2", "finetune.env_steps=3000", "finetune.warmup_steps=3000")
+    (problem,) = problems_of(composed(*words))
+    assert "finetune.warmup_steps=3000 leaves no step" in problem

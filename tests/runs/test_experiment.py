@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.identity import describe, identity, pretrain_directory, refuse_other_run, run_directory
 from o2o.runs.recording import recorder, run_record
 from o2o.training import diagnostics
+from o2o.types import Facts
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -286,3 +288,20 @@ def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure
     job.run(config)
     assert not left.exists()
     assert stays.exists()
+
+
+@pytest.mark.parametrize("name", ["bc", "iql", "awac"])
+def test_every_method_goes_from_data_to_a_result(name, configure, tmp_path):
+    config = configure(tmp_path, f"algorithm={name}", f"algorithm@pretrain.algorithm={name}", exploring=False)
+    job.run(config)
+    (last,) = lines(run_directory(config) / layout.EVAL)[-1:]
+    assert (last["q_minus_return"] is None) == (name == "bc")
+    reported = {key for row in lines(run_directory(config) / layout.TRAIN) for key in row}
+    assert set(config.algorithm.metrics) <= reported
+
+
+def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_offline_rows", lambda *_: (jnp.zeros((120, 27)), Facts(5.0, 5.0)))
+    words = "algorithm=iql", "algorithm@pretrain.algorithm=iql"
+    with pytest.raises(ConfigError, match="all its trajectories return 5"):
+        job.run(configure(tmp_path, *words, exploring=False))
