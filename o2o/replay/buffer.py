@@ -139,9 +139,12 @@ class Replay:
         return Online(ring, online.newest, settled=count, added=count + 0)
 
     def since(self, online: Online, first: int, added: int) -> Float[Array, "N W"]:
-        """Returns the settled rows from the `first` to the `added`-th, or as many of them as the ring still holds."""
-        size = online.ring.shape[0]
-        return online.ring[np.arange(max(first, added - size), added) % size]
+        """Returns the settled rows from the `first` to the `added`-th.
+
+        In place of those that have left the ring it has the ones that came there: the number of rows says how many
+        were added, and `restore` uses no more than the ring holds.
+        """
+        return online.ring[np.arange(first, added) % online.ring.shape[0]]
 
     def fresh(self, online: Online) -> Transition:
         """Returns the newest transitions, a batch of them; all must be settled."""

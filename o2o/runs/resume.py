@@ -170,7 +170,7 @@ class Keeper:
             store.forget()
 
     def _new_rows(self, report: Report) -> list[np.ndarray]:
-        """Each member's rows since the last checkpoint, or as many of them as the ring still holds."""
+        """Returns each member's rows since the last checkpoint."""
         if not report.online:
             return [np.zeros((0, 0), np.float32)] * self._members.count
         since = [

@@ -97,9 +97,11 @@ def test_settling_changes_nothing_of_what_is_sampled():
         settled = compiled()[2](replay, online)
         key, sample = jax.random.key(added), compiled()[1]
         assert_equal(sample(replay, offline, settled, key), sample(replay, offline, online, key))
-        kept = replay.since(settled, 0, added)
-        assert kept[:, 0].tolist() == list(range(10, 10 + added))[-6:]
-        assert_equal(replay.restore(9, np.asarray(rows_of(*range(10, 10 + added)))).ring, settled.ring)
+        rows = replay.since(settled, 0, added)
+        assert rows[-6:, 0].tolist() == list(range(10, 10 + added))[-6:]
+        restored = replay.restore(9, np.asarray(rows))
+        assert_equal(restored.ring, settled.ring)
+        assert (restored.added, restored.settled) == (added, added)  # also of rows that are gone
 
 
 def test_the_oldest_offline_row_leaves_with_the_first_online_row_beyond_the_capacity():

@@ -78,10 +78,16 @@ def test_killed_at_any_safe_point_it_ends_the_same(
     assert contents(config) == uninterrupted(*overrides)
 
 
-@pytest.mark.slow  # it compiles another ring
-def test_a_ring_that_has_wrapped_is_restored(configure, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "often",
+    [
+        pytest.param(ALWAYS, marks=pytest.mark.slow),
+        "checkpoint.interval_steps=30",  # more steps than there is room for
+    ],
+)
+def test_a_ring_that_has_wrapped_is_restored(often, configure, uninterrupted, tmp_path, monkeypatch):
     overrides = ("algorithm=td3", "replay_init=empty", "replay_init.capacity=25")
-    config = configure(tmp_path, ALWAYS, *overrides)
+    config = configure(tmp_path, often, *overrides)
     with monkeypatch.context() as patched:
         kill_at(patched, 5)  # after 30 env steps
         with pytest.raises(Killed):
