@@ -154,6 +154,7 @@ def finetune(
     settled, room = step, carry[0].online.newest.shape[-2]
     longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1
     awaited = set(stops)
+    episodes: list[Episode] = []
 
     def report(is_stop: bool) -> Report:
         of_members, means = _told(learner, members, [own.sums for own in carry])
@@ -166,7 +167,7 @@ def finetune(
             of_members,
             is_stop,
             [own.online for own in carry],
-            _ended(environments),
+            episodes,
             list(members.to_host([own.action for own in carry])),
             [snapshot for own in environments for snapshot in own.snapshot()] if saved else [],
         )
@@ -190,6 +191,7 @@ def finetune(
                 packets = [own.advance(np.stack(a)) for own, a in zip(environments, taken, strict=True)]
                 packets = members.split(np.concatenate(packets))
                 (carry,) = one_step(carry, packets, keys, offline, before, learning)
+            episodes += _ended(environments)  # which keep no more than a block's
             step += count
             updates += count * learning * learner.updates_per_step
             is_stop = step == stop
@@ -200,6 +202,7 @@ def finetune(
                 settled = step
             if paused:
                 yield report(is_stop)
+                episodes = []
         empty = members.bundle(nothing)
         carry = [own._replace(sums=zeros) for own, zeros in zip(carry, empty, strict=True)]
 

@@ -13,15 +13,20 @@ from pathlib import Path
 import check_inside
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src import dispatch
+from small import NO_FACTS, make
 
 from o2o.envs import inside, kernels, mujoco_tasks
 from o2o.envs.episodes import Episode
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS
-from o2o.replay.buffer import pack
+from o2o.replay.buffer import Replay, pack
+from o2o.training import loop
+from o2o.training.loop import Learner
+from o2o.training.seeds import Members
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,6 +159,27 @@ def test_one_program_serves_all_environments_of_a_kind_and_refuses_others():
     with pytest.raises(jax.errors.JaxRuntimeError, match="not those that the program was compiled for"):
         train(2, 5)
     dispatch.runtime_tokens.clear()  # else JAX raises it again when the process ends
+
+
+def test_more_episodes_between_two_reports_than_environments_keep():
+    replay = Replay(batch_size=8, capacity=9, min_size=9, observation_size=11, action_size=3)
+    algorithm = make("frozen")
+    environments = make_environments(TASKS["hopper"], [0])
+    environments.can_step_inside("cpu")
+    environments._control[kernels.TIME_LIMIT] = 1
+    state = algorithm.init(jax.random.key(0), replay.example(), NO_FACTS)
+    steps = kernels.MOST_ENDED + 50
+    (report,) = loop.finetune(
+        Learner(algorithm, replay, warmup_steps=steps),
+        Members(1),
+        [environments],
+        [state],
+        jnp.zeros((0, replay.row_width)),
+        [jax.random.key(1)],
+        [steps],
+    )
+    environments.close()
+    assert [(e.env_step, e.length) for e in report.episodes] == [(step, 1) for step in range(1, steps + 1)]
 
 
 def test_more_episodes_than_are_kept_for_a_block():
