@@ -71,7 +71,10 @@ def test_killed_at_every_dangerous_point_in_turn_it_ends_the_same(ground: Arena)
             ("write", "train.jsonl", "half"), ("write", "eval.jsonl", "half"), ("fsync", "train.jsonl", "before"),
         ):  # fmt: skip
             assert (operation, f"{phase}/seed-0/{file}", moment) in tally.points
+        assert ("block of an evaluation", phase, "before") in tally.points
         assert ("evaluate", phase, "half") in tally.points
+    assert ("block", "finetune", "before") in tally.points
+    assert ("step", "finetune", "half") in tally.points
 
 
 @pytest.mark.slow
@@ -96,13 +99,15 @@ def test_modes_follow_the_umask_and_no_secret_is_written(ground: Arena):
     assert [path for path in files if SENTINEL.encode() in path.read_bytes()] == []
 
 
-# Where a signal comes: when nothing is written yet, in the pretraining, in each kind of evaluation, between env steps.
+# Where a signal comes: when nothing is written, in the pretraining, in each kind of evaluation, before and in a block.
 PLACES = {
     "at the start": ["replace", "pretrain/seed-0/config.yaml", "before"],
     "while pretraining": ["write", "pretrain/seed-0/train.jsonl", "after"],
     "evaluating the pretraining": ["evaluate", "pretrain", "half"],
     "at the switch": ["replace", "pretrain/seed-0/switch.json", "before"],
+    "before a block": ["block", "finetune", "before"],
     "between env steps": ["step", "finetune", "half"],
+    "before a block of an evaluation": ["block of an evaluation", "finetune", "before"],
     "evaluating online": ["evaluate", "finetune", "half"],
     "saving": ["replace", "finetune/seed-0/checkpoints/N.npz", "before"],
     "at the end": ["replace", "finetune/seed-0/checkpoints/final.npz", "before"],
@@ -131,7 +136,7 @@ def test_a_signal_is_obeyed_within_seconds_in_every_phase(ground: Arena, place: 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(ground: Arena):
     ground.clear()
-    ended = ground.start(ALONE, only=PLACES["between env steps"], strike=int(signal.SIGINT), times=2)
+    ended = ground.start(ALONE, only=PLACES["before a block"], strike=int(signal.SIGINT), times=2)
     assert ended["code"] == 130
     assert ended["seconds_after"] < 2
     assert list(run_of(ground, "finetune").glob("checkpoints/*.npz")) == []

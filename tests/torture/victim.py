@@ -156,9 +156,11 @@ def _import_everything() -> None:
     import composing  # noqa: F401
     import jax
 
+    from o2o.envs.mujoco_tasks import kernels
     from o2o.envs.tasks import TASKS, task_sizes
     from o2o.runs import job  # noqa: F401
 
+    kernels()
     task_sizes(TASKS["hopper"])  # what gymnasium imports when it first makes one
 
     jax.config.update("jax_disable_most_optimizations", True)

@@ -3,18 +3,31 @@
 Python's doors to the disk are replaced, outside the product's code: opening for writing, writing, fsync, rename, link,
 unlink, truncate and mkdir. A *point* is such a change of a kind of file, before it or, for writes, after half of the
 bytes; what comes after a change is the point before the next, but for renames and their like, which have a point of
-their own. An evaluation and an environment step are points too.
+their own. An evaluation, a block of steps and an environment step, in the middle of a block, are points too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
+
+_FFI_HANDLER = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+_EXECUTE, _METADATA = 3, 1  # a stage and a kind of extension in XLA_FFI_CallFrame
+
+
+def _executes(frame: int) -> bool:
+    """Whether XLA calls a function of the environments to step them, not to ask what it is."""
+    extension = ctypes.c_int64.from_address(frame + 8).value
+    stage = ctypes.c_int32.from_address(frame + 32).value
+    asked = extension and ctypes.c_int32.from_address(extension + 8).value == _METADATA
+    return stage == _EXECUTE and not asked
 
 
 class Point(NamedTuple):
@@ -50,27 +63,50 @@ class Watch:
             setattr(os, name, self._watched(name, getattr(os, name), moments))
 
     def evaluations(self) -> None:
-        """Makes evaluations and environment steps points."""
+        """Makes evaluations, blocks of steps and environment steps points."""
+        from o2o.envs import kernels
         from o2o.envs.mujoco_tasks import MujocoEnvironments
         from o2o.training.evaluation import Evaluator
 
-        evaluate, step = Evaluator.evaluate, MujocoEnvironments.step
-        inside = 0
+        evaluate, handle, make_on_cpu = (
+            Evaluator.evaluate,
+            MujocoEnvironments.handle.fget,
+            kernels.make_on_cpu,
+        )
+        assert handle
+        evaluating = 0
 
-        def evaluating(*arguments: Any) -> Any:
-            nonlocal inside
+        def evaluated(*arguments: Any) -> Any:
+            nonlocal evaluating
             self.at("evaluate", self._phase, "before")
-            inside += 1
+            evaluating += 1
             found = evaluate(*arguments)
-            inside -= 1
+            evaluating -= 1
             self.at("evaluate", self._phase, "after")
             return found
 
-        def stepping(*arguments: Any) -> Any:
-            self.at("evaluate" if inside else "step", self._phase, "half")
-            return step(*arguments)
+        def stepping(step: Callable[..., Any]) -> Callable[..., Any]:
+            def stepped(*arguments: Any) -> Any:
+                self.at("evaluate" if evaluating else "step", self._phase, "half")
+                return step(*arguments)
 
-        Evaluator.evaluate, MujocoEnvironments.step = evaluating, stepping  # type: ignore[method-assign]
+            return stepped
+
+        def handed(environments: Any) -> Any:
+            self.at("block of an evaluation" if evaluating else "block", self._phase, "before")
+            return handle(environments)
+
+        def make() -> Any:
+            made = make_on_cpu()  # which must stay where the program finds it
+            step = stepping(_FFI_HANDLER(made.address))
+            between = _FFI_HANDLER(lambda frame: (step if _executes(frame) else made.ctypes)(frame))
+            return SimpleNamespace(ctypes=between, made=made)
+
+        # What XLA calls in the middle of a compiled program is on a thread of its own there; Python calls the rest.
+        kernels.make_on_cpu = make
+        Evaluator.evaluate, MujocoEnvironments.handle = evaluated, property(handed)  # type: ignore[method-assign]
+        for name in ("advance", "play"):
+            setattr(MujocoEnvironments, name, stepping(getattr(MujocoEnvironments, name)))
 
     def at(self, operation: str, file: str, moment: str) -> None:
         """Strikes here, if this point is fatal."""

@@ -82,5 +82,5 @@ def test_the_policy_finds_the_action_that_suits_the_observation(observation):
     rows = rows_of(seen, np.zeros(n), np.ones(n, bool), np.zeros(n))
     rows[:, 2] = 1 - np.square(rows[:, 1] - 0.5 * seen)  # best: half of the observation
     algorithm, state = learned("td3", rows)
-    action = algorithm.act(state, jnp.full((1, 1), observation))
+    action = algorithm.act(state, jnp.full((1, 1), observation), jax.random.key(0), evaluate=True)
     np.testing.assert_allclose(action, 0.5 * observation, atol=0.1)
