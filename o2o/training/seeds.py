@@ -31,8 +31,8 @@ class Members:
 
     @property
     def lanes(self) -> int:
-        """How many programs run at a time."""
-        return 1 if self.together else min(self.count, 1 + len(_threads()))
+        """How many members are computed at a time."""
+        return self.count if self.together else min(self.count, 1 + len(_threads()))
 
     def groups(self, values: Iterable[Any]) -> list[list[Any]]:
         """Returns the members' values by program."""
