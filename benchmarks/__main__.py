@@ -40,6 +40,10 @@ def measure(
     evaluated = composed(f"dataset={FULL_EPISODES}-medium-v2", *overrides)
     measured = list(rates.measure(config, evaluated, make_members, counts, rounds, updates))
     single = Workload(config, make_members(1))
+    parts = stepping.split(single, min(SPLIT_STEPS, updates))
+    for members in filter(lambda members: members.together, map(make_members, counts)):
+        found = stepping.split(Workload(config, members), min(SPLIT_STEPS, updates))
+        parts |= {f"members_{members.count}_{name}": value for name, value in found.items()}
     memory = jax.devices()[0].memory_stats() or {}
     return {
         "task": task,
@@ -47,7 +51,7 @@ def measure(
         "hidden_sizes": list(config.network.hidden_sizes),
         "rounds": rounds,
         **rates.summary(config, single, measured),
-        **stepping.split(single, min(SPLIT_STEPS, updates)),
+        **parts,
         **({"memory_peak_gib": memory["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in memory else {}),
         **results.machine(),
     }

@@ -8,7 +8,7 @@ three algorithms.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -72,6 +72,18 @@ class Speed:
         return training / 3600, work.evaluations * self.evaluation_seconds / 3600
 
 
+def speed_of_a_task(text: str) -> tuple[str, Speed]:
+    """Reads `TASK=UPDATES,ENV_STEPS,SECONDS`."""
+    task, _, numbers = text.partition("=")
+    try:
+        pretrain, finetune, evaluation_seconds = map(float, numbers.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=U,S,E, three numbers") from None
+    if task not in FULL_EPISODES:
+        raise argparse.ArgumentTypeError(f"{task!r} is none of {', '.join(FULL_EPISODES)}")
+    return task, Speed(pretrain, finetune, evaluation_seconds)
+
+
 def planned(experiment: str = "paper") -> list[Config]:
     """Every run of a preset, and the pretrainings that it needs."""
     grids = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"][
@@ -132,12 +144,15 @@ def speeds(
 
 
 def show(
-    total: Mapping[tuple[str, str], Work], speed: Mapping[str, Speed], machine: Mapping[str, Any]
+    total: Mapping[tuple[str, str], Work],
+    speed: Mapping[str, Speed],
+    machine: Mapping[str, Any],
+    given: Container[str] = (),
 ) -> None:
-    """Prints the hours of every stage."""
+    """Prints the hours of every stage, and the speeds: those of tasks in `given` were not measured here."""
     table = Table(
-        title="the whole study, estimated from measured rates",
-        caption=f"{machine['device']}, {machine['machine']}, {machine['cores']} cores; "
+        title="the whole study, estimated from rates",
+        caption=f"measured on {machine['device']}, {machine['machine']}, {machine['cores']} cores; "
         f"{SEEDS_TOGETHER} seeds side by side, one job after the other",
     )
     for name in ("stage", "million updates", "million env steps", "hours training", "hours evaluating"):
@@ -157,6 +172,13 @@ def show(
     table.add_section()
     table.add_row("all", *(f"{value:.1f}" for value in sums))
     Console().print(table)
+    for task, its in speed.items():
+        source = "given" if task in given else "measured"
+        Console().print(
+            f"{task}, {source}: {its.pretrain:.0f} updates/s, {its.finetune:.0f} env steps/s, "
+            f"{its.evaluation_seconds:.2g} s an evaluation",
+            highlight=False,
+        )
     Console().print(f"{sums[2] + sums[3]:.1f} hours, of which {sums[3]:.1f} evaluating")
 
 
@@ -186,14 +208,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=1000, help="of a phase in a round, about")
+    parser.add_argument(
+        "--speed",
+        type=speed_of_a_task,
+        action="append",
+        default=[],
+        metavar="TASK=U,S,E",
+        help=f"a task that is not to be measured: updates and env steps a second of {SEEDS_TOGETHER} seeds together, "
+        "and an evaluation of one of them in seconds",
+    )
     options = parser.parse_args(arguments)
     try:
         device.configure(options.device)
     except ConfigError as error:
         parser.error(str(error))
     total = work(planned())
-    tasks = dict.fromkeys(task for _, task in total)
-    show(total, speeds(tasks, make_members, options.rounds, options.updates), results.machine())
+    known = dict(options.speed)
+    tasks = dict.fromkeys(task for _, task in total if task not in known)
+    show(
+        total, known | speeds(tasks, make_members, options.rounds, options.updates), results.machine(), known
+    )
 
 
 if __name__ == "__main__":

@@ -1,27 +1,35 @@
 """`python -m benchmarks.peers`: against d3rlpy's TD3+BC offline and sbx's TD3 online, in an environment that has both.
 
 Same machine, task, batch size, number of hidden units and updates an env step. Each contestant is a process of its
-own, which waits while another one's round is timed. The peers' networks have no LayerNorm, which favours them.
+own, which waits while another one's round is timed. The peers' own networks have neither LayerNorm nor tanh nor ELU,
+which favours them; sbx competes a second time, with ours.
 `make bench-peers` makes the environment: they need torch, which this project does not.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import results
 from benchmarks.workload import ROWS, Workload, composed
+from o2o.algorithms.networks import critic_value, init_critic, init_policy, policy_action, stacked
 from o2o.envs.tasks import TASKS
 from o2o.training.loop import CHUNK
 from o2o.training.seeds import Members
+from o2o.types import Network, Parameters
 
 WARMUP = 1100  # sbx collects a hundred steps, we a thousand where nothing is preloaded, and both compile
 
@@ -43,12 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
     rates = _compete(options.task, options.rounds, options.updates)
     ratios = {
         f"over_{peer}": statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
-        for ours, peer in (("pretrain", "d3rlpy"), ("finetune", "sbx"))
+        for ours, peer in PAIRS
     }
     for name, values in rates.items():
-        print(f"{name:10}{statistics.median(values):10.0f} updates/s")
+        print(f"{name:24}{statistics.median(values):10.0f} updates/s")
     for name, ratio in ratios.items():
-        print(f"{name:14}{ratio:6.2f}")
+        print(f"{name:24}{ratio:10.2f}")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     results.add(options.out, ratios)
 
 
@@ -105,13 +114,13 @@ def d3rlpy(task: str) -> Callable[[int], None]:
     return advance
 
 
-def sbx(task: str) -> Callable[[int], None]:
-    """The TD3 of sbx, one update an env step."""
+def sbx(task: str, same_networks: bool = False) -> Callable[[int], None]:
+    """The TD3 of sbx, one update an env step, with networks of its own or with ours."""
     from sbx import TD3  # pyright: ignore[reportMissingImports]
 
     config = composed(f"dataset={task}-medium-v2")
     model = TD3(
-        "MlpPolicy",
+        _policy_of_our_networks(config.network) if same_networks else "MlpPolicy",
         TASKS[task].gymnasium_id,
         batch_size=config.batch_size,
         train_freq=1,
@@ -125,7 +134,50 @@ def sbx(task: str) -> Callable[[int], None]:
     return advance
 
 
-CONTESTANTS = {"pretrain": pretrain, "d3rlpy": d3rlpy, "finetune": finetune, "sbx": sbx}
+def _policy_of_our_networks(network: Network) -> type:
+    """The TD3 policy of sbx with this project's networks: their functions, layers and first parameters.
+
+    Its two critics are one call mapped over both, as sbx's own are. All else, the losses among it, stays sbx's.
+    """
+    from sbx.common.type_aliases import RLTrainState  # pyright: ignore[reportMissingImports]
+    from sbx.td3.policies import TD3Policy  # pyright: ignore[reportMissingImports]
+
+    class Policy(TD3Policy):
+        def build(self, key: Any, lr_schedule: Any, qf_learning_rate: float) -> Any:
+            """Replaces the states of sbx's networks by those of ours."""
+            key = super().build(key, lr_schedule, qf_learning_rate)
+            sizes = self.observation_space.shape[0], self.action_space.shape[0]
+            policy_key, *critic_keys, key = jax.random.split(key, 4)
+            policy = init_policy(policy_key, network, *sizes)
+            critics = stacked([init_critic(k, network, *sizes) for k in critic_keys])
+            for name, of_ours, parameters, rate in (
+                ("actor_state", policy_action, policy, lr_schedule(1)),
+                ("qf_state", _values, critics, qf_learning_rate),
+            ):
+                optimizer = self.optimizer_class(learning_rate=rate, **self.optimizer_kwargs)
+                targets = jax.tree.map(jnp.copy, parameters)
+                state = RLTrainState.create(
+                    apply_fn=of_ours, params=parameters, target_params=targets, tx=optimizer
+                )
+                setattr(self, name, state)
+            return key
+
+    return Policy
+
+
+def _values(critics: Parameters, observation: jax.Array, action: jax.Array, rngs: Any = None) -> jax.Array:
+    """Both critics' values, as sbx asks for them; `rngs` are for its dropout."""
+    return jax.vmap(critic_value, in_axes=(0, None, None))(critics, observation, action)[..., None]
+
+
+CONTESTANTS = {
+    "pretrain": pretrain,
+    "d3rlpy": d3rlpy,
+    "sbx": sbx,
+    "finetune": finetune,
+    "sbx_same_networks": functools.partial(sbx, same_networks=True),
+}
+PAIRS = (("pretrain", "d3rlpy"), ("finetune", "sbx"), ("finetune", "sbx_same_networks"))
 
 
 def _compete(task: str, rounds: int, updates: int) -> dict[str, list[float]]:

@@ -31,7 +31,7 @@ class Round:
     finetune: dict[int, float]
     """Environment steps a second of all members, one update each."""
     evaluation_seconds: dict[int, float]
-    """Of all members together."""
+    """Of all members together, ten episodes each by default."""
 
 
 def measure(
@@ -51,7 +51,7 @@ def measure(
     stops = [range(n, n * (rounds + 2), n) for n in steps]
     pretrainings = [w.pretraining(s) for w, s in zip(workloads, stops, strict=True)]
     finetunings = [w.finetuning(s) for w, s in zip(workloads, stops, strict=True)]
-    evaluations = {count: _evaluation(evaluated, make_members(count)) for count in {counts[0], counts[-1]}}
+    evaluations = {count: _evaluation(evaluated, make_members(count)) for count in counts}
     for i in range(rounds + 1):
         round_ = Round(matmul_peak(), {}, {}, {count: run() for count, run in evaluations.items()})
         for count, n, pretraining, finetuning in zip(counts, steps, pretrainings, finetunings, strict=True):
@@ -78,7 +78,7 @@ def summary(config: Config, workload: Workload, rounds: Sequence[Round]) -> dict
         "finetune_steps_per_second": median(lambda r: r.finetune[1]),
         "finetune_over_pretrain": median(lambda r: r.finetune[1] / r.pretrain[1]),
         "evaluation_seconds": median(lambda r: r.evaluation_seconds[1]),
-        "evaluation_share": median(lambda r: _evaluation_share(config, r)),
+        "evaluation_share": median(lambda r: _evaluation_share(config, r, 1)),
     }
     for count in counts[1:]:
         result |= {
@@ -86,10 +86,9 @@ def summary(config: Config, workload: Workload, rounds: Sequence[Round]) -> dict
             f"members_{count}_over_single": median(lambda r, n=count: r.pretrain[n] / r.pretrain[1]),
             f"members_{count}_finetune_steps_per_second": median(lambda r, n=count: r.finetune[n]),
             f"members_{count}_over_single_finetune": median(lambda r, n=count: r.finetune[n] / r.finetune[1]),
+            f"members_{count}_evaluation_seconds": median(lambda r, n=count: r.evaluation_seconds[n]),
+            f"members_{count}_evaluation_share": median(lambda r, n=count: _evaluation_share(config, r, n)),
         }
-    most = counts[-1]
-    if most > 1:
-        result[f"members_{most}_evaluation_seconds"] = median(lambda r: r.evaluation_seconds[most])
     return result
 
 
@@ -120,7 +119,7 @@ def _evaluation(config: Config, members: Members) -> Callable[[], float]:
     return run
 
 
-def _evaluation_share(config: Config, measured: Round) -> float:
-    """Of a finetuning run's time with the default schedule, in which no episode ends early."""
-    evaluating = len(evaluation_steps(config, FINETUNE)) * measured.evaluation_seconds[1]
-    return evaluating / (evaluating + config.finetune.env_steps / measured.finetune[1])
+def _evaluation_share(config: Config, measured: Round, count: int) -> float:
+    """Of the time of so many finetuning runs with the default schedule, in which no episode ends early."""
+    evaluating = len(evaluation_steps(config, FINETUNE)) * measured.evaluation_seconds[count]
+    return evaluating / (evaluating + count * config.finetune.env_steps / measured.finetune[count])

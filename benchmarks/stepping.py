@@ -37,7 +37,7 @@ def split(workload: Workload, steps: int) -> dict[str, float]:
 
     `step_ms` is all of it; `step_update_ms` an update of pretraining, `step_collecting_ms` a step without learning
     (environments, add, act), `step_environments_ms` the environments called by the host. `calls_per_100_steps` counts
-    compiled calls.
+    compiled calls of the job's loop: those of members side by side on the cores, one a member, are one.
     """
     members = CountedMembers(workload.members.count, workload.members.together)
     counted = Workload(workload.config, members)

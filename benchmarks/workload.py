@@ -89,7 +89,7 @@ class Workload:
         return loop.pretrain(learner, self.members, state, self.offline, self.keys, stops)
 
     def finetuning(self, stops: Sequence[int]) -> Iterator[Report]:
-        """The online phase."""
+        """The online phase, with room for all the env steps of a run: it goes on behind the last stop."""
         learner = Learner(self.config.algorithm, self.replay)
         return loop.finetune(
             learner,
@@ -98,5 +98,5 @@ class Workload:
             self.state(learner.algorithm),
             self.offline if self.config.replay_init.preload else self.offline[:0],
             self.keys,
-            stops,
+            [*stops, self.config.finetune.env_steps],
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 from collections import Counter
@@ -7,9 +8,10 @@ from collections import Counter
 import jax
 import pytest
 
-from benchmarks import flops, paper, rates, results, startup, stepping
+from benchmarks import flops, paper, peers, rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
-from o2o.training.loop import CHUNK
+from o2o.training import loop
+from o2o.training.loop import CHUNK, Learner
 from o2o.training.seeds import Members
 
 SMALL = ("batch_size=8", "network.hidden_sizes=[8,8]", "evaluation.episodes=2")
@@ -87,7 +89,9 @@ def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members
         assert min(found.values()) > 0
     summary = rates.summary(small, Workload(small, kind(1)), [measured])
     assert summary["members_2_over_single"] == pytest.approx(measured.pretrain[2] / measured.pretrain[1])
+    assert summary["members_2_evaluation_seconds"] == measured.evaluation_seconds[2]
     assert 0 < summary["evaluation_share"] < 1
+    assert 0 < summary["members_2_evaluation_share"] < 1
 
 
 @pytest.mark.slow
@@ -97,13 +101,37 @@ def test_a_start_is_shorter_where_all_is_compiled():
 
 
 @pytest.mark.slow
-def test_a_step_is_told_with_its_parts_and_the_host_calls_in_for_whole_blocks_alone(small):
-    found = stepping.split(Workload(small, Members(1)), 2 * CHUNK)
+@pytest.mark.parametrize("members", [Members(1), Members(4, together=True)])
+def test_a_step_is_told_with_its_parts_and_the_host_calls_in_for_whole_blocks_alone(small, members):
+    found = stepping.split(Workload(small, members), 2 * CHUNK)
+    assert set(found) == set(results.PARTS)
     assert min(found.values()) > 0
     assert found["step_environments_ms"] < found["step_collecting_ms"] < found["step_ms"]
-    assert found["calls_per_100_steps"] == 100 / CHUNK + 100 / (
-        2 * CHUNK
-    )  # blocks, and the replay settled once
+    settled = 1
+    assert found["calls_per_100_steps"] == (2 + settled) * 100 / (2 * CHUNK)
+
+
+def test_members_in_one_program_make_blocks_as_long_as_one_member_does(small):
+    asked: list[int] = []
+
+    def pause_at(step: int) -> bool:
+        asked.append(step)
+        return False
+
+    workload = Workload(small, Members(4, together=True)).collecting(CHUNK)
+    learner = Learner(small.algorithm, workload.replay)
+    reports = loop.finetune(
+        learner,
+        workload.members,
+        workload.environments,
+        workload.state(learner.algorithm),
+        workload.offline[:0],
+        workload.keys,
+        [2 * CHUNK],
+        pause_at=pause_at,
+    )
+    next(reports)
+    assert asked == [CHUNK]
 
 
 def test_the_study_is_counted_from_its_plan(monkeypatch, tmp_path):
@@ -123,6 +151,20 @@ def test_hours_are_work_over_speed():
     assert speed.hours(paper.Work(updates=1, env_steps=360_000)) == (2.0, 0.0)
 
 
+def test_speeds_may_be_given_instead_of_measured(capsys):
+    assert paper.speed_of_a_task("ant=100,50,3.5") == ("ant", paper.Speed(100.0, 50.0, 3.5))
+    for wrong in ("ant=100,50", "ant", "ant=a,b,c", "cheetah=1,2,3"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            paper.speed_of_a_task(wrong)
+    total = {("pretraining", task): paper.Work(updates=360_000) for task in ("ant", "hopper")}
+    speeds = {"ant": paper.Speed(100.0, 1.0, 1.0), "hopper": paper.Speed(50.0, 1.0, 1.0)}
+    paper.show(total, speeds, {"device": "d", "machine": "m", "cores": 2}, given={"ant"})
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("ant, given: 100 updates/s") for line in lines)
+    assert any(line.startswith("hopper, measured: 50 updates/s") for line in lines)
+    assert lines[-1] == "3.0 hours, of which 0.0 evaluating"
+
+
 def test_what_a_gpu_measured_is_added_to_what_a_cpu_did(tmp_path):
     path = tmp_path / "bench.json"
     results.add(path, {"step_ms": 2.0, "over_sbx": 1.5})
@@ -132,7 +174,21 @@ def test_what_a_gpu_measured_is_added_to_what_a_cpu_did(tmp_path):
 
 def test_what_was_not_measured_is_said_to_be_so(capsys):
     about = {"task": "hopper", "batch_size": 8, "hidden_sizes": [8], "machine": "m", "cores": 2, "rounds": 1}
-    results.show({**about, "pretrain_updates_per_second": 1234.5})
+    results.show({**about, "pretrain_updates_per_second": 1234.5, "over_sbx_same_networks": 1.25})
     lines = capsys.readouterr().out.splitlines()
     assert any("pretraining, one seed" in line and "1 234" in line for line in lines)
+    assert any("with our networks" in line and "1.25" in line and "≥ 1.2" in line for line in lines)
+    assert any("GPU:" in line for line in lines)
     assert all("not measured" in line for line in lines if "GPU:" in line)
+
+
+def test_every_figure_of_the_table_is_one_that_is_measured(small):
+    rates_of_all = {count: 1.0 for count in (1, 2, 5, 10, 40)}
+    measured = rates.Round(1.0, rates_of_all, rates_of_all, rates_of_all)
+    names = {
+        *rates.summary(small, Workload(small, Members(1)), [measured]),
+        *(f"{members}{part}" for members in ("", "members_10_", "members_40_") for part in results.PARTS),
+        *("start_cold_seconds", "start_warm_seconds", "load_1m_rows_seconds", "memory_peak_gib"),
+        *(f"over_{peer}" for _, peer in peers.PAIRS),
+    }
+    assert {*results.FIGURES, *results.ON_A_GPU} <= names
