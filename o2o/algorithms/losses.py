@@ -17,11 +17,13 @@ def td_target(
     reward: Float[Array, " B"], terminated: Bool[Array, " B"], next_value: Float[Array, " B"], discount: float
 ) -> Float[Array, " B"]:
     """The one-step bootstrap target r + γ (1 - terminated) V(s'). No gradient flows through it (Eq. 1)."""
+    _refuse_other_shapes(reward=reward, next_value=next_value)
     return stop_gradient(reward + discount * jnp.where(terminated, 0.0, next_value))
 
 
 def td_loss(value: Float[Array, " B"], target: Float[Array, " B"]) -> Float[Array, ""]:
     """The mean squared Bellman error, without a factor of one half (Eq. 1)."""
+    _refuse_other_shapes(value=value, target=target)
     return jnp.mean(jnp.square(target - value))
 
 
@@ -124,3 +126,10 @@ def each(function: Callable[..., Any], *stacked: Any) -> Any:
     size = jax.tree.leaves(stacked)[0].shape[0]
     results = [function(*jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(size)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+
+def _refuse_other_shapes(**arrays: Array) -> None:
+    """Refuses what would be broadcast: (B,) with (B, 1) is (B, B), which learns something else without a word."""
+    if len({array.shape for array in arrays.values()}) > 1:
+        told = " and ".join(f"{name} of shape {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"{told} do not fit: one value for each row is wanted")

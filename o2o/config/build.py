@@ -145,6 +145,8 @@ def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, An
     name = tree.get("name", MISSING) if isinstance(tree, Mapping) else tree
     if not isinstance(tree, Mapping) or not isinstance(name, str) or name not in ALGORITHMS:
         near = suggestion(name, ALGORITHMS)
+        if isinstance(name, str) and name != MISSING and not near:
+            near = " (a new one needs a row in o2o/algorithms/__init__.py)"
         return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
     own = {field: value for field, value in tree.items() if field != "name"}
     wanted = {field.name for field in fields(ALGORITHMS[name])}

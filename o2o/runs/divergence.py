@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 from o2o.runs.failures import Failure, classify
 from o2o.runs.lock import HeldError, LostError
@@ -28,6 +30,19 @@ def failure_of(error: BaseException) -> Failure:
     return classify(f"{type(error).__name__}: {error}")
 
 
+def place(error: BaseException) -> str:
+    """Returns the innermost of our own lines that an error came through; nothing where it came through none."""
+    package = Path(__file__).parents[1]
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(package)
+    ]
+    if not own:
+        return ""
+    return f" at {Path(own[-1].filename).relative_to(package.parent)}:{own[-1].lineno} in {own[-1].name}"
+
+
 def explained(error: BaseException) -> str:
     """Returns the error in words, with the way out where there is one to name."""
     text = f"{type(error).__name__}: {str(error).strip()}"
@@ -40,4 +55,4 @@ def explained(error: BaseException) -> str:
         case Failure.INFRASTRUCTURE if isinstance(error, OSError):
             return f"{text} (it goes on from its last checkpoint when it is started again)"
         case _:
-            return text
+            return f"{text}{place(error)}"

@@ -34,6 +34,7 @@ from o2o.runs.identity import refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.runs.phases import Job, finetune, pretrain, pretraining
 from o2o.runs.resume import cohort, store_of
+from o2o.training import contract
 from o2o.types import NO_FACTS, Facts
 
 WAITING_SECONDS = 30.0
@@ -102,7 +103,8 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
     if config.pretrain.updates or config.replay_init.preload:
         offline, facts = _offline_rows(config.dataset, config.execution.paths, sizes)
-    problems = starvation(config, len(offline))
+    replay = _replay(config, sizes)
+    problems = starvation(config, len(offline)) + _protocol_problems(config, replay)
     learners = (config.algorithm, config.pretrain.algorithm) if config.pretrain.updates else ()
     if facts.lowest_return == facts.highest_return and any(
         getattr(a, "needs_returns", False) for a in learners
@@ -113,7 +115,17 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
         )
     if problems:
         raise ConfigError(problems)
-    return Job(task, _replay(config, sizes), offline, facts, stop, leases)
+    return Job(task, replay, offline, facts, stop, leases)
+
+
+def _protocol_problems(config: Config, replay: Replay) -> list[str]:
+    """Returns what is wrong with the algorithms' code; before pretraining, which may take hours."""
+    offline = [config.pretrain.algorithm] if config.pretrain.updates else []
+    online = [config.algorithm] if config.finetune.env_steps else []
+    found = [problem for algorithm in (*offline, *online) for problem in contract.problems(algorithm, replay)]
+    if offline and online and not found:
+        found += contract.adoption_problems(config.algorithm, config.pretrain.algorithm, replay)
+    return found
 
 
 def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int, BaseException]:
