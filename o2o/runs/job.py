@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from o2o import envs
 from o2o.config.schema import Config, Dataset, Paths
 from o2o.config.validation import starvation
 from o2o.datasets import loading
@@ -97,7 +99,7 @@ def run_members(configs: Sequence[Config]) -> None:
 
 
 def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
-    _configure_jax(config)
+    _configure(config)
     task = _task(config.dataset.task)
     sizes = task_sizes(task)
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
@@ -143,15 +145,15 @@ def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int,
         except HeldError as error:
             failures[config.seed] = error
     while due:
-        beside = cohort(due)
+        group = cohort(due)
         try:
-            (finetune if beside[0].finetune.env_steps else pretrain)(beside, job)
-            ended = beside
+            (finetune if group[0].finetune.env_steps else pretrain)(group, job)
+            ended = group
         except DivergedError as error:
-            ended = [beside[i] for i in error.members]
-            failures |= {beside[i].seed: FloatingPointError(text) for i, text in error.members.items()}
+            ended = [group[i] for i in error.members]
+            failures |= {group[i].seed: FloatingPointError(text) for i, text in error.members.items()}
         except LostError as error:
-            ended = [config for config in beside if run_directory(config) == error.directory]
+            ended = [config for config in group if run_directory(config) == error.directory]
             failures |= {config.seed: error for config in ended}
             if not ended:
                 raise
@@ -160,8 +162,8 @@ def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int,
         except Exception as error:
             if len(configs) == 1:
                 raise
-            ended = beside
-            failures |= {config.seed: error for config in beside}
+            ended = group
+            failures |= {config.seed: error for config in group}
         due = [config for config in due if config not in ended]
     for config in configs:
         job.leases.release(run_directory(config))
@@ -204,14 +206,25 @@ class _Wait:
             print(f"waiting for {self._directory}, made by {owner}", file=sys.stderr, flush=True)
 
 
-def _configure_jax(config: Config) -> None:
-    """The platform, and a compilation cache on disk, so that only a machine's first start compiles."""
+def _configure(config: Config) -> None:
+    """Takes the platform, and keeps on disk what is compiled, so that only a machine's first start compiles."""
     device.configure(config.execution.device.platform)
+    caches = config.execution.paths.runs.absolute() / ".cache"
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update(
-            "jax_compilation_cache_dir", str(config.execution.paths.runs.absolute() / ".cache" / "jax")
-        )
+        jax.config.update("jax_compilation_cache_dir", str(caches / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # numba's own place is beside the module, else below the user's home; there may be neither. It reads this when it
+    # is imported, which happens with the first environments.
+    if not os.environ.get("NUMBA_CACHE_DIR") and not _can_write_to(Path(envs.__file__).parent):
+        os.environ["NUMBA_CACHE_DIR"] = str(caches / "numba")
+
+
+def _can_write_to(directory: Path) -> bool:
+    try:
+        tempfile.TemporaryFile(dir=directory).close()  # permissions alone do not tell
+    except OSError:
+        return False
+    return True
 
 
 def _task(name: str) -> Task:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +310,25 @@ def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tm
     words = "algorithm=iql", "algorithm@pretrain.algorithm=iql"
     with pytest.raises(ConfigError, match="all its trajectories return 5"):
         job.run(configure(tmp_path, *words, exploring=False))
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_where_code_cannot_be_kept_beside_the_package_it_is_kept_with_the_runs(
+    writable, configure, tmp_path, monkeypatch
+):
+    def read_only(dir: Path) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), dir)
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    if not writable:
+        monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    job._configure(configure(tmp_path))
+    assert os.environ["NUMBA_CACHE_DIR"] == ("" if writable else str(tmp_path / ".cache" / "numba"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "mine")
+    job._configure(configure(tmp_path))
+    assert os.environ["NUMBA_CACHE_DIR"] == "mine"
+
+
+def test_numba_is_not_imported_before_it_is_said_where_code_is_kept():
+    said = "import sys, o2o.runs.job; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0
