@@ -34,14 +34,14 @@ class Transition(NamedTuple):
 
 @struct.dataclass
 class Batch:
-    """What a replay gives to learn from: transitions, and for each of them where it came from."""
+    """Transitions to learn from, as a replay samples them, and where each of them came from."""
 
     data: Transition
     index: Int[Array, "*U B"]
-    """Its place among all rows ever seen: offline rows first, then online rows in the order of their steps."""
+    """Each transition's place among all rows ever seen: offline rows, then online rows in the order of their steps."""
     is_offline: Bool[Array, "*U B"]
     weight: Float[Array, "*U B"]
-    """Of its loss; 1 where sampling is uniform."""
+    """The weight of its loss; 1 where sampling is uniform."""
 
 
 class Facts(NamedTuple):
@@ -120,12 +120,12 @@ class Algorithm(Protocol):
 
     @property
     def period(self) -> int:
-        """The number of updates after which the pattern of delayed work repeats; pretraining's updates count."""
+        """The number of updates after which the pattern of delayed work repeats; pretraining's updates count too."""
         ...
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """The names of all metrics that `update` ever reports, and what each is."""
+        """The names and meanings of all metrics that `update` ever reports."""
         ...
 
     def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> State:
@@ -133,7 +133,7 @@ class Algorithm(Protocol):
         ...
 
     def adopts(self, source: Algorithm) -> bool:
-        """Whether `adopt` takes what `source` learned."""
+        """Returns whether `adopt` takes what `source` learned."""
         ...
 
     def adopt(

@@ -33,7 +33,7 @@ class BC:
         return policy, optax.adam(self.learning_rate.policy).init(policy)
 
     def adopts(self, source: Any) -> bool:
-        """Whether `source` is behaviour cloning too."""
+        """Returns whether `source` is behaviour cloning too."""
         return isinstance(source, BC)
 
     def adopt(self, pretrained: Any, source: Any, key: Any, reset_optimizers=False, reset_targets=False):

@@ -23,12 +23,12 @@ class Frozen(TD3):
 
     @property
     def period(self) -> int:
-        """Every update does the same: nothing."""
+        """One: every update does the same, nothing."""
         return 1
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """Nothing is reported."""
+        """Empty: nothing is reported."""
         return {}
 
     def update(

@@ -1,4 +1,4 @@
-"""The equations, as pure functions of arrays, and what updates are made of."""
+"""The equations, as pure functions of arrays, and the pieces that updates are made of."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from o2o.types import Batch, Metrics, Parameters, State, Transition
 def td_target(
     reward: Float[Array, " B"], terminated: Bool[Array, " B"], next_value: Float[Array, " B"], discount: float
 ) -> Float[Array, " B"]:
-    """The one-step bootstrap target r + γ (1 - terminated) V(s'). No gradient flows through it (Eq. 1)."""
+    """Returns the one-step bootstrap target r + γ (1 - terminated) V(s'). No gradient flows through it (Eq. 1)."""
     _refuse_other_shapes(reward=reward, next_value=next_value)
     return stop_gradient(reward + discount * jnp.where(terminated, 0.0, next_value))
 
 
 def td_loss(value: Float[Array, " B"], target: Float[Array, " B"]) -> Float[Array, ""]:
-    """The mean squared Bellman error, without a factor of one half (Eq. 1)."""
+    """Returns the mean squared Bellman error, without a factor of one half (Eq. 1)."""
     _refuse_other_shapes(value=value, target=target)
     return jnp.mean(jnp.square(target - value))
 
@@ -30,14 +30,17 @@ def td_loss(value: Float[Array, " B"], target: Float[Array, " B"]) -> Float[Arra
 def value_and_action_gradient(
     critic: Callable[[Float[Array, "B A"]], Float[Array, " B"]], action: Float[Array, "B A"]
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
-    """Q(s, a) and ∂Q/∂a of every sample at `action`; no gradient flows through either."""
+    """Returns Q(s, a) and ∂Q/∂a of every sample at `action`; no gradient flows through either."""
     value, pullback = jax.vjp(critic, stop_gradient(action))
     (gradient,) = pullback(jnp.ones_like(value))
     return stop_gradient(value), stop_gradient(gradient)
 
 
 def clip_by_norm(gradient: Float[Array, "B A"], max_norm: float) -> Float[Array, "B A"]:
-    """Each sample's vector, shortened to an L2 norm of at most `max_norm` (paper, Appendix B; 1.0 is Acme's DDPG's)."""
+    """Returns each sample's vector, shortened to an L2 norm of at most `max_norm`.
+
+    The paper clips in TD3-C (Appendix B) and gives no number; Acme's DDPG has 1.0.
+    """
     norm = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
     return gradient * (max_norm / jnp.maximum(norm, max_norm))
 
@@ -45,7 +48,7 @@ def clip_by_norm(gradient: Float[Array, "B A"], max_norm: float) -> Float[Array,
 def dpg_loss(
     action: Float[Array, "B A"], action_gradient: Float[Array, "B A"], reduce: Literal["sum", "mean"]
 ) -> Float[Array, ""]:
-    """The deterministic policy gradient's surrogate: its gradient is that of -mean Q(s, π(s)) (Eq. 2).
+    """Returns the deterministic policy gradient's surrogate: its gradient is that of -mean Q(s, π(s)) (Eq. 2).
 
     `reduce` runs over the action's dimensions. "mean" divides the gradient by their number, as stock Acme does.
     """
@@ -56,14 +59,14 @@ def dpg_loss(
 def behavior_cloning_loss(
     action: Float[Array, "B A"], dataset_action: Float[Array, "B A"]
 ) -> Float[Array, ""]:
-    """The mean over batch and action dimensions of (a - π(s))² (Eq. 3)."""
+    """Returns the mean over batch and action dimensions of (a - π(s))² (Eq. 3)."""
     return jnp.mean(jnp.square(action - dataset_action))
 
 
 def dual_loss(
     multiplier: Float[Array, " K"], constraint: Float[Array, " K"], epsilon: float
 ) -> Float[Array, ""]:
-    """λ (ε - c), to be minimised over λ: it grows while c > ε (Eq. 5, with the sign of the Lagrangian of Eq. 4)."""
+    """Returns λ (ε - c), to be minimised over λ: λ grows while c > ε (Eq. 5, with the sign of Eq. 4's Lagrangian)."""
     return jnp.sum(multiplier * (epsilon - stop_gradient(constraint)))
 
 
@@ -84,7 +87,7 @@ def gaussian_log_density(
 def tanh_gaussian(
     mean: Float[Array, "*B A"], log_std: Float[Array, "*B A"], noise: Float[Array, "*B A"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
-    """The action tanh(mean + std · noise) and its log density."""
+    """Returns the action tanh(mean + std · noise) and its log density."""
     raw = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * jnp.log(2 * jnp.pi)
     # log(1 - tanh²(x)) in a form that is exact at large |x|
@@ -93,7 +96,7 @@ def tanh_gaussian(
 
 
 def moved_towards(old: Parameters, new: Parameters, step: float) -> Parameters:
-    """A tree moved from `old` towards `new` by the share `step`: Polyak averaging."""
+    """Returns a tree moved from `old` towards `new` by the share `step`: Polyak averaging."""
     return jax.tree.map(lambda o, n: (1 - step) * o + step * n, old, new)
 
 
@@ -104,7 +107,10 @@ def in_turn(
     key: Key[Array, ""],
     due: Sequence[bool],
 ) -> tuple[State, Metrics]:
-    """Returns the state after one update a batch, each from the state that the one before left, and mean metrics."""
+    """Returns the state after one update a batch, each from the state that the one before left, and mean metrics.
+
+    `key` is used as it is where there is one batch, and split where there are several.
+    """
     reports: list[Metrics] = []
     keys = [key] if len(due) == 1 else jax.random.split(key, len(due))
     for i, is_due in enumerate(due):

@@ -40,7 +40,7 @@ class LayerNormMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
-        """The output, without an activation."""
+        """Returns the output, without an activation."""
         for i, size in enumerate(self.hidden_sizes):
             x = nn.Dense(size, kernel_init=UNIFORM_SCALING, name=f"hidden_{i}")(x)
             norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm") if i == 0 else None
@@ -51,7 +51,7 @@ class LayerNormMLP(nn.Module):
 class ReluMLP(nn.Module):
     """Linear and ReLU a hidden layer, then the linear `output`, initialised within ± `output_limit`.
 
-    As in rlkit, a hidden layer starts uniform within the inverse root of its *output's* size.
+    A hidden layer starts uniform within the inverse root of its *output's* size, as rlkit's do.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -60,7 +60,7 @@ class ReluMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
-        """The output, without an activation."""
+        """Returns the output, without an activation."""
         for i, size in enumerate(self.hidden_sizes):
             x = nn.relu(nn.Dense(size, kernel_init=_symmetric_uniform(size**-0.5), name=f"hidden_{i}")(x))
         return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(self.output_limit), name="output")(x)
@@ -77,19 +77,19 @@ def first(ensemble: Parameters) -> Parameters:
 
 
 def init_policy(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
-    """Fresh parameters of a deterministic policy, whose first actions are nearly zero."""
+    """Returns fresh parameters of a deterministic policy, whose first actions are nearly zero."""
     module = LayerNormMLP(network.hidden_sizes, action_size, NEAR_ZERO)
     return module.init(key, jnp.zeros(observation_size))["params"]
 
 
 def policy_action(parameters: Parameters, observation: Float[Array, "*B O"]) -> Float[Array, "*B A"]:
-    """The deterministic policy's action in [-1, 1]."""
+    """Returns the deterministic policy's action in [-1, 1]."""
     module = LayerNormMLP(*_sizes(parameters), NEAR_ZERO)
     return jnp.tanh(_apply(module, parameters, observation))
 
 
 def init_critic(key: Key[Array, ""], network: Network, observation_size: int, action_size: int) -> Parameters:
-    """Fresh parameters of one critic."""
+    """Returns fresh parameters of one critic."""
     module = LayerNormMLP(network.hidden_sizes, 1, UNIFORM_SCALING)
     return module.init(key, jnp.zeros(observation_size + action_size))["params"]
 
@@ -97,7 +97,7 @@ def init_critic(key: Key[Array, ""], network: Network, observation_size: int, ac
 def critic_value(
     parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
-    """Q(s, a) of one critic."""
+    """Returns Q(s, a) of one critic."""
     inputs = jnp.concatenate([observation, action], axis=-1)
     return _apply(LayerNormMLP(*_sizes(parameters), UNIFORM_SCALING), parameters, inputs).squeeze(-1)
 
@@ -105,7 +105,7 @@ def critic_value(
 def init_gaussian_policy(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:
-    """Fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
+    """Returns fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
     module = ReluMLP(network.hidden_sizes, 2 * action_size, GAUSSIAN_POLICY_OUTPUT)
     return module.init(key, jnp.zeros(observation_size))["params"]
 
@@ -113,7 +113,7 @@ def init_gaussian_policy(
 def gaussian_policy(
     parameters: Parameters, observation: Float[Array, "*B O"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
-    """Mean and log standard deviation of the action before its tanh."""
+    """Returns mean and log standard deviation of the action before its tanh."""
     module = ReluMLP(*_sizes(parameters), GAUSSIAN_POLICY_OUTPUT)
     mean, log_std = jnp.split(_apply(module, parameters, observation), 2, axis=-1)
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
@@ -151,7 +151,7 @@ def bounded_gaussian(
 def init_relu_critic(
     key: Key[Array, ""], network: Network, observation_size: int, action_size: int
 ) -> Parameters:
-    """Fresh parameters of one of SAC's critics."""
+    """Returns fresh parameters of one of SAC's critics."""
     module = ReluMLP(network.hidden_sizes, 1, RELU_CRITIC_OUTPUT)
     return module.init(key, jnp.zeros(observation_size + action_size))["params"]
 
@@ -159,7 +159,7 @@ def init_relu_critic(
 def relu_critic_value(
     parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
-    """Q(s, a) of one of SAC's critics."""
+    """Returns Q(s, a) of one of SAC's critics."""
     inputs = jnp.concatenate([observation, action], axis=-1)
     return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs).squeeze(-1)
 
@@ -171,7 +171,7 @@ def _apply(module: nn.Module, parameters: Parameters, inputs: Array) -> Array:
 
 
 def _sizes(parameters: Parameters) -> tuple[tuple[int, ...], int]:
-    """Hidden sizes and output size, off the biases."""
+    """Returns hidden sizes and output size, read off the biases."""
     hidden = sum(name.startswith("hidden_") for name in parameters)
     return (
         tuple(parameters[f"hidden_{i}"]["bias"].shape[-1] for i in range(hidden)),

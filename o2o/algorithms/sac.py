@@ -48,7 +48,7 @@ from o2o.types import (
 
 @struct.dataclass
 class SACState:
-    """What SAC learns. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
+    """SAC's state. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
 
     policy: Parameters
     policy_optimizer: optax.OptState
@@ -81,12 +81,12 @@ class SAC:
 
     @property
     def period(self) -> int:
-        """Every update is like every other."""
+        """One: every update is like every other."""
         return 1
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """What an update reports."""
+        """The names and meanings of the metrics that an update reports."""
         return self.METRICS
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -108,7 +108,7 @@ class SAC:
         )
 
     def adopts(self, source: Algorithm) -> bool:
-        """Whether `source` is SAC too."""
+        """Returns whether `source` is SAC too."""
         return isinstance(source, SAC)
 
     def adopt(
@@ -221,7 +221,7 @@ class SAC:
     def sample(
         self, policy: Parameters, observation: Float[Array, "*B O"], key: Key[Array, ""]
     ) -> tuple[Float[Array, "*B A"], Float[Array, "*B"]]:
-        """An action of the stochastic policy, and its log density."""
+        """Returns an action of the stochastic policy, and its log density."""
         mean, log_std = gaussian_policy(policy, observation)
         return losses.tanh_gaussian(mean, log_std, jax.random.normal(key, mean.shape))
 

@@ -51,7 +51,7 @@ ADAM_B2 = 0.999  # optax's default, and the paper's
 
 @struct.dataclass
 class TD3State:
-    """What TD3 learns. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
+    """TD3's state. The critics are stacked: axis 0 of their arrays, and of their optimisers', is the ensemble."""
 
     policy: Parameters
     target_policy: Parameters
@@ -91,12 +91,12 @@ class TD3:
 
     @property
     def period(self) -> int:
-        """The policy is due in the first of so many updates."""
+        """The policy's delay: it moves in the first of so many updates."""
         return self.policy_delay
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """What an update reports."""
+        """The names and meanings of the metrics that an update reports."""
         return self.METRICS
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -116,7 +116,7 @@ class TD3:
         )
 
     def adopts(self, source: Algorithm) -> bool:
-        """Whether `source` is of TD3's family."""
+        """Returns whether `source` is of TD3's family."""
         return isinstance(source, TD3)
 
     def adopt(
@@ -189,12 +189,12 @@ class TD3:
     def policy_loss(
         self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The policy's loss, to be minimised, and its metrics."""
+        """Returns the policy's loss, to be minimised, and its metrics."""
         terms = self.policy_terms(policy, state, batch)
         return terms.loss, terms.metrics()
 
     def policy_terms(self, policy: Parameters, state: Any, batch: Transition) -> PolicyTerms:
-        """The policy gradient's surrogate and what it is made of (Eq. 2)."""
+        """Returns the policy gradient's surrogate and what it is made of (Eq. 2)."""
         action = policy_action(policy, batch.observation)
         value, gradient = losses.value_and_action_gradient(
             lambda a: critic_value(first(state.critics), batch.observation, a), action
@@ -262,7 +262,7 @@ class PolicyTerms:
     clip: float | None
 
     def metrics(self) -> Metrics:
-        """The loss, and the size of ∂Q/∂a before clipping."""
+        """Returns the loss, and the size of ∂Q/∂a before clipping."""
         norm = jnp.linalg.norm(self.action_gradient, axis=-1)
         clipped = jnp.zeros(()) if self.clip is None else jnp.mean(norm > self.clip)
         return {"policy_loss": self.loss, "action_gradient_norm": norm.mean(), "clipped_share": clipped}
@@ -282,9 +282,9 @@ def _td_loss(
 
 
 def _gradient_over_adam(gradient: Parameters, optimizer: optax.OptState) -> Float[Array, ""]:
-    """‖gradient‖ over ‖√v‖, v Adam's second moment from before it: how far it is from what Adam has in mind.
+    """Returns ‖gradient‖ / ‖√v‖, where v is Adam's second moment from before the gradient.
 
-    About 1 in a steady state, far from it right after the objective has changed scale, 1 for a fresh Adam.
+    It is about 1 in a steady state, far from 1 right after the objective has changed scale, and 1 for a fresh Adam.
     """
     # One sum over all arrays: a sum of sums is a kernel for each of them on a GPU.
     norm = jnp.linalg.norm(_flat(gradient))

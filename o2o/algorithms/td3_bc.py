@@ -38,7 +38,7 @@ class TD3BC(TD3):
     def policy_loss(
         self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
-        """TD3's policy loss plus scaled behaviour cloning."""
+        """Returns TD3's policy loss plus scaled behaviour cloning, and its metrics."""
         terms = self.policy_terms(policy, state, batch)
         normaliser = terms.value if self.bc_normaliser == "mean_abs_q" else terms.action_gradient
         weight = jnp.mean(jnp.abs(normaliser)) / self.behavior_cloning_alpha

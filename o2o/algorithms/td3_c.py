@@ -82,7 +82,7 @@ class TD3C(TD3):
     def policy_loss(
         self, policy: Parameters, state: Any, batch: Transition
     ) -> tuple[Float[Array, ""], Metrics]:
-        """TD3's policy loss plus λ times the constraint."""
+        """Returns TD3's policy loss plus λ times the constraint, and its metrics."""
         terms = self.policy_terms(policy, state, batch)
         constraint = self.constraint(terms.action, state, batch)
         multiplier = self.multiplier(state.dual)
@@ -109,7 +109,7 @@ class TD3C(TD3):
         return new.replace(dual=dual, dual_optimizer=dual_optimizer), metrics
 
     def constraint(self, action: Float[Array, "B A"], state: Any, batch: Transition) -> Float[Array, " K"]:
-        """How far the actions are from the target policy's: the left side of Eq. 4."""
+        """Returns the squared difference to the target policy's actions, the left side of Eq. 4."""
         target_action = jax.lax.stop_gradient(policy_action(state.target_policy, batch.observation))
         per_dimension = jnp.mean(jnp.square(action - target_action), axis=0)
         if self.constraint_reduce == "per_dimension":
@@ -117,7 +117,7 @@ class TD3C(TD3):
         return (per_dimension.sum() if self.constraint_reduce == "sum" else per_dimension.mean())[None]
 
     def multiplier(self, dual: Float[Array, " K"]) -> Float[Array, " K"]:
-        """λ of the dual variable."""
+        """Returns λ, from the dual variable behind it."""
         if self.dual == "softplus":
             return jax.nn.softplus(dual) + SMALLEST_MULTIPLIER
         return jnp.exp(dual) if self.dual == "exp" else dual

@@ -22,14 +22,14 @@ _NAME = "o2o_step"
 def advance_inside(
     handle: UInt32[Array, " 2"], action: Float32[Array, "E A"], observation_size: int
 ) -> Float32[Array, "E P"]:
-    """As `Environments.advance`."""
+    """Does what `Environments.advance` does, and returns its packets."""
     return _step(handle, action, 3 * observation_size + action.shape[1] + 2)
 
 
 def play_inside(
     handle: UInt32[Array, " 2"], action: Float32[Array, "E A"], observation_size: int
 ) -> Float32[Array, "E O"]:
-    """As `Environments.play`."""
+    """Does what `Environments.play` does, and returns its observations."""
     return _step(handle, action, observation_size)
 
 
@@ -40,7 +40,7 @@ def _step(handle: UInt32[Array, " 2"], action: Float32[Array, "E A"], width: int
 
 @functools.cache  # which keeps what JAX may call
 def register(platform: str) -> Any:
-    """The function that is registered for cpu or CUDA; None where there is none, which is said."""
+    """Registers the C function for cpu or CUDA; returns None, and says why, where there is none."""
     from o2o.envs import kernels
 
     try:

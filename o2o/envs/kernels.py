@@ -101,7 +101,7 @@ _CUDA_ERROR = np.frombuffer(b"CUDA error 000 where the environments read and wri
 
 
 def _external(library: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """A function of a library, to be called from compiled code that can be kept on disk."""
+    """Returns a function of a library, to be called from compiled code that can be kept on disk."""
     llvmlite.binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     return types.ExternalFunction(name, result(*arguments))
 
@@ -119,7 +119,7 @@ sem_post = _external(_LIBC, "sem_post", types.int32, _intp)
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 def _fatal(message: bytes) -> None:
-    """What MuJoCo calls instead of ending the process without a word; it must not return."""
+    """Ends the process with MuJoCo's message. MuJoCo calls it on a fatal error, and it must not return."""
     sys.stdout.flush()
     print(
         f"MuJoCo cannot go on, nor can this process: {message.decode(errors='replace')}",
@@ -134,12 +134,12 @@ ctypes.c_void_p.in_dll(_LIBMUJOCO, "mju_user_error").value = ctypes.cast(_fatal,
 
 
 def prepare_semaphore(control: int, workers: int) -> int:
-    """Prepares what workers sleep on; returns how many there can be."""
+    """Prepares the semaphore that workers sleep on; returns how many workers there can be."""
     return 0 if _LIBC.sem_init(ctypes.c_void_p(control + 8 * SEMAPHORE), 0, 0) else workers  # macOS has none
 
 
 def _operation(generate: Callable[..., Any], result: Any) -> Any:
-    """A function of compiled code from words to a result: what `generate` makes of a builder and the words."""
+    """Returns a function of compiled code, from words to what `generate` makes of a builder and the words."""
 
     def operation(_: Any, *words: Any) -> Any:
         def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -168,7 +168,7 @@ def _pause(builder: Any, _: Any) -> Any:
 
 
 def _elements(element: Any, stored: ir.Type) -> Any:
-    """A function from an address to what lies there, which can be indexed."""
+    """Returns a function from an address to the elements there, which can be indexed."""
     return _operation(lambda b, address: _pointer(b, address, stored), types.CPointer(element))
 
 
@@ -189,11 +189,11 @@ words = _operation(lambda b, _: b.ptrtoint(cgutils.alloca_once(b, ir.ArrayType(_
 
 
 inner = njit(error_model="numpy")
-"""Compiled as a part of what calls it."""
+"""Marks a function that is compiled as a part of its callers."""
 
 
 def kept(compiler: Any, signature: Any, function: Any, **options: Any) -> Any:
-    """The function, taken from the disk or compiled, and kept where there is a place for it.
+    """Returns the function, taken from the disk or compiled, and kept where there is a place for it.
 
     That is NUMBA_CACHE_DIR, where it is set, else beside this file, else below the user's home.
     """
@@ -204,7 +204,7 @@ def kept(compiler: Any, signature: Any, function: Any, **options: Any) -> Any:
 
 
 def outer(signature: Any) -> Any:
-    """Makes a function that Python calls, without its lock."""
+    """Returns a decorator of functions that Python calls, without its lock."""
     return lambda function: kept(njit, signature, function, nogil=True)
 
 
@@ -232,7 +232,7 @@ def _observe(control, simulator, to):
 
 @inner
 def _reset(control, simulator):
-    """A new episode, as gymnasium's `reset` without a seed."""
+    """Begins a new episode, as gymnasium's `reset` without a seed does."""
     c, places = int64s(control), int64s(simulator)
     qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
     nq, task, noise, generator = c[POSITIONS], c[TASK], constants[NOISE], places[GENERATOR]
@@ -250,7 +250,7 @@ def _reset(control, simulator):
 
 @inner
 def _healthy(control, simulator):
-    """Whether an episode goes on; every comparison with what is not a number fails."""
+    """Returns whether an episode goes on; every comparison with NaN fails."""
     c, places = int64s(control), int64s(simulator)
     qpos, qvel, constants = float64s(places[QPOS]), float64s(places[QVEL]), float64s(c[CONSTANTS])
     task = c[TASK]
@@ -310,7 +310,7 @@ def _simulate(control, simulator, action):
 
 @inner
 def _one(control, j):
-    """The part of a call that environment j of those that are stepped has in it."""
+    """Does a call's work for the j-th of the environments that it steps."""
     c = int64s(control)
     e = int64s(c[MEMBERS])[j] if c[MEMBERS] else j
     mode, size, actions = c[MODE], c[OBSERVATION_SIZE], c[ACTION_SIZE]
@@ -372,7 +372,7 @@ def _one(control, j):
 
 @inner
 def _wait():
-    """About a microsecond, or longer where another thread wants the core."""
+    """Waits about a microsecond, or longer where another thread wants the core."""
     for _ in range(20):
         pause(0)
     sched_yield()
@@ -380,7 +380,7 @@ def _wait():
 
 @inner
 def _work(control):
-    """Takes what is left of a call, one environment after the other."""
+    """Does a call's work for environments that no thread has taken yet, until none is left."""
     while True:
         j = atomic_add(control + 8 * LEFT, -1) - 1
         if j < 0:
@@ -414,10 +414,10 @@ def run(control, mode, count, members, actions, results):
 
 @outer(types.void(_intp))
 def serve(control):
-    """What a worker does until it is stopped.
+    """Works until it is stopped: the body of a worker thread.
 
-    One that finds work just before it would have slept is still among the sleepers: so a later sleeper is woken for
-    nothing, once.
+    A worker that finds work just before it would have slept is still among the sleepers: so a later sleeper is woken
+    for nothing, once.
     """
     c, spins = int64s(control), 0
     while not atomic_load(control + 8 * STOP):
@@ -444,7 +444,7 @@ def stop(control):
 
 @inner
 def _refuse(frame, text):
-    """An error for XLA, with the C string at that address."""
+    """Returns an error for XLA, with the C string at that address."""
     asked = words(0)
     a = int64s(asked)
     a[0], a[1], a[2], a[3] = 28, 0, text, _INTERNAL_ERROR
@@ -453,7 +453,7 @@ def _refuse(frame, text):
 
 @inner
 def _refuse_cuda(frame, code):
-    """An error of CUDA for XLA."""
+    """Returns an error of CUDA for XLA."""
     text = words(0)
     for i in range(len(_CUDA_ERROR)):
         uint8s(text)[i] = _CUDA_ERROR[i]
@@ -465,7 +465,7 @@ def _refuse_cuda(frame, code):
 
 @inner
 def _asked_what_it_is(frame):
-    """Whether XLA only registers the function, and wants to know which version it was written for."""
+    """Returns whether XLA only registers the function; tells it for which version it was written."""
     extension = int64s(int64s(frame)[1])
     if int64s(frame)[1] == 0 or int32s(int64s(frame)[1] + 8)[0] != 1:
         return int32s(frame + 32)[0] != _EXECUTE
@@ -476,7 +476,7 @@ def _asked_what_it_is(frame):
 
 @inner
 def _fits(control, action, result):
-    """Whether the buffers of a program have the sizes of the control's environments."""
+    """Returns whether the buffers of a program have the sizes of the control's environments."""
     c, given, wanted = int64s(control), int64s(int64s(action)[5]), int64s(int64s(result)[5])
     size = c[OBSERVATION_SIZE]
     width = 3 * size + c[ACTION_SIZE] + 2
@@ -496,7 +496,7 @@ def _step(control, result, actions, results):
 
 
 def make_on_cpu() -> Any:
-    """The function that a program of JAX calls on a CPU: operands control and actions, one result."""
+    """Returns the function that a program of JAX calls on a CPU: operands control and actions, one result."""
 
     def on_cpu(frame):
         if _asked_what_it_is(frame):
@@ -512,9 +512,10 @@ def make_on_cpu() -> Any:
 
 
 def make_on_cuda(cuda: Any) -> Any:
-    """As `make_on_cpu` on a GPU: the buffers are copied here and back by CUDA's library, on the program's stream.
+    """Returns the function that a program of JAX calls on a GPU: operands control and actions, one result.
 
-    The host's buffers are the environments' own: the next call writes to them only when it has waited for the stream.
+    CUDA's library copies the buffers to the host and back, on the program's stream. The host's buffers are the
+    environments' own: the next call writes to them only when it has waited for the stream.
     """
     to_host = _external(cuda, "cuMemcpyDtoHAsync_v2", types.int32, _intp, _intp, _intp, _intp)
     to_device = _external(cuda, "cuMemcpyHtoDAsync_v2", types.int32, _intp, _intp, _intp, _intp)

@@ -29,7 +29,7 @@ class MujocoEnvironments(Environments):
     """The four locomotion tasks, which can be saved, placed and stepped from inside a compiled program."""
 
     def __init__(self, task: Task, seeds: Sequence[int]):
-        """As in `Environments`."""
+        """Makes one environment a seed, and the workers that step them; `reset` must come before the first `step`."""
         super().__init__(task, seeds)
         self._kernels = kernels()
         if self._kernels:
@@ -37,17 +37,17 @@ class MujocoEnvironments(Environments):
 
     @property
     def qpos(self) -> Float64[np.ndarray, "E Q"]:
-        """The simulators' joint positions, a copy."""
+        """A copy of the simulators' joint positions."""
         return np.stack([env.data.qpos for env in self._envs])
 
     @property
     def qvel(self) -> Float64[np.ndarray, "E V"]:
-        """The simulators' joint velocities, a copy."""
+        """A copy of the simulators' joint velocities."""
         return np.stack([env.data.qvel for env in self._envs])
 
     @property
     def torso(self) -> Float64[np.ndarray, "E 3"]:
-        """Where the torsos are, a copy; after a step they lag the joints by a physics step."""
+        """A copy of the torsos' positions; after a step they lag the joints by a physics step."""
         return np.stack([env.data.body("torso").xpos for env in self._envs])
 
     def place(
@@ -65,11 +65,11 @@ class MujocoEnvironments(Environments):
 
     @property
     def can_be_saved(self) -> bool:
-        """As in `Environments`."""
+        """True: MuJoCo's state can be read and set."""
         return True
 
     def snapshot(self) -> list[dict[str, np.ndarray]]:
-        """As in `Environments`: the simulator's state, the random generator of the resets, and the episode so far.
+        """Returns each simulator's state, the random generator of its resets, and its episode so far.
 
         Ant's forward velocity also reads the torso's position, which the simulator's state does not hold.
         """
@@ -86,7 +86,10 @@ class MujocoEnvironments(Environments):
         ]
 
     def restore(self, snapshots: Sequence[dict[str, np.ndarray]], env_steps: int = 0) -> None:
-        """As in `Environments`; a snapshot may lack what only training needs."""
+        """Puts every environment where it was when its snapshot was taken, after that many steps of training.
+
+        A snapshot may lack the observation and the return so far, which only training needs.
+        """
         self.ended()
         self._env_steps[:] = env_steps
         for i, (env, snapshot) in enumerate(zip(self._envs, snapshots, strict=True)):
@@ -100,7 +103,7 @@ class MujocoEnvironments(Environments):
         self._point_to_generators()
 
     def reset(self, members: Sequence[int] | None = None) -> Float32[np.ndarray, "E O"]:
-        """As in `Environments`."""
+        """Starts new episodes in `members` (default: all) and returns their first observations."""
         observation = super().reset(members)
         self._point_to_generators()
         return observation
@@ -110,7 +113,7 @@ class MujocoEnvironments(Environments):
     ) -> tuple[
         Float32[np.ndarray, "E O"], Float32[np.ndarray, " E"], Bool[np.ndarray, " E"], Bool[np.ndarray, " E"]
     ]:
-        """As in `Environments`."""
+        """Advances `members` (default: all) by one action each: next observation, reward, terminated, truncated."""
         if not self._kernels:
             return super().step(actions, members)
         which = np.arange(len(self))[slice(None) if members is None else list(members)]
@@ -119,7 +122,7 @@ class MujocoEnvironments(Environments):
         return found[:, :size], found[:, size], found[:, size + 1] != 0, found[:, size + 2] != 0
 
     def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E P"]:
-        """As in `Environments`."""
+        """Steps every environment and returns its packet; begins a new episode where one ended."""
         if not self._kernels:
             return super().advance(action)
         found, full = self._run(self._kernels.ADVANCE, action, self._host_packets.shape[1])
@@ -128,7 +131,7 @@ class MujocoEnvironments(Environments):
         return found
 
     def ended(self) -> list[Episode]:
-        """As in `Environments`."""
+        """Returns the training episodes that ended since the last call, by step and then by environment."""
         ended = super().ended()
         if self._kernels and self._ends.any():
             if (self._ends > self._kernels.MOST_ENDED).any():
@@ -143,13 +146,13 @@ class MujocoEnvironments(Environments):
         return ended
 
     def play(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E O"]:
-        """As in `Environments`."""
+        """Steps the environments that are still live; returns all observations."""
         if not self._kernels:
             return super().play(action)
         return self._run(self._kernels.PLAY, action, self.observation_size)[0]
 
     def begin(self, seeds: Sequence[int]) -> Float32[np.ndarray, "E O"]:
-        """As in `Environments`."""
+        """Begins an evaluation episode everywhere, by these seeds, and returns the first observations."""
         observation = super().begin(seeds)
         if self._kernels:
             k, record = self._kernels, self._record
@@ -158,7 +161,7 @@ class MujocoEnvironments(Environments):
         return observation
 
     def can_step_inside(self, platform: str) -> bool:
-        """As in `Environments`."""
+        """Returns whether a compiled program on that platform of JAX can step these environments by their `handle`."""
         if not self._kernels:
             return False
         from o2o.envs.inside import register  # not above: who only collects data does without JAX
@@ -167,7 +170,7 @@ class MujocoEnvironments(Environments):
 
     @property
     def handle(self) -> UInt32[np.ndarray, " 2"]:
-        """As in `Environments`."""
+        """The address of the control, as two words of 32 bits, which JAX has without enabling 64."""
         return np.array([_address(self._control)], np.uint64).view(np.uint32)
 
     def close(self) -> None:
@@ -262,7 +265,7 @@ class MujocoEnvironments(Environments):
 
 
 def make_environments(task: Task, seeds: Sequence[int]) -> Environments:
-    """Environments of `task`, one a seed, by the fastest exact implementation there is."""
+    """Returns environments of `task`, one a seed, in the fastest exact implementation there is."""
     return (MujocoEnvironments if task.name in TASKS else Environments)(task, seeds)
 
 
@@ -274,7 +277,7 @@ def _physics(env: Any) -> Float64[np.ndarray, " S"]:
 
 
 def _generator_words(generator: np.random.Generator) -> UInt64[np.ndarray, " 6"]:
-    """The state of a PCG64 generator: two 128-bit integers as 64-bit halves, and its half-used draw."""
+    """Returns the state of a PCG64 generator: two 128-bit integers as 64-bit halves, and its half-used draw."""
     state = generator.bit_generator.state
     low = (1 << 64) - 1
     words = [half for n in (state["state"]["state"], state["state"]["inc"]) for half in (n >> 64, n & low)]
@@ -295,7 +298,7 @@ def _generator(words: UInt64[np.ndarray, " 6"]) -> np.random.Generator:
 
 @functools.cache
 def kernels() -> Any:
-    """The compiled code; None where there is none, which is said once."""
+    """Returns the module of compiled code; None where it cannot be had, which is said once."""
     try:
         if os.environ.get("O2O_NATIVE") == "0":
             raise ImportError("O2O_NATIVE=0")

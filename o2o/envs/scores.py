@@ -24,7 +24,7 @@ REFERENCE_RETURNS = {
 
 
 def normalised_score(episode_return: Any, minimum: float, maximum: float) -> Any:
-    """The score, in percent, of one undiscounted return or of an array of them.
+    """Returns the score, in percent, of one undiscounted return or of an array of them.
 
     D4RL's own function gives the fraction; papers, and this project, print it times 100.
 
@@ -37,7 +37,7 @@ def normalised_score(episode_return: Any, minimum: float, maximum: float) -> Any
 
 
 def reference_returns(task: str, minimum: float | None, maximum: float | None) -> ReferenceReturns:
-    """The returns that score 0 and 100: those given, else D4RL's for the task.
+    """Returns the returns that score 0 and 100: those given, else D4RL's for the task.
 
     Raises:
         KeyError: if none are given and the task is not one of D4RL's.

@@ -1,4 +1,4 @@
-"""Tasks: what can be run.
+"""Tasks, by the names that configs use.
 
 The four locomotion tasks are gymnasium's `-v4` environments, which keep the rewards and terminations that
 D4RL's `-v2` data were collected with (`-v5` changed both). Any other gymnasium id is taken with all the wrappers that
@@ -21,7 +21,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """What can be run: a gymnasium id, and how many zeros are appended to its observations."""
+    """A gymnasium id, and how many zeros are appended to its observations."""
 
     name: str
     gymnasium_id: str
@@ -37,7 +37,7 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """The task of that name: one of the four, else the name is taken as a gymnasium id.
+    """Returns the task of that name: one of the four, else the name is taken as a gymnasium id.
 
     Raises:
         LookupError: if gymnasium does not know it, it has no version, or its spaces are not one-dimensional boxes.
@@ -75,7 +75,7 @@ def find_task(name: str) -> Task:
 
 @functools.cache
 def task_sizes(task: Task) -> tuple[int, int]:
-    """The sizes of a task's observations, padding included, and actions."""
+    """Returns the sizes of a task's observations, padding included, and actions."""
     environment = make(task)
     environment.close()
     return environment.observation_space.shape[0] + task.padding, environment.action_space.shape[0]
@@ -83,7 +83,7 @@ def task_sizes(task: Task) -> tuple[int, int]:
 
 @functools.cache
 def own_time_limit(task: Task) -> int | None:
-    """After how many steps the task itself cuts an episode; None where it never does."""
+    """Returns after how many steps the task itself cuts an episode; None where it never does."""
     if task.name in TASKS:
         return gymnasium.spec(task.gymnasium_id).max_episode_steps
     environment = make(task)
@@ -94,7 +94,7 @@ def own_time_limit(task: Task) -> int | None:
 
 
 def make(task: Task) -> Any:
-    """One environment of the task, as gymnasium makes it."""
+    """Returns one environment of the task, as gymnasium makes it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is out of date.*")  # -v4 is meant: see the module's docstring
         environment = gymnasium.make(task.gymnasium_id, disable_env_checker=True)
@@ -104,7 +104,7 @@ def make(task: Task) -> Any:
 
 
 def _time_limit(environment: Any) -> int | None:
-    """The shortest of the limits that its wrappers set."""
+    """Returns the shortest of the limits that its wrappers set."""
     limits = []
     while isinstance(environment, gymnasium.Wrapper):
         if isinstance(environment, gymnasium.wrappers.TimeLimit):

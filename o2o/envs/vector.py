@@ -1,4 +1,4 @@
-"""Many environments of one task, stepped together: what training and evaluation ask of them.
+"""Many environments of one task, stepped together, for training and evaluation.
 
 Any gymnasium id works here, stepped by gymnasium itself; the four locomotion tasks have faster ways
 (`o2o.envs.mujoco_tasks`).
@@ -25,7 +25,7 @@ class Environments:
     Training is `start` and `advance`, evaluation `begin` and `play`; `reset` and `step` leave all else to the caller.
 
     Attributes (written in place):
-        observation: what the environments' next actions are for, in training and in evaluation.
+        observation: the latest observations, for which the next actions are, in training and in evaluation.
         episode_return: the undiscounted return so far of each training episode; its length is in `elapsed`.
         live: which environments have not ended their evaluation episode.
     """
@@ -88,11 +88,11 @@ class Environments:
 
     @property
     def env_steps(self) -> int:
-        """How often `advance` stepped every environment since `start`."""
+        """The number of steps by `advance` since `start`, of each environment."""
         return int(self._env_steps[0])
 
     def start(self) -> Float32[np.ndarray, "E O"]:
-        """Begins training: new episodes everywhere, and their first observations."""
+        """Begins training with new episodes everywhere and returns their first observations."""
         self.ended()
         self._env_steps[:] = 0
         self.episode_return[:] = 0
@@ -100,11 +100,11 @@ class Environments:
         return self.observation.copy()
 
     def advance(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E P"]:
-        """An env step of every environment, and a new episode where one ended.
+        """Steps every environment and begins a new episode where one ended.
 
         Returns:
-            each one's transition, packed as `o2o.replay.buffer.pack` does it with the action as given, and behind it
-            the observation to act on next.
+            each one's *packet*: its transition, packed as `o2o.replay.buffer.pack` does it with the action as given,
+            and behind it the observation to act on next.
         """
         following, reward, terminated, truncated = self.step(action)
         parts = self.observation, action, reward[:, None], terminated[:, None], following
@@ -121,12 +121,12 @@ class Environments:
         return np.concatenate([row, following], axis=1)
 
     def ended(self) -> list[Episode]:
-        """The training episodes that ended since the last call, by step and then by environment."""
+        """Returns the training episodes that ended since the last call, by step and then by environment."""
         ended, self._ended = self._ended, []
         return ended
 
     def begin(self, seeds: Sequence[int]) -> Float32[np.ndarray, "E O"]:
-        """Begins evaluation: an episode everywhere, by these seeds, and their first observations."""
+        """Begins an evaluation episode everywhere, by these seeds, and returns the first observations."""
         self.reseed(seeds)
         self.observation[:] = self.reset()
         self.live[:] = True
@@ -136,7 +136,7 @@ class Environments:
         return self.observation.copy()
 
     def play(self, action: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E O"]:
-        """A step of the environments that are still live; the others keep their observation."""
+        """Steps the environments that are still live and returns all observations; the others keep theirs."""
         members = np.flatnonzero(self.live)
         if len(members):
             self.observation[members], reward, terminated, truncated = self.step(
@@ -149,16 +149,16 @@ class Environments:
         return self.observation.copy()
 
     def record(self) -> Record:
-        """What was played since `begin`."""
+        """Returns the episodes played since `begin`."""
         return self._record
 
     def can_step_inside(self, platform: str) -> bool:
-        """Whether a compiled program on that platform of JAX can step these environments by their `handle`."""
+        """Returns whether a compiled program on that platform of JAX can step these environments by their `handle`."""
         return False
 
     @property
     def handle(self) -> UInt32[np.ndarray, " 2"]:
-        """What a compiled program finds these environments by: they must outlive its run."""
+        """The operand by which a compiled program finds these environments; they must outlive its run."""
         raise NotImplementedError(f"{self.task.gymnasium_id} is stepped by Python alone")
 
     @property
@@ -167,7 +167,7 @@ class Environments:
         return False
 
     def snapshot(self) -> list[dict[str, np.ndarray]]:
-        """Everything that each environment's future depends on, as arrays."""
+        """Returns everything that each environment's future depends on, as arrays."""
         raise NotImplementedError(f"{self.task.gymnasium_id} cannot be saved")
 
     def restore(self, snapshots: Sequence[dict[str, np.ndarray]], env_steps: int = 0) -> None:

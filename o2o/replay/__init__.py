@@ -1,1 +1,1 @@
-"""The replay: what is added, and how batches are drawn."""
+"""The replay: how transitions are added, and batches drawn."""

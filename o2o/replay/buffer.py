@@ -30,7 +30,7 @@ Rows = Float[Array, "N W"]
 
 
 def row_width(observation_size: int, action_size: int) -> int:
-    """W: the length of a packed transition."""
+    """Returns W, the length of a packed transition."""
     return 2 * observation_size + action_size + 2
 
 
@@ -41,13 +41,13 @@ def pack(
     terminated: Bool[np.ndarray, "*N"],
     next_observation: Float[np.ndarray, "*N O"],
 ) -> Float[np.ndarray, "*N W"]:
-    """Transitions on the host as packed rows."""
+    """Returns transitions on the host as packed rows."""
     parts = (observation, action, reward[..., None], terminated[..., None], next_observation)
     return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
 def unpack(rows: Float[Array, "*N W"], observation_size: int) -> Transition:
-    """The transitions of packed rows."""
+    """Returns the transitions of packed rows."""
     o, w = observation_size, rows.shape[-1]
     return Transition(
         observation=rows[..., :o],
@@ -65,7 +65,7 @@ class Online:
     ring: Rows
     newest: Rows
     settled: Int[Array, ""]
-    """How many of those added are in the ring, or were."""
+    """How many of those added have been moved into the ring; the rest is in `newest`."""
     added: Int[Array, ""]
 
 
@@ -87,12 +87,12 @@ class Replay:
 
     @property
     def offline_rows_per_batch(self) -> int:
-        """How many rows of a batch are offline rows, where that number is fixed."""
+        """The number of offline rows in a batch, where it is fixed."""
         return round((self.offline_share or 0.0) * self.batch_size)
 
     @property
     def row_width(self) -> int:
-        """W: the length of a packed transition."""
+        """W, the length of a packed transition."""
         return row_width(self.observation_size, self.action_size)
 
     def example(self) -> Transition:
@@ -100,7 +100,7 @@ class Replay:
         return unpack(jnp.zeros(self.row_width), self.observation_size)
 
     def ring_size(self, env_steps: int) -> int:
-        """How many online rows are kept: `env_steps` or the capacity, whichever is less."""
+        """Returns how many online rows are kept: `env_steps` or the capacity, whichever is less."""
         return max(1, min(self.capacity, env_steps))
 
     def init(self, env_steps: int) -> Online:
@@ -113,9 +113,8 @@ class Replay:
         kept = np.arange(max(0, len(rows) - len(ring)), len(rows))
         ring[kept % len(ring)] = rows[kept]
         newest = jnp.zeros((min(BLOCK, len(ring)), self.row_width), jnp.float32)
-        settled, added = (
-            jnp.asarray(len(rows), jnp.int32) for _ in range(2)
-        )  # one buffer each, to be donated
+        # A buffer for each of the two, since they are donated.
+        settled, added = (jnp.asarray(len(rows), jnp.int32) for _ in range(2))
         return Online(jnp.asarray(ring), newest, settled, added)
 
     def add(self, online: Online, row: Float[Array, " W"]) -> Online:
@@ -152,7 +151,7 @@ class Replay:
         return unpack(online.ring[index], self.observation_size)
 
     def ready(self, offline_rows: int, added: int) -> bool:
-        """Whether learning can start, with that many offline and online rows."""
+        """Returns whether learning can start, with that many offline and online rows."""
         if self.offline_share is None:
             return min(offline_rows + added, self.capacity) >= self.min_size
         return self.offline_rows_per_batch == self.batch_size or added >= self.min_size
@@ -189,7 +188,7 @@ class Replay:
     def _of_fifo(
         self, offline: Rows, online: Online, key: Key[Array, ""], count: int
     ) -> tuple[Int[Array, " B"], Bool[Array, " B"], Float[Array, "B W"]]:
-        """Index, origin and rows of a uniform sample of one FIFO over `offline`, then `online`."""
+        """Returns index, origin and rows of a uniform sample of one FIFO over `offline`, then `online`."""
         offline_size, ring_size = offline.shape[0], online.ring.shape[0]
         end = offline_size + online.added
         index = jax.random.randint(key, (count,), jnp.maximum(0, end - self.capacity), end)

@@ -29,7 +29,7 @@ from o2o.runs.divergence import DivergedError
 from o2o.runs.identity import run_directory
 from o2o.runs.lock import Leases
 from o2o.runs.recording.recorder import Recorder
-from o2o.runs.resume import Keeper
+from o2o.runs.resume import Checkpointer
 from o2o.training import checkpoint, loop
 from o2o.training.diagnostics import Diagnostics
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
@@ -47,7 +47,7 @@ INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM,
 
 @dataclass(frozen=True)
 class Job:
-    """What the runs of a job share."""
+    """The task, data and guards that the runs of a job share."""
 
     task: Task
     replay: Replay
@@ -59,12 +59,12 @@ class Job:
 
 
 def switch_seeds(config: Config) -> list[int]:
-    """The seeds of the episodes at the switch; the first `evaluation.episodes` are those of any evaluation there."""
+    """Returns the seeds of the switch's episodes; the first `evaluation.episodes` are those of an evaluation there."""
     return episode_seeds(config.seed, config.pretrain.updates, config.evaluation.switch_episodes)
 
 
 def evaluation_steps(config: Config, phase: str) -> list[int]:
-    """The updates (pretraining) or env steps (finetuning) after which a run is evaluated, the last one included."""
+    """Returns the updates (pretraining) or env steps (finetuning) after which a run is evaluated, the last included."""
     evaluation = config.evaluation
     if phase == PRETRAIN:
         return _multiples(evaluation.interval, config.pretrain.updates)
@@ -87,14 +87,14 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
     keys = members.bundle([_key(c, PRETRAIN_STREAM) for c in configs])
     with (
         _evaluator(config, algorithm, members, job) as evaluator,
-        Recorder(configs, _remarks(config, job)) as journal,
+        Recorder(configs, _remarks(config, job)) as recorder,
         job.stop.deferred(),
     ):
-        keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
+        checkpointer = Checkpointer(configs, members, replay, recorder, job.stop, job.leases)
         states = [algorithm.init(_key(c, INIT_STREAM), replay.example(), job.facts) for c in configs]
         for c in configs:
             (run_directory(c) / SWITCH).unlink(missing_ok=True)  # of a policy that is about to be replaced
-        found = keeper.find(states, loop.no_sums(algorithm))
+        found = checkpointer.restore(states, loop.no_sums(algorithm))
         states, resumed = found or (states, None)
 
         def examine(report: Report) -> Examined:
@@ -105,8 +105,8 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
 
         state = members.bundle(states)
         learner = Learner(algorithm, replay)
-        told = loop.pretrain(learner, members, state, job.offline, keys, stops, resumed, keeper.due)
-        _follow(configs, state, told, examine, journal, keeper, job)
+        reports = loop.pretrain(learner, members, state, job.offline, keys, stops, resumed, checkpointer.due)
+        _follow(configs, state, reports, examine, recorder, checkpointer, job)
 
 
 def finetune(configs: Sequence[Config], job: Job) -> None:
@@ -122,24 +122,24 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
     with (
         ExitStack() as stack,
         _evaluator(config, algorithm, members, job) as evaluator,
-        Recorder(configs, _remarks(config, job)) as journal,
+        Recorder(configs, _remarks(config, job)) as recorder,
         job.stop.deferred(),
     ):
         environments = [stack.enter_context(closing(make_environments(job.task, own))) for own in seeds]
-        keeper = Keeper(configs, members, replay, journal, job.stop, job.leases)
+        checkpointer = Checkpointer(configs, members, replay, recorder, job.stop, job.leases)
         states = [_initial_state(c, job) for c in configs]
         probe_keys = [_key(c, PROBE_STREAM) for c in configs]
         at_switch = members.bundle(states)
         diagnostics = Diagnostics(algorithm, replay, members, job.offline, probe_keys, at_switch)
-        found = keeper.find(states, loop.no_sums(algorithm), loop.empty_snapshots(environments))
+        found = checkpointer.restore(states, loop.no_sums(algorithm), loop.empty_snapshots(environments))
         if found is None:
             try:
                 evaluations = _evaluate_switch(configs, evaluator, at_switch)
             except StopRequested:
                 job.stop.obey()
                 raise
-            journal.clock("evaluation")
-            journal.switched(evaluations, diagnostics.at_switch(at_switch))
+            recorder.clock("evaluation")
+            recorder.switched(evaluations, diagnostics.at_switch(at_switch))
         states, resumed = found or (states, None)
 
         def examine(report: Report) -> Examined:
@@ -151,7 +151,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
             return Examined(evaluations, diagnostics.of(report.state, report.online, report.step))
 
         state = members.bundle(states)
-        told = loop.finetune(
+        reports = loop.finetune(
             Learner(algorithm, replay, config.finetune.updates_per_step, config.finetune.warmup_steps),
             members,
             environments,
@@ -161,14 +161,14 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
             stops,
             updates_before,
             resumed,
-            keeper.due,
+            checkpointer.due,
         )
-        _follow(configs, state, told, examine, journal, keeper, job)
+        _follow(configs, state, reports, examine, recorder, checkpointer, job)
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found out about the members at a stop; nothing where it was not time to."""
+    """The members' evaluations and diagnostics at a stop; empty where none is due."""
 
     evaluations: Sequence[Evaluation] = ()
     diagnostics: Sequence[dict[str, float]] = ()
@@ -179,8 +179,8 @@ def _follow(
     state: Bundle,
     reports: Iterator[Report],
     examine: Callable[[Report], Examined],
-    journal: Recorder,
-    keeper: Keeper,
+    recorder: Recorder,
+    checkpointer: Checkpointer,
     job: Job,
 ) -> None:
     """Drives a phase from `state` to its end and writes its results.
@@ -189,30 +189,30 @@ def _follow(
     or a signal ends the evaluation, the others are saved as standing before it.
     """
     for report in reports:
-        journal.clock("training")
+        recorder.clock("training")
         job.leases.check()
-        journal.episodes(report)
+        recorder.episodes(report)
         if report.is_stop:
-            if diverged := journal.diverged(report):
+            if diverged := recorder.diverged(report):
                 if len(diverged) < len(configs):
-                    keeper.save(report, reported=False, without=diverged)
+                    checkpointer.save(report, reported=False, without=diverged)
                 raise DivergedError(diverged)
             try:
                 examined = examine(report)
             except StopRequested:
-                keeper.save(report, reported=False)
+                checkpointer.save(report, reported=False)
                 job.stop.obey()
                 raise
-            journal.clock("evaluation")
-            journal.reported(report, examined.evaluations, examined.diagnostics)
-        keeper.at(report)
+            recorder.clock("evaluation")
+            recorder.reported(report, examined.evaluations, examined.diagnostics)
+        checkpointer.save_if_due(report)
         state = report.state
     members = make_members(len(configs))
     for config, final in zip(configs, members.values(state), strict=True):
         checkpoint.save(run_directory(config) / FINAL_STATE, final)
     job.leases.check()
-    journal.finish()
-    keeper.forget()
+    recorder.finish()
+    checkpointer.forget()
 
 
 def _evaluator(config: Config, algorithm: Algorithm, members: Members, job: Job) -> closing[Evaluator]:
@@ -225,12 +225,12 @@ def _remarks(config: Config, job: Job) -> list[str]:
 
 
 def pretraining(config: Config) -> Config:
-    """The run that this run finetunes from: the same without its online phase."""
+    """Returns the run that this run finetunes from: the same without its online phase."""
     return replace(config, finetune=replace(config.finetune, env_steps=0))
 
 
 def _initial_state(config: Config, job: Job) -> State:
-    """The state that finetuning starts from: the pretrained one, adopted, or a fresh one."""
+    """Returns the state that finetuning starts from: the pretrained one, adopted, or a fresh one."""
     example, key = job.replay.example(), _key(config, INIT_STREAM)
     if config.pretrain.updates == 0:
         return config.algorithm.init(key, example, job.facts)
@@ -250,7 +250,7 @@ def _initial_state(config: Config, job: Job) -> State:
 
 
 def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bundle) -> list[Evaluation]:
-    """The evaluation between the phases: made by the first arm of a pretraining, read by the others."""
+    """Returns the evaluation between the phases, made by the first arm of a pretraining and read by the others."""
     shared = [_switch_file(c) for c in configs]
     # Named after the arm, since what a kill left of it is ours, unlike the rest of the pretraining's directory.
     temporary = [f".{SWITCH}.{run_directory(c).parent.name}.tmp" for c in configs]
@@ -291,5 +291,5 @@ def _environment_seed(config: Config) -> int:
 
 
 def _multiples(interval: int, end: int) -> list[int]:
-    """interval, 2 · interval, … and `end`."""
+    """Returns interval, 2 · interval, … and `end`."""
     return [*range(interval, end, interval), end]

@@ -28,12 +28,12 @@ _START = -1
 
 
 def store_of(config: Config) -> Checkpoints:
-    """The checkpoints of a run."""
+    """Returns the checkpoints of a run."""
     return Checkpoints(run_directory(config) / CHECKPOINTS)
 
 
 def cohort(configs: Sequence[Config]) -> list[Config]:
-    """Those of the runs that can go on side by side: most of them have a whole checkpoint of the same step.
+    """Returns the runs that can go on side by side, from the step that most of them have a whole checkpoint of.
 
     Runs of one job stand apart where some failed or were added later; the rest is for another cohort.
     """
@@ -45,7 +45,7 @@ def cohort(configs: Sequence[Config]) -> list[Config]:
     return [config for config, own in zip(configs, steps, strict=True) if common in own]
 
 
-class Keeper:
+class Checkpointer:
     """Saves a phase at its safe points, every now and then and when it is asked to stop."""
 
     def __init__(
@@ -53,21 +53,21 @@ class Keeper:
         configs: Sequence[Config],
         members: Members,
         replay: Replay,
-        journal: Recorder,
+        recorder: Recorder,
         stop: Interruption,
         leases: Leases,
     ):
         """Names the members' checkpoints; nothing is read or written yet."""
         self._configs, self._members, self._replay = configs, members, replay
-        self._journal, self._stop, self._leases = journal, stop, leases
+        self._recorder, self._stop, self._leases = recorder, stop, leases
         self._stores = [store_of(c) for c in configs]
         self._rows_saved, self._checksums = 0, [0] * members.count
         self._last, self._last_step = time.monotonic(), 0
 
-    def find(
+    def restore(
         self, states: Sequence[Any], sums: Sums, environments: Sequence[dict[str, np.ndarray]] = ()
     ) -> tuple[list[Any], Resumed] | None:
-        """The members' states at the newest step that all have a good checkpoint of, and where the phase stood.
+        """Returns the members' states at the newest step that all have a good checkpoint of, and where the phase stood.
 
         `states`, `sums` and `environments` (snapshots) are what each member's should look like. The records are rewound
         to that step. None where there is no such step; the records are then emptied.
@@ -79,7 +79,7 @@ class Keeper:
             "rows": _COUNT,
             "rows_checksum": _COUNT,
             "records": dict.fromkeys(REWOUND, _COUNT),
-            "seconds": dict.fromkeys(self._journal.seconds, np.zeros(())),
+            "seconds": dict.fromkeys(self._recorder.seconds, np.zeros(())),
             "code": _code(),
         }
         like: list[dict[str, Any]] = [{"state": state, **other} for state in states]
@@ -91,7 +91,7 @@ class Keeper:
             try:
                 found = [store.load(step, own) for store, own in zip(self._stores, like, strict=True)]
                 online = self._online(found) if environments else []
-                self._journal.resume(
+                self._recorder.resume(
                     step,
                     [{file: int(length) for file, length in tree["records"].items()} for tree in found],
                     {part: float(seconds) for part, seconds in found[0]["seconds"].items()},
@@ -99,7 +99,7 @@ class Keeper:
                 )
             except (CheckpointError, ValueError) as error:
                 print(f"a checkpoint is refused: {error}", file=sys.stderr)
-                self._journal.event("checkpoint refused", step=step, reason=str(error))
+                self._recorder.event("checkpoint refused", step=step, reason=str(error))
                 continue
             for store in self._stores:
                 store.forget(after=step)  # or a later step's would be taken for this future's
@@ -117,11 +117,11 @@ class Keeper:
             )
             return [jax.tree.map(jnp.asarray, tree["state"]) for tree in found], resumed
         self.forget()
-        self._journal.begin()
+        self._recorder.begin()
         return None
 
     def due(self, step: int) -> bool:
-        """Whether the phase should pause, to be saved or to end."""
+        """Returns whether the phase should pause after `step`, to be saved or to end."""
         settings = self._configs[0].execution.checkpoint
         return (
             self._stop.requested
@@ -130,8 +130,8 @@ class Keeper:
             or (settings.interval_steps is not None and step - self._last_step >= settings.interval_steps)
         )
 
-    def at(self, report: Report) -> None:
-        """A safe point: saves if it is due, and obeys a request to stop."""
+    def save_if_due(self, report: Report) -> None:
+        """Saves if that is due, and obeys a request to stop. Whatever the report told must be in the records."""
         # Not at the step that was resumed from: a kill between two members' saves must not leave two kinds of it.
         if self.due(report.step) and report.step > self._last_step:
             self.save(report)
@@ -148,14 +148,14 @@ class Keeper:
         if report.online and not report.environments:
             return  # environments that cannot be saved: an interrupted phase starts again
         states = self._members.values(report.state)
-        offsets = self._journal.offsets()
+        offsets = self._recorder.offsets()
         new_rows = self._new_rows(report)
         for i, store in enumerate(self._stores):
             if i in without:
                 continue
             done = report.is_stop and reported
             tree: dict[str, Any] = {"state": states[i], "updates": report.updates, "records": offsets[i]}
-            tree |= {"seconds": self._journal.seconds, "code": _code(), "reported": int(done)}
+            tree |= {"seconds": self._recorder.seconds, "code": _code(), "reported": int(done)}
             tree["sums"] = jax.tree.map(np.zeros_like, report.sums[i]) if done else report.sums[i]
             if report.online:
                 tree |= {"action": report.actions[i], "environment": report.environments[i]}

@@ -1,1 +1,1 @@
-"""The learning loop, its members, its metrics and its evaluations."""
+"""The two phases of learning, many seeds at once, evaluations, diagnostics and checkpoints."""

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on exactly where it was, on disk: arrays by name, without pickle.
+"""States on disk, from which a run goes on exactly where it was: arrays by name, without pickle.
 
 A state is one `.npz`, whose parts carry checksums, written whole or not at all. The checkpoints of a run are the two
 newest of these, `checkpoints/<step>.npz`, and beside them the online rows, which are only ever appended to
@@ -48,7 +48,7 @@ def save(path: Path, state: Any) -> None:
 
 
 def load(path: Path, like: Any) -> Any:
-    """The tree that was saved at `path`, in the structure of `like` (arrays or their shapes).
+    """Returns the tree that was saved at `path`, in the structure of `like` (arrays or their shapes).
 
     Raises:
         CheckpointError: if the file is missing, damaged, of another version, or holds other names, shapes or types
@@ -69,7 +69,7 @@ def load(path: Path, like: Any) -> Any:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a file, all of them read and their checksums compared."""
+    """Returns the arrays in a file, all of them read and their checksums compared."""
     try:
         # Not by its path: of a damaged archive np.load would leave the file open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -90,7 +90,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a state as the old version wrote it: in two parts, and with a tree of its own for each critic."""
+    """Returns the arrays of an old version's state by their names of today.
+
+    It had two parts, `critics` and `actor`, and a tree of its own for each critic.
+    """
     found: dict[str, np.ndarray] = {}
     ensembles: dict[str, dict[int, np.ndarray]] = {}
     for name, array in arrays.items():
@@ -114,7 +117,7 @@ class Checkpoints:
         self.directory = directory
 
     def steps(self) -> list[int]:
-        """The steps there are checkpoints of, newest first."""
+        """Returns the steps that there are checkpoints of, newest first."""
         return sorted((int(p.stem) for p in self.directory.glob("*.npz") if p.stem.isdecimal()), reverse=True)
 
     def save(self, step: int, state: Any) -> None:
@@ -124,11 +127,11 @@ class Checkpoints:
             _remove(self._path(old))
 
     def load(self, step: int, like: Any) -> Any:
-        """As the module's `load`, of that step."""
+        """Returns the state of that step, in the structure of `like`; raises what the module's `load` does."""
         return load(self._path(step), like)
 
     def readable(self) -> set[int]:
-        """The steps whose checkpoints are whole."""
+        """Returns the steps whose checkpoints are whole."""
         found = set()
         for step in self.steps():
             try:
@@ -139,7 +142,7 @@ class Checkpoints:
         return found
 
     def rows(self, count: int, width: int, checksum: int) -> Float32[np.ndarray, "N W"]:
-        """The first `count` online rows.
+        """Returns the first `count` online rows.
 
         Raises:
             CheckpointError: if there are fewer, or they have another checksum.
@@ -155,7 +158,7 @@ class Checkpoints:
         return rows.reshape(count, width)
 
     def append_rows(self, rows: Float32[np.ndarray, "N W"], known: int, checksum: int) -> int:
-        """Writes online `rows` behind the first `known` ones; what lay there is of a future that did not happen.
+        """Writes online `rows` behind the first `known` ones, over whatever a run that was killed wrote there.
 
         Takes the checksum of the known rows and returns that of all.
         """
@@ -171,7 +174,7 @@ class Checkpoints:
         return zlib.crc32(content, checksum)
 
     def forget(self, after: int = -1) -> None:
-        """Drops the checkpoints of later steps than `after`; all that only an unfinished run needs by default."""
+        """Drops the checkpoints of later steps than `after`; by default all of them, and the online rows."""
         for step in self.steps():
             if step > after:
                 _remove(self._path(step))
@@ -183,7 +186,7 @@ class Checkpoints:
 
 
 def _remove(path: Path) -> None:
-    """Whatever it is: under a checkpoint's name nothing else may be in the way of a later one."""
+    """Removes a file or a directory: nothing may be in the way of a later checkpoint of that name."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""What a finetuning run is asked where it is evaluated, so that one sees why a policy collapsed."""
+"""Diagnostics of a finetuning run where it is evaluated, from which one sees why a policy collapsed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,11 @@ METRICS = {
     "q_mean_fresh": "mean Q on the newest online transitions, a batch of them",
     "td_error_fresh": "root mean squared TD error on those",
 }
-"""What is reported where a finetuning run is evaluated, beside the algorithm's own metrics."""
+"""The names and meanings of the diagnostics, which stand in `train.jsonl` with the algorithm's own metrics."""
 
 
 class Diagnostics:
-    """What one needs to see why a policy collapsed, beyond the algorithm's own metrics; each is one member's mean.
-
-    The probe is a fixed sample of the offline rows, fresh the newest online rows. TD errors are root mean squares.
-    """
+    """Computes the diagnostics of a job's members: on a fixed sample of offline rows, and on the newest online rows."""
 
     def __init__(
         self,
@@ -54,9 +51,9 @@ class Diagnostics:
             (self._first_actions,) = self._actions(state, self._probes)
 
     def at_switch(self, state: Bundle) -> list[dict[str, float]]:
-        """The diagnostics before the first env step, with what the first policy step would report on the probe.
+        """Returns the diagnostics before the first env step, with the metrics of a first update on the fixed sample.
 
-        That is where the objective changes: how large the gradient is against what Adam has in mind, and how far the
+        The objective changes there, so these say how large the gradient is against Adam's moments, and how far the
         constraint is from holding.
         """
         if self._probes is None:
@@ -65,7 +62,7 @@ class Diagnostics:
         return self._by_member([*parts, *self._first_step(state, self._probes, self._keys)])
 
     def of(self, state: Bundle, online: Bundle, added: int) -> list[dict[str, float]]:
-        """The diagnostics of every member, after `added` env steps; those on fresh rows once there is a batch."""
+        """Returns each member's diagnostics after `added` env steps; those on fresh rows once there is a batch."""
         parts = []
         if self._probes is not None:
             parts += self._on_offline(state, self._probes, self._first_actions, self._keys)

@@ -28,15 +28,15 @@ BLOCK = 100  # steps between two chances to give an evaluation up, and to end it
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one policy did in a number of episodes."""
+    """The episodes of one policy, element i of every array being episode i."""
 
     returns: Float[np.ndarray, " E"]
-    """Undiscounted."""
+    """Undiscounted, of each episode."""
     lengths: Int[np.ndarray, " E"]
     overestimation: Float[np.ndarray, " E"]
     """The sum over an episode's states of Q(s, π(s)) minus the discounted return then earned."""
     overestimation_steps: Int[np.ndarray, " E"]
-    """Over how many states; the last ones of a truncated episode are left out, whose return is not all earned."""
+    """The number of states in that sum: not the last ones of a truncated episode, whose return is not all earned."""
 
     @property
     def q_minus_return(self) -> float | None:
@@ -46,7 +46,10 @@ class Evaluation:
 
 
 def episode_seeds(seed: int, step: int, episodes: int) -> list[int]:
-    """The seeds of the evaluation after `step` steps of the run with that seed; of more episodes, the first agree."""
+    """Returns the seeds of the episodes in the evaluation after `step` steps of the run with that seed.
+
+    Those of fewer episodes are the first of those of more.
+    """
     sequences = [np.random.SeedSequence([seed], spawn_key=(step, i)) for i in range(episodes)]
     return [int(sequence.generate_state(1)[0]) for sequence in sequences]
 
@@ -143,7 +146,7 @@ class Evaluator:
 
 
 def discounted_returns(reward: Float[np.ndarray, "T E"], discount: float) -> Float[np.ndarray, "T E"]:
-    """The discounted sum of rewards from each step on."""
+    """Returns the discounted sum of rewards from each step on."""
     returns = np.zeros_like(reward)
     following = np.zeros(reward.shape[1])
     for t in reversed(range(len(reward))):
@@ -153,7 +156,7 @@ def discounted_returns(reward: Float[np.ndarray, "T E"], discount: float) -> Flo
 
 @functools.cache
 def _calls(algorithm: Algorithm, members: Members) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The calls of an evaluation: a block of steps with the environments inside, and one step without them."""
+    """Returns the calls of an evaluation: a block of steps with the environments inside, and one step without them."""
     value = getattr(algorithm, "value", None)
 
     def choose(state: State, observation: Float[Array, "E O"]) -> tuple[Float[Array, "E A"], Any]:

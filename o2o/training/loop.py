@@ -1,12 +1,12 @@
 """The two phases, as generators that know no algorithm, environment or file by name.
 
 `pretrain` and `finetune` yield a `Report` at every step where they are asked to stop; whoever consumes them
-evaluates, records and saves. What they compute is a function of the members' keys and the step, whatever
-the stops are.
+evaluates, records and saves. They compute a function of the members' keys and the step, whatever the stops are.
 
 Both are one step, written once and compiled for many of them. Pretraining's is sample → update. Finetuning's is
-add the newest row → sample → update → act; the environments then take the action, inside the compiled program
-where they can be stepped there (o2o/envs), by the host between two calls where they cannot.
+add the newest row → sample → update → act; the environments then take the action and return a *packet*, which is the
+packed transition and the observation to act on next. They are stepped inside the compiled program where they can be
+(o2o/envs), by the host between two calls where they cannot.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns, and from what."""
+    """The algorithm, the replay that it learns from, and how often it does."""
 
     algorithm: Algorithm
     replay: Replay
     updates_per_step: int = 1
-    """Updates an env step."""
+    """Updates in each env step that learns."""
     warmup_steps: int = 0
-    """Env steps in which it acts and does not learn, whatever the replay holds."""
+    """First env steps that do not learn, whatever the replay holds."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,12 +65,12 @@ class Carry(NamedTuple):
 
 
 def never(step: int) -> bool:
-    """No pause."""
+    """Returns False: no pause."""
     return False
 
 
 def no_sums(algorithm: Algorithm) -> Sums:
-    """Returns nothing added up yet, for one member."""
+    """Returns one member's sums before the first update."""
     return Sums(np.zeros(len(algorithm.metrics), np.float32), np.zeros(len(algorithm.metrics), np.int32))
 
 
@@ -94,7 +94,7 @@ def pretrain(
     sums = members.bundle(resumed.sums if resumed else nothing)
 
     def report(is_stop: bool) -> Report:
-        of_members, means = _told(learner, members, sums)
+        of_members, means = _metrics(learner, members, sums)
         return Report(step, step, state, means, of_members, is_stop)
 
     step = resumed.step if resumed else 0
@@ -104,8 +104,8 @@ def pretrain(
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
             count = min(CHUNK, stop - step)
-            phase = step % learner.algorithm.period
-            state, sums = learn(state, sums, offline, keys, np.int32(step), count, phase)
+            place = step % learner.algorithm.period
+            state, sums = learn(state, sums, offline, keys, np.int32(step), count, place)
             step += count
             if step < stop and pause_at(step):
                 yield report(is_stop=False)
@@ -135,7 +135,7 @@ def finetune(
     env_steps = stops[-1]
     inside = all(own.can_step_inside(jax.default_backend()) for own in environments)
     block, one_step, settle, first_action = _online_calls(learner, members)
-    first = learner.first_learning_step(offline.shape[0], env_steps)
+    first_learning = learner.first_learning_step(offline.shape[0], env_steps)
     nothing = [no_sums(learner.algorithm)] * members.count
     if resumed is None:
         step, updates = 0, 0
@@ -151,36 +151,38 @@ def finetune(
         online = members.bundle(resumed.online)
         sums = members.bundle(resumed.sums)
     carry = list(map(Carry, state, online, action, sums))
-    settled, room = step, carry[0].online.newest.shape[-2]
-    longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1
-    awaited = set(stops)
+    settled, room = (
+        step,
+        carry[0].online.newest.shape[-2],
+    )  # so many rows are added before the replay settles them
+    longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1  # steps in a block
     episodes: list[Episode] = []
 
     def report(is_stop: bool) -> Report:
-        of_members, means = _told(learner, members, [own.sums for own in carry])
+        of_members, means = _metrics(learner, members, [own.sums for own in carry])
         saved = all(own.can_be_saved for own in environments)
         return Report(
             step,
             updates,
-            [own.state for own in carry],
-            means,
-            of_members,
-            is_stop,
-            [own.online for own in carry],
-            episodes,
-            list(members.to_host([own.action for own in carry])),
-            [snapshot for own in environments for snapshot in own.snapshot()] if saved else [],
+            state=[own.state for own in carry],
+            metrics=means,
+            sums=of_members,
+            is_stop=is_stop,
+            online=[own.online for own in carry],
+            episodes=episodes,
+            actions=list(members.to_host([own.action for own in carry])),
+            environments=[snapshot for own in environments for snapshot in own.snapshot()] if saved else [],
         )
 
-    if resumed and step in awaited and not resumed.reported:
+    if resumed and step in stops and not resumed.reported:
         yield report(is_stop=True)
-        carry = [own._replace(sums=empty) for own, empty in zip(carry, members.bundle(nothing), strict=True)]
+        carry = _replaced(carry, sums=members.bundle(nothing))
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
-            learning = step + 1 >= first
-            count = min(
-                longest, stop - step, settled + room - step, max(first - 1 - step, longest * learning)
-            )
+            learning = step + 1 >= first_learning
+            count = min(longest, stop - step, settled + room - step)
+            if not learning:
+                count = min(count, first_learning - 1 - step)
             before = np.int32(updates_before + updates)
             if inside:
                 handles = [own.handle for own in environments]
@@ -188,7 +190,9 @@ def finetune(
                 jax.block_until_ready([own.action for own in carry])
             else:
                 taken = members.groups(members.to_host([own.action for own in carry]))
-                packets = [own.advance(np.stack(a)) for own, a in zip(environments, taken, strict=True)]
+                packets = [
+                    own.advance(np.stack(actions)) for own, actions in zip(environments, taken, strict=True)
+                ]
                 packets = members.split(np.concatenate(packets))
                 (carry,) = one_step(carry, packets, keys, offline, before, learning)
             episodes += _ended(environments)  # which keep no more than a block's
@@ -198,13 +202,18 @@ def finetune(
             paused = is_stop or pause_at(step)
             if paused or step == settled + room:
                 (settled_rows,) = settle([own.online for own in carry])
-                carry = [own._replace(online=rows) for own, rows in zip(carry, settled_rows, strict=True)]
+                carry = _replaced(carry, online=settled_rows)
                 settled = step
             if paused:
                 yield report(is_stop)
                 episodes = []
-        empty = members.bundle(nothing)
-        carry = [own._replace(sums=zeros) for own, zeros in zip(carry, empty, strict=True)]
+        carry = _replaced(carry, sums=members.bundle(nothing))
+
+
+def _replaced(carry: Sequence[Carry], **parts: Bundle) -> list[Carry]:
+    """Returns each program's carry with these parts in place of its own."""
+    programs = zip(carry, *parts.values(), strict=True)
+    return [own._replace(**dict(zip(parts, values, strict=True))) for own, *values in programs]
 
 
 def empty_snapshots(environments: Sequence[Environments]) -> list[dict[str, np.ndarray]]:
@@ -219,7 +228,7 @@ def _start(environments: Sequence[Environments]) -> Float[np.ndarray, "M O"]:
 
 
 def _ended(environments: Sequence[Environments]) -> list[Episode]:
-    """The episodes that ended since the last time, the members numbered through."""
+    """Returns the episodes that ended since the last time, the members numbered through."""
     episodes, before = [], 0
     for own in environments:
         episodes += [replace(episode, member=before + episode.member) for episode in own.ended()]
@@ -227,8 +236,8 @@ def _ended(environments: Sequence[Environments]) -> list[Episode]:
     return sorted(episodes, key=lambda episode: (episode.env_step, episode.member))
 
 
-def _told(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sums], list[dict[str, float]]]:
-    """Each member's sums and means; waits for them."""
+def _metrics(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sums], list[dict[str, float]]]:
+    """Returns each member's sums and means; waits for them."""
     of_members = [Sums(*map(np.array, own)) for own in members.values(sums)]
     means = [
         {
@@ -244,14 +253,14 @@ def _told(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sums],
 # Cached, so that runs of one process that differ only in their data or seed compile nothing anew.
 @functools.cache
 def _offline_block(learner: Learner, members: Members) -> Callable[..., Any]:
-    """The call of pretraining: many updates in one scan."""
+    """Returns the call of pretraining: many updates in one scan."""
     learn = functools.partial(_learn_offline, learner)
     return members.map(learn, shared=(2, 4), donated=(0, 1), static=(5, 6))
 
 
 @functools.cache
 def _online_calls(learner: Learner, members: Members) -> tuple[Callable[..., Any], ...]:
-    """The calls of finetuning: a block of steps, one step, settling the replay, and the first action."""
+    """Returns the calls of finetuning: a block of steps, one step, settling the replay, and the first action."""
     return (
         members.programs(
             functools.partial(_online_block, learner, members), shared=(3, 4, 5), donated=(0,), static=(6,)
@@ -272,21 +281,24 @@ def _learn_offline(
     key: Key[Array, ""],
     start: Int[Array, ""],
     updates: int,
-    phase: int,
+    place: int,
 ) -> tuple[State, Sums]:
-    """So many updates from update `start` on, their metrics added to the sums; `phase` is that of the first."""
+    """Returns the state after so many more updates, and the sums with their metrics.
+
+    `start` is the number of updates before them, `place` its place in the algorithm's period.
+    """
     period = learner.algorithm.period
 
-    def one(carry: tuple[State, Sums], step: Int[Array, ""], phase: int) -> tuple[State, Sums]:
+    def one(carry: tuple[State, Sums], step: Int[Array, ""], place: int) -> tuple[State, Sums]:
         state, sums = carry
         sample_key, update_key = jax.random.split(jax.random.fold_in(key, step))
         batches = _with_updates_axis(learner.replay.sample_offline(offline, sample_key))
-        state, metrics = learner.algorithm.update(state, batches, update_key, (phase % period == 0,))
+        state, metrics = learner.algorithm.update(state, batches, update_key, (place % period == 0,))
         return state, _summed(learner, sums, metrics)
 
     def cycle(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
         for i in range(period):
-            carry = one(carry, step + i, phase + i)
+            carry = one(carry, step + i, place + i)
         return carry, None
 
     cycles, rest = divmod(updates, period)
@@ -294,7 +306,7 @@ def _learn_offline(
     if cycles:
         carry, _ = jax.lax.scan(cycle, carry, start + period * jnp.arange(cycles))
     for i in range(rest):
-        carry = one(carry, start + cycles * period + i, phase + i)
+        carry = one(carry, start + cycles * period + i, place + i)
     return carry
 
 
@@ -309,7 +321,10 @@ def _online_block(
     count: Int[Array, ""],
     learning: bool,
 ) -> tuple[Carry]:
-    """So many env steps with the environments inside; their number is no part of the program."""
+    """Returns the carry after `count` env steps with the environments inside.
+
+    `count` is an operand: one program serves blocks of any length.
+    """
     size, ring = learner.replay.observation_size, carry.online.ring
 
     def one(_: Array, loop: tuple[Carry, Int[Array, ""]]) -> tuple[Carry, Int[Array, ""]]:
@@ -334,7 +349,7 @@ def _online_step(
     updates: Int[Array, ""],
     learning: bool,
 ) -> tuple[Carry]:
-    """One env step for which the environments were stepped before."""
+    """Returns the carry after the rest of an env step, for which the environments were stepped before."""
     ring = carry.online.ring
     carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, learning)
     return (_with_ring(carry, ring),)
@@ -351,13 +366,16 @@ def _step(
     updates: Int[Array, ""],
     learning: bool,
 ) -> Carry:
-    """One env step of a program's members but the environments' part; `updates` is the number before it."""
+    """Returns the carry of a program's members after an env step whose packet the environments gave.
+
+    `updates` is the number of updates before it.
+    """
     if not learning:
         return members.across(functools.partial(_collect, learner))(carry, packet, keys)
-    # By the place in the cycle, what is due; one branch for each pattern, since what is not due must cost nothing.
+    # One branch for each pattern of due updates, chosen by the place in the period: what is not due must cost nothing.
     period = learner.algorithm.period
     due = [
-        tuple((phase + i) % period == 0 for i in range(learner.updates_per_step)) for phase in range(period)
+        tuple((place + i) % period == 0 for i in range(learner.updates_per_step)) for place in range(period)
     ]
     patterns = sorted(set(due))
     branches = [
@@ -385,7 +403,7 @@ def _first_action(
 
 
 def _collect(learner: Learner, carry: Carry, packet: Float[Array, " W+O"], key: Key[Array, ""]) -> Carry:
-    """Adds the transition at the head of the packet and acts on the observation at its end."""
+    """Returns one member's carry after a step without updates: add → act."""
     online, observation, (_, _, act_key) = _add(learner, carry.online, packet, key)
     action = learner.algorithm.act(carry.state, observation, act_key, evaluate=False)
     return carry._replace(online=online, action=action)
@@ -400,7 +418,7 @@ def _learn(
     key: Key[Array, ""],
     offline: Rows,
 ) -> Carry:
-    """Adds, samples, updates and acts."""
+    """Returns one member's carry after a step with an update for each of `due`: add → sample → update → act."""
     online, observation, (sample_key, update_key, act_key) = _add(learner, carry.online, packet, key)
     held = replace(online, ring=ring)
     if len(due) == 1:
@@ -416,7 +434,7 @@ def _learn(
 def _add(
     learner: Learner, online: Online, packet: Float[Array, " W+O"], key: Key[Array, ""]
 ) -> tuple[Online, Float[Array, " O"], Key[Array, " 3"]]:
-    """The rows with the packet's transition, the observation to act on, and the keys of this step."""
+    """Returns the online rows with the packet's transition, the observation to act on, and the step's three keys."""
     width = learner.replay.row_width
     online = learner.replay.add(online, packet[:width])
     return online, packet[width:], jax.random.split(jax.random.fold_in(key, online.added), 3)
@@ -427,7 +445,7 @@ def _with_updates_axis(batch: Batch) -> Batch:
 
 
 def _summed(learner: Learner, sums: Sums, metrics: Metrics) -> Sums:
-    """The sums with the metrics of one step, of those that it reports."""
+    """Returns the sums with the metrics that one step reports."""
     if not metrics:
         return sums
     reported = np.array([name in metrics for name in learner.names], np.int32)

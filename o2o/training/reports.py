@@ -1,4 +1,4 @@
-"""Where a phase stands: what the loop hands out at its stops, and what it goes on from."""
+"""Reports, which the loop hands out at its stops and pauses, and the place from which a phase is resumed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from o2o.training.seeds import Bundle
 
 
 class Sums(NamedTuple):
-    """What one member's metrics add up to since the last report, and of how many updates each; K names."""
+    """Sums of one member's metrics since the last stop, and the number of updates in each; K names."""
 
     totals: Float[Array | np.ndarray, " K"]
     counts: Int[Array | np.ndarray, " K"]
@@ -22,12 +22,12 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where a phase goes on: what a report held of every member, in the same order."""
+    """The place where a phase goes on, as a report told it; lists have one element a member."""
 
     step: int
     updates: int
     reported: bool
-    """Whether that report was dealt with; the phase begins with it otherwise."""
+    """Whether the report of this step is in the records; if not, and it is a stop, the phase begins with it."""
     sums: list[Sums]
     online: list[Online] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -44,9 +44,9 @@ class Report:
     updates: int
     state: Bundle
     metrics: list[dict[str, float]]
-    """Each member's means since the last stop."""
+    """Each member's means since the last stop, of the metrics reported since then."""
     sums: list[Sums]
-    """What they are means of."""
+    """Each member's sums behind those means."""
     is_stop: bool
     """Whether this is one of the stops that were asked for; else a pause, at which the metrics go on adding up."""
     online: Bundle = field(default_factory=list)

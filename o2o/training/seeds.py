@@ -31,7 +31,7 @@ class Members:
 
     @property
     def lanes(self) -> int:
-        """How many members are computed at a time."""
+        """The number of members that are computed at a time."""
         return self.count if self.together else min(self.count, 1 + len(_threads()))
 
     def groups(self, values: Iterable[Any]) -> list[list[Any]]:
@@ -128,7 +128,7 @@ class Members:
 
 @functools.cache
 def _threads() -> list[ThreadPoolExecutor]:
-    """A thread for every core but the one that the caller is on; a member always meets the same one."""
+    """Returns a thread for every core but the one that the caller is on; a member always meets the same one."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return [ThreadPoolExecutor(1, "member") for _ in range(cores - 1)]

@@ -21,6 +21,17 @@ from o2o.training.checkpoint import Checkpoints
 ALWAYS = "checkpoint.interval_seconds=1e-9"
 
 
+@pytest.fixture
+def heard():
+    """Signals as in a terminal; nohup, or a script's `&`, leaves some ignored, which a run respects."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
@@ -28,16 +39,16 @@ class Killed(BaseException):
 def kill_at(monkeypatch, number: int) -> None:
     """Makes the process end at its `number`-th safe point, after what is done there."""
     reached = 0
-    at = resume.Keeper.at
+    save_if_due = resume.Checkpointer.save_if_due
 
     def counting(self, report):
         nonlocal reached
-        at(self, report)
+        save_if_due(self, report)
         reached += 1
         if reached == number:
             raise Killed
 
-    monkeypatch.setattr(resume.Keeper, "at", counting)
+    monkeypatch.setattr(resume.Checkpointer, "save_if_due", counting)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +131,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, None)]
 )
 def test_a_signal_is_obeyed_at_the_next_safe_point(
-    number, code, configure, uninterrupted, tmp_path, monkeypatch
+    number, code, heard, configure, uninterrupted, tmp_path, monkeypatch
 ):
     overrides = ("algorithm=td3", "replay_init=empty")
     config = configure(tmp_path, *overrides)  # its interval never passes: only the signal makes it save

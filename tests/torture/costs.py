@@ -24,7 +24,7 @@ def share(directory: Path, task: str) -> float:
     from o2o.replay.buffer import Replay
     from o2o.runs.lock import Leases
     from o2o.runs.recording.recorder import Recorder
-    from o2o.runs.resume import Keeper
+    from o2o.runs.resume import Checkpointer
     from o2o.training.loop import empty_snapshots, no_sums
     from o2o.training.reports import Report
     from o2o.training.seeds import make_members
@@ -49,12 +49,12 @@ def share(directory: Path, task: str) -> float:
         environments=empty_snapshots([environments]),
     )
     seconds = []
-    with Interruption() as stop, Leases() as leases, Recorder([config]) as journal:
-        keeper = Keeper([config], members, replay, journal, stop, leases)
+    with Interruption() as stop, Leases() as leases, Recorder([config]) as recorder:
+        checkpointer = Checkpointer([config], members, replay, recorder, stop, leases)
         for _ in range(REPEATS):
-            keeper._rows_saved = max(0, ONLINE_ROWS - round(STEPS_A_SECOND * interval))
+            checkpointer._rows_saved = max(0, ONLINE_ROWS - round(STEPS_A_SECOND * interval))
             start = time.perf_counter()
-            keeper.save(report)
+            checkpointer.save(report)
             seconds.append(time.perf_counter() - start)
     environments.close()
     each = statistics.median(seconds)
