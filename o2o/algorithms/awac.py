@@ -55,7 +55,7 @@ LARGEST_WEIGHT = 100.0
 
 @struct.dataclass
 class AWACState:
-    """What AWAC learns; the critics are stacked."""
+    """AWAC's state; the critics are stacked."""
 
     policy: Parameters
     policy_optimizer: optax.OptState
@@ -88,12 +88,12 @@ class AWAC:
 
     @property
     def period(self) -> int:
-        """Every update is like every other."""
+        """One: every update is like every other."""
         return 1
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """What an update reports."""
+        """The names and meanings of the metrics that an update reports."""
         return self.METRICS
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -112,7 +112,7 @@ class AWAC:
         )
 
     def adopts(self, source: Algorithm) -> bool:
-        """Whether `source` is AWAC too."""
+        """Returns whether `source` is AWAC too."""
         return isinstance(source, AWAC)
 
     def adopt(

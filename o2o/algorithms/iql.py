@@ -60,7 +60,7 @@ VALUE_OUTPUT = 3e-3  # rlkit's
 
 @struct.dataclass
 class IQLState:
-    """What IQL learns, and the factor of its rewards; the critics are stacked."""
+    """IQL's state, with the factor of its rewards; the critics are stacked."""
 
     policy: Parameters
     policy_optimizer: optax.OptState
@@ -98,17 +98,17 @@ class IQL:
 
     @property
     def needs_returns(self) -> bool:
-        """Whether it needs to know what the data's trajectories return."""
+        """True: it needs to know what the data's trajectories return."""
         return self.reward_scale == "return_range"
 
     @property
     def period(self) -> int:
-        """Every update is like every other."""
+        """One: every update is like every other."""
         return 1
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """What an update reports."""
+        """The names and meanings of the metrics that an update reports."""
         return self.METRICS
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -134,7 +134,7 @@ class IQL:
         )
 
     def adopts(self, source: Algorithm) -> bool:
-        """Whether `source` is IQL too."""
+        """Returns whether `source` is IQL too."""
         return isinstance(source, IQL)
 
     def adopt(
