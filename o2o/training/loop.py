@@ -151,10 +151,7 @@ def finetune(
         online = members.bundle(resumed.online)
         sums = members.bundle(resumed.sums)
     carry = list(map(Carry, state, online, action, sums))
-    settled, room = (
-        step,
-        carry[0].online.newest.shape[-2],
-    )  # so many rows are added before the replay settles them
+    settled, room = step, carry[0].online.newest.shape[-2]  # rows to be added before they must be settled
     longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1  # steps in a block
     episodes: list[Episode] = []
 
@@ -189,10 +186,8 @@ def finetune(
                 (carry,) = block(carry, keys, handles, offline, before, np.int32(count), learning)
                 jax.block_until_ready([own.action for own in carry])
             else:
-                taken = members.groups(members.to_host([own.action for own in carry]))
-                packets = [
-                    own.advance(np.stack(actions)) for own, actions in zip(environments, taken, strict=True)
-                ]
+                actions = map(np.stack, members.groups(members.to_host([own.action for own in carry])))
+                packets = [own.advance(taken) for own, taken in zip(environments, actions, strict=True)]
                 packets = members.split(np.concatenate(packets))
                 (carry,) = one_step(carry, packets, keys, offline, before, learning)
             episodes += _ended(environments)  # which keep no more than a block's
