@@ -14,7 +14,7 @@ from o2o.training.seeds import Bundle
 
 
 class Sums(NamedTuple):
-    """Sums of one member's metrics since the last stop, and the number of updates in each; K names."""
+    """Sums of one member's metrics since the last stop, and how many steps reported each; K names."""
 
     totals: Float[Array | np.ndarray, " K"]
     counts: Int[Array | np.ndarray, " K"]
