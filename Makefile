@@ -76,7 +76,7 @@ bench-gpu: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 bench-gpu:  ## measure on a GPU with PYTHON's JAX, installing only what lies in WHEELS
 	@if [ -d $(WHEELS) ]; then \
 	  $(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target .venv-gpu $(WHEELS)/*.whl; fi
-	PYTHONPATH=.venv-gpu $(PYTHON) -m benchmarks --device gpu --task hopper --members 1,10 --rounds 3 --updates 2000
+	PYTHONPATH=.venv-gpu $(PYTHON) -m benchmarks --device gpu --task hopper --members 1,10,40 --rounds 3 --updates 2000
 	PYTHONPATH=.venv-gpu $(PYTHON) -m benchmarks.paper --device gpu --rounds 1 --updates 1000
 
 torture: venv  ## kill runs at every dangerous point, feed bad input, count what was lost (TORTURE=--short: CI's form)

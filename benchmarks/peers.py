@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from o2o.training.seeds import Members
 from o2o.types import Network, Parameters
 
 WARMUP = 1100  # sbx collects a hundred steps, we a thousand where nothing is preloaded, and both compile
+COMPILE_NOTHING = ("pretrain", "d3rlpy")  # or have done so after the first updates
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,18 +41,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--task", choices=TASKS, default="walker2d")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=1000, help="of each contestant in a round")
+    parser.add_argument("--peers", default=",".join(peer for _, peer in PAIRS), help="some of %(default)s")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.contestant:
-        _serve(CONTESTANTS[options.contestant](options.task), options.updates)
+        _serve(options.contestant, options.task, options.updates)
         return
     if options.updates % CHUNK:
         parser.error(f"--updates={options.updates} is not a multiple of {CHUNK}")
-    rates = _compete(options.task, options.rounds, options.updates)
+    pairs = [(ours, peer) for ours, peer in PAIRS if peer in options.peers.split(",")]
+    names = [name for name in CONTESTANTS if any(name in pair for pair in pairs)]
+    rates = _compete(names, options.task, options.rounds, options.updates)
     ratios = {
         f"over_{peer}": statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
-        for ours, peer in PAIRS
+        for ours, peer in pairs
     }
     for name, values in rates.items():
         print(f"{name:24}{statistics.median(values):10.0f} updates/s")
@@ -180,7 +184,7 @@ CONTESTANTS = {
 PAIRS = (("pretrain", "d3rlpy"), ("finetune", "sbx"), ("finetune", "sbx_same_networks"))
 
 
-def _compete(task: str, rounds: int, updates: int) -> dict[str, list[float]]:
+def _compete(names: Sequence[str], task: str, rounds: int, updates: int) -> dict[str, list[float]]:
     """Updates a second of every contestant, round by round."""
     command = [
         sys.executable,
@@ -194,7 +198,7 @@ def _compete(task: str, rounds: int, updates: int) -> dict[str, list[float]]:
     ]
     processes = {
         name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in CONTESTANTS
+        for name in names
     }
     try:
         for name, process in processes.items():
@@ -220,9 +224,10 @@ def _answer(name: str, process: subprocess.Popen[str]) -> str:
     sys.exit(f"{name} ended early; make bench-peers makes an environment that has it")
 
 
-def _serve(advance: Callable[[int], None], updates: int) -> None:
+def _serve(name: str, task: str, updates: int) -> None:
     """Times a round whenever a line comes in."""
-    _told(advance, WARMUP)
+    advance = CONTESTANTS[name](task)
+    _told(advance, CHUNK if name in COMPILE_NOTHING else WARMUP)
     for _ in sys.stdin:
         _told(advance, updates)
 

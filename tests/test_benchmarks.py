@@ -183,7 +183,8 @@ def test_what_was_not_measured_is_said_to_be_so(capsys):
 
 
 def test_every_figure_of_the_table_is_one_that_is_measured(small):
-    rates_of_all = dict.fromkeys((1, 2, 5, 10, 40), 1.0)
+    counts: list[int] = [1, 2, 5, 10, 40]
+    rates_of_all = dict.fromkeys(counts, 1.0)
     measured = rates.Round(1.0, rates_of_all, rates_of_all, rates_of_all)
     names = {
         *rates.summary(small, Workload(small, Members(1)), [measured]),
