@@ -152,8 +152,7 @@ def show(
     """Prints the hours of every stage, and the speeds: those of tasks in `given` were not measured here."""
     table = Table(
         title="the whole study, estimated from rates",
-        caption=f"measured on {machine['device']}, {machine['machine']}, {machine['cores']} cores; "
-        f"{SEEDS_TOGETHER} seeds side by side, one job after the other",
+        caption=f"{SEEDS_TOGETHER} seeds side by side, one job after the other",
     )
     for name in ("stage", "million updates", "million env steps", "hours training", "hours evaluating"):
         table.add_column(name, justify="left" if name == "stage" else "right")
@@ -172,12 +171,11 @@ def show(
     table.add_section()
     table.add_row("all", *(f"{value:.1f}" for value in sums))
     Console().print(table)
+    here = "measured on {device}, {machine}, {cores} cores".format_map(machine)
     for task, its in speed.items():
-        source = "given" if task in given else "measured"
-        Console().print(
-            f"{task}, {source}: {its.pretrain:.0f} updates/s, {its.finetune:.0f} env steps/s, "
-            f"{its.evaluation_seconds:.2g} s an evaluation",
-            highlight=False,
+        both = f"{its.pretrain:.0f} updates/s, {its.finetune:.0f} env steps/s"
+        print(
+            f"{task}, {'given' if task in given else here}: {both}, {its.evaluation_seconds:.2g} s an evaluation"
         )
     Console().print(f"{sums[2] + sums[3]:.1f} hours, of which {sums[3]:.1f} evaluating")
 

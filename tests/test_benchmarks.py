@@ -106,7 +106,6 @@ def test_a_step_is_told_with_its_parts_and_the_host_calls_in_for_whole_blocks_al
     found = stepping.split(Workload(small, members), 2 * CHUNK)
     assert set(found) == set(results.PARTS)
     assert min(found.values()) > 0
-    assert found["step_environments_ms"] < found["step_collecting_ms"] < found["step_ms"]
     settled = 1
     assert found["calls_per_100_steps"] == (2 + settled) * 100 / (2 * CHUNK)
 
@@ -161,7 +160,7 @@ def test_speeds_may_be_given_instead_of_measured(capsys):
     paper.show(total, speeds, {"device": "d", "machine": "m", "cores": 2}, given={"ant"})
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("ant, given: 100 updates/s") for line in lines)
-    assert any(line.startswith("hopper, measured: 50 updates/s") for line in lines)
+    assert any(line.startswith("hopper, measured on d, m, 2 cores: 50 updates/s") for line in lines)
     assert lines[-1] == "3.0 hours, of which 0.0 evaluating"
 
 
