@@ -60,10 +60,11 @@ from numba.extending import intrinsic
     WORKERS,
     SPINS,  # how often a worker looks for work before it sleeps
     STOP,
+    BUSY,  # whether a compiled program is in a call
     FULL,  # whether an environment has as many ended episodes as are kept
     HOST_ACTIONS,  # pointers to where a GPU's buffers are copied to and from
     HOST_PACKETS,
-) = range(30)
+) = range(31)
 # Apart from the rest and from each other, since all threads write to them.
 LEFT, DONE, SLEEPERS, SEMAPHORE, CONTROL = 32, 40, 48, 56, 64
 
@@ -436,8 +437,13 @@ def serve(control):
 
 @outer(types.void(_intp))
 def stop(control):
-    """Ends the workers."""
+    """Ends the workers. A program that still runs finds the environments closed: it may outlive them, the control not.
+
+    One does where an exception, as of a second Ctrl-C, comes while it is waited for.
+    """
     atomic_set(control + 8 * STOP, 1)
+    while atomic_load(control + 8 * BUSY):
+        _wait()
     for _ in range(int64s(control)[WORKERS]):
         sem_post(control + 8 * SEMAPHORE)
 
@@ -489,10 +495,13 @@ def _fits(control, action, result):
 
 @inner
 def _step(control, result, actions, results):
-    """Plays where the result has the width of an observation, else advances."""
+    """Plays where the result has the width of an observation, else advances; does nothing if they are closed."""
     c = int64s(control)
     mode = PLAY if int64s(int64s(result)[5])[1] == c[OBSERVATION_SIZE] else ADVANCE
-    return run(control, mode, c[ENVIRONMENTS], 0, actions, results)
+    atomic_set(control + 8 * BUSY, 1)
+    if not atomic_load(control + 8 * STOP):
+        run(control, mode, c[ENVIRONMENTS], 0, actions, results)
+    atomic_set(control + 8 * BUSY, 0)
 
 
 def make_on_cpu() -> Any:

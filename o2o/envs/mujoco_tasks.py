@@ -171,6 +171,8 @@ class MujocoEnvironments(Environments):
     @property
     def handle(self) -> UInt32[np.ndarray, " 2"]:
         """The address of the control, as two words of 32 bits, which JAX has without enabling 64."""
+        if not self._stop.alive:
+            raise ValueError("these environments are closed")
         return np.array([_address(self._control)], np.uint64).view(np.uint32)
 
     def close(self) -> None:
@@ -254,7 +256,8 @@ class MujocoEnvironments(Environments):
         ]
         for worker in workers:
             worker.start()
-        self._stop = weakref.finalize(self, _stop, k, control, workers)
+        outliving = control, self._host_actions, self._host_packets
+        self._stop = weakref.finalize(self, _stop, k, outliving, workers)
 
     def _point_to_generators(self) -> None:
         """Tells the compiled code where the random generators are, which a seed or a snapshot makes anew."""
@@ -319,7 +322,12 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _stop(kernels: Any, control: np.ndarray, workers: Sequence[threading.Thread]) -> None:
-    kernels.stop(_address(control))
+_outliving: list[tuple[np.ndarray, ...]] = []
+"""What a program may still look at when the environments are closed; little."""
+
+
+def _stop(kernels: Any, outliving: tuple[np.ndarray, ...], workers: Sequence[threading.Thread]) -> None:
+    _outliving.append(outliving)
+    kernels.stop(_address(outliving[0]))
     for worker in workers:
         worker.join()

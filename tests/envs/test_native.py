@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import check_inside
@@ -390,6 +391,27 @@ def test_what_comes_too_early_does_no_harm(make):
     assert ours.ended() == []
     with pytest.raises(IndexError):
         ours.step(np.zeros((1, 3), np.float32), [2])
+
+
+def test_a_program_that_is_no_longer_waited_for_outlives_the_environments():
+    ours = make_environments(TASKS["hopper"], [0, 1])
+    ours.can_step_inside("cpu")
+    ours.start()
+    given, steps = check_inside.actions(ours, 1), 50_000
+    many = np.broadcast_to(given, (steps, *given.shape[1:]))
+    running = threading.Thread(
+        target=lambda: check_inside.block(ours.handle, many, 11, 0, steps)[0].block_until_ready()
+    )
+    running.start()
+    while not ours.env_steps:
+        time.sleep(0.001)
+    ours.close()
+    done = ours.env_steps
+    assert 0 < done < steps
+    running.join()
+    assert ours.env_steps == done
+    with pytest.raises(ValueError, match="these environments are closed"):
+        _ = ours.handle
 
 
 def test_closing_ends_the_threads():

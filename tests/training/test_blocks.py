@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import pytest
 from small import batch_of, fresh, make
 
 from o2o.envs import kernels
-from o2o.envs.mujoco_tasks import make_environments
+from o2o.envs.mujoco_tasks import MujocoEnvironments
 from o2o.envs.tasks import TASKS
 from o2o.replay.buffer import Replay
 from o2o.training import loop
@@ -22,7 +22,7 @@ REPLAY = Replay(batch_size=8, capacity=1000, min_size=8, observation_size=11, ac
 def test_between_two_stops_more_episodes_may_end_than_a_block_keeps(count):
     steps = 2 * kernels.MOST_ENDED + 1
     members, algorithm = Members(count), make("td3")
-    environments = [make_environments(TASKS["hopper"], [seed]) for seed in range(count)]
+    environments = [MujocoEnvironments(TASKS["hopper"], [seed]) for seed in range(count)]
     for own in environments:
         own._control[kernels.TIME_LIMIT] = 1
         own.can_step_inside("cpu")
@@ -31,7 +31,7 @@ def test_between_two_stops_more_episodes_may_end_than_a_block_keeps(count):
         members,
         environments,
         members.bundle([fresh(algorithm, seed, batch_of(1, 0, 11, 3)) for seed in range(count)]),
-        np.zeros((0, REPLAY.row_width), np.float32),
+        jnp.zeros((0, REPLAY.row_width)),
         members.bundle([jax.random.key(seed) for seed in range(count)]),
         [7, steps],
     )
