@@ -95,18 +95,23 @@ def _renamed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     It had two parts, `critics` and `actor`, and a tree of its own for each critic.
     """
     found: dict[str, np.ndarray] = {}
-    ensembles: dict[str, dict[int, np.ndarray]] = {}
+    ensembles: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         part, _, rest = name.partition("/")
         head, _, tail = rest.partition("/")
         if part == "critics" and head in _ENSEMBLES:
             number, _, place = tail.partition("/")
-            ensembles.setdefault(f"{_ENSEMBLES[head]}/{place}", {})[int(number)] = array
+            ensembles.setdefault(f"{_ENSEMBLES[head]}/{place}", {})[number] = array
         elif part == "actor":
             found[f"policy_{rest}" if head == "optimizer" else rest] = array
         else:
             found[name] = array
-    return found | {name: np.stack([own[i] for i in sorted(own)]) for name, own in ensembles.items()}
+    for name, own in ensembles.items():
+        numbers = [str(i) for i in range(len(own))]
+        if own.keys() != set(numbers):
+            raise ValueError(f"{name} is of the critics {', '.join(own)}")
+        found[name] = np.stack([own[number] for number in numbers])
+    return found
 
 
 class Checkpoints:

@@ -139,6 +139,48 @@ def test_another_format_is_refused_in_words(version, path, monkeypatch):
         checkpoint.load(path, TREE)
 
 
+OLD = {
+    "actor/policy/w": np.zeros(2),
+    "actor/optimizer/count": np.ones(1),
+    "critics/critics/0/w": np.full(3, 0.0),
+    "critics/critics/1/w": np.full(3, 1.0),
+}
+OLD_AS_NEW = {
+    "policy": {"w": np.zeros(2)},
+    "policy_optimizer": {"count": np.ones(1)},
+    "critics": {"w": np.array([3 * [0.0], 3 * [1.0]])},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"critics/critics/0/w": None}, "is of the critics 1"),
+        ({"critics/critics/0/w": np.zeros(2)}, "cannot be read"),
+        ({"critics/critics/00/w": np.zeros(3)}, "is of the critics 0, 1, 00"),
+        ({"critics/critics/7/w": np.zeros(3)}, "is of the critics 0, 1, 7"),
+        ({"critics/critics/one/w": np.zeros(3)}, "is of the critics 0, 1, one"),
+        ({"critics/critics": np.zeros(3)}, "these arrays differ: critics/$|is of the critics"),
+        ({"critics/critics/2/w": np.zeros(3)}, "these arrays differ: critics/w"),
+        ({"actor/policy/w": None}, "these arrays differ: policy/w"),
+        ({"actor/policy/w": np.zeros(2, np.float32)}, "these arrays differ: policy/w"),
+        ({"more": np.zeros(1)}, "these arrays differ: more"),
+        ({"critics/critics/0/w": np.array([{}], object)}, "cannot be read"),
+        ({"version": np.array([2, 2])}, r"has format \[2 2\]"),
+    ],
+)
+def test_a_damaged_state_of_the_version_before_is_refused_in_words(changes, told, tmp_path):
+    def write(arrays: dict[str, np.ndarray | None]) -> None:
+        kept = {name: array for name, array in arrays.items() if array is not None}
+        np.savez(tmp_path / "final.npz", **kept)  # type: ignore[arg-type]
+
+    write(OLD | {"version": np.array(checkpoint.OLD_VERSION)})
+    assert_equal(checkpoint.load(tmp_path / "final.npz", OLD_AS_NEW), OLD_AS_NEW)
+    write(OLD | {"version": np.array(checkpoint.OLD_VERSION)} | changes)
+    with pytest.raises(CheckpointError, match=told):
+        checkpoint.load(tmp_path / "final.npz", OLD_AS_NEW)
+
+
 def test_online_rows_are_read_back_by_their_checksum(tmp_path):
     store = checkpoint.Checkpoints(tmp_path)
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
