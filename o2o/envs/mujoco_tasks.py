@@ -323,7 +323,7 @@ def _cores() -> int:
 
 
 _outliving: list[tuple[np.ndarray, ...]] = []
-"""What a program may still look at when the environments are closed; little."""
+"""Arrays that a program may still look at when the environments are closed; little."""
 
 
 def _stop(kernels: Any, outliving: tuple[np.ndarray, ...], workers: Sequence[threading.Thread]) -> None:
