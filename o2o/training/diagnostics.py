@@ -78,7 +78,7 @@ class Diagnostics:
         return results
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[Callable[..., Any], ...]:
     diagnose = getattr(algorithm, "diagnose", None)
 

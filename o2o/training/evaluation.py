@@ -154,7 +154,7 @@ def discounted_returns(reward: Float[np.ndarray, "T E"], discount: float) -> Flo
     return returns
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _calls(algorithm: Algorithm, members: Members) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns the calls of an evaluation: a block of steps with the environments inside, and one step without them."""
     value = getattr(algorithm, "value", None)

@@ -245,15 +245,16 @@ def _metrics(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sum
     return of_members, means
 
 
-# Cached, so that runs of one process that differ only in their data or seed compile nothing anew.
-@functools.cache
+# Cached, so that runs of one process that differ only in their data or seed compile nothing anew; a few, since the
+# programs of even a small run take over a hundred MiB.
+@functools.lru_cache(maxsize=4)
 def _offline_block(learner: Learner, members: Members) -> Callable[..., Any]:
     """Returns the call of pretraining: many updates in one scan."""
     learn = functools.partial(_learn_offline, learner)
     return members.map(learn, shared=(2, 4), donated=(0, 1), static=(5, 6))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def _online_calls(learner: Learner, members: Members) -> tuple[Callable[..., Any], ...]:
     """Returns the calls of finetuning: a block of steps, one step, settling the replay, and the first action."""
     return (

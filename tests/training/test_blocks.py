@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,7 +14,7 @@ from o2o.envs import kernels
 from o2o.envs.mujoco_tasks import MujocoEnvironments
 from o2o.envs.tasks import TASKS
 from o2o.replay.buffer import Replay
-from o2o.training import loop
+from o2o.training import diagnostics, evaluation, loop
 from o2o.training.loop import Learner
 from o2o.training.seeds import Members
 
@@ -42,3 +45,19 @@ def test_between_two_stops_more_episodes_may_end_than_a_block_keeps(count):
     ]
     for own in environments:
         own.close()
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        lambda algorithm: loop._offline_block(Learner(algorithm, REPLAY), Members(1)),
+        lambda algorithm: loop._online_calls(Learner(algorithm, REPLAY), Members(1))[0],
+        lambda algorithm: evaluation._calls(algorithm, Members(1))[0],
+        lambda algorithm: diagnostics._functions(algorithm, REPLAY, Members(1))[0],
+    ],
+)
+def test_a_process_of_many_settings_keeps_the_programs_of_a_few(compiled):
+    made = [weakref.ref(compiled(make("td3", discount=number / 10))) for number in range(10)]
+    assert compiled(make("td3", discount=0.9)) is made[-1]()
+    gc.collect()
+    assert sum(program() is not None for program in made) == 4
