@@ -159,17 +159,10 @@ class AWAC:
     def critic_step(self, state: Any, batch: Transition, key: Key[Array, ""]) -> tuple[Any, Metrics]:
         """Returns the state with the new critics and their targets."""
         target = self._td_target(state, batch, key)
-
-        def loss(critic: Parameters) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            q = relu_critic_value(critic, batch.observation, batch.action)
-            return losses.td_loss(q, target), q.mean()
-
-        (errors, means), gradients = losses.each(jax.value_and_grad(loss, has_aux=True), state.critics)
-        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
-        critics = optax.apply_updates(state.critics, updates)
-        targets = losses.moved_towards(state.target_critics, critics, self.target_step)
-        new = state.replace(critics=critics, target_critics=targets, critic_optimizers=optimizers)
-        return new, {"critic_loss": errors.mean(), "q_mean": means[0]}
+        new, metrics = losses.critics_moved(
+            relu_critic_value, state, batch, target, self._critic_optimizer, self.target_step
+        )
+        return state.replace(**new), metrics
 
     def policy_step(self, state: Any, batch: Transition, key: Key[Array, ""]) -> tuple[Any, Metrics]:
         """Returns the state with the new policy."""

@@ -222,18 +222,15 @@ class IQL:
 
     def critic_step(self, state: Any, batch: Transition, value: Parameters) -> tuple[dict[str, Any], Metrics]:
         """Returns the new critics, their targets and their optimisers."""
-        target = self._td_target(value, batch)
-
-        def loss(critic: Parameters) -> tuple[Float[Array, ""], Float[Array, ""]]:
-            q = relu_critic_value(critic, batch.observation, batch.action)
-            return losses.td_loss(q, target), q.mean()
-
-        (errors, means), gradients = losses.each(jax.value_and_grad(loss, has_aux=True), state.critics)
-        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
-        critics = optax.apply_updates(state.critics, updates)
-        targets = losses.moved_towards(state.target_critics, critics, self.target_step)
-        new = {"critics": critics, "target_critics": targets, "critic_optimizers": optimizers}
-        return new, {"critic_loss": errors.mean(), "q_mean": means[0] / state.reward_scale}
+        new, metrics = losses.critics_moved(
+            relu_critic_value,
+            state,
+            batch,
+            self._td_target(value, batch),
+            self._critic_optimizer,
+            self.target_step,
+        )
+        return new, metrics | {"q_mean": metrics["q_mean"] / state.reward_scale}
 
     def diagnose(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Metrics:
         """Returns the first critic's mean Q and root mean squared TD error on a batch, in raw rewards."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.lax import stop_gradient
 from jaxtyping import Array, Bool, Float, Key
 
@@ -132,6 +133,42 @@ def each(function: Callable[..., Any], *stacked: Any) -> Any:
     size = jax.tree.leaves(stacked)[0].shape[0]
     results = [function(*jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(size)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+
+def critics_moved(
+    value: Callable[..., Float[Array, " B"]],
+    state: State,
+    batch: Transition,
+    targets: Float[Array, "*E B"],
+    optimizer: optax.GradientTransformation,
+    target_step: float,
+) -> tuple[dict[str, Any], Metrics]:
+    """Returns new critics, their targets and their optimisers, and metrics.
+
+    Each critic takes one step of the optimiser on its squared error to its target, or to the one all share, and its
+    target network moves towards it.
+
+    Args:
+        value: Q(s, a) of one critic's parameters, an observation and an action.
+        state: its `critics`, `target_critics` and `critic_optimizers` are stacked.
+        batch: what is learned from.
+        targets: one row for all critics, or one each.
+        optimizer: of one critic.
+        target_step: how far a target network moves towards its critic.
+    """
+    number = jax.tree.leaves(state.critics)[0].shape[0]
+
+    def loss(critic: Parameters, target: Float[Array, " B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        q = value(critic, batch.observation, batch.action)
+        return td_loss(q, target), q.mean()
+
+    own_targets = jnp.broadcast_to(targets, (number, *batch.reward.shape))
+    (errors, means), gradients = each(jax.value_and_grad(loss, has_aux=True), state.critics, own_targets)
+    updates, optimizers = jax.vmap(optimizer.update)(gradients, state.critic_optimizers)
+    critics = optax.apply_updates(state.critics, updates)
+    target_critics = moved_towards(state.target_critics, critics, target_step)
+    new = {"critics": critics, "target_critics": target_critics, "critic_optimizers": optimizers}
+    return new, {"critic_loss": errors.mean(), "q_mean": means[0]}
 
 
 def _refuse_other_shapes(**arrays: Array) -> None:

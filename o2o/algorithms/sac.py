@@ -190,13 +190,9 @@ class SAC:
     ) -> tuple[dict[str, Any], Metrics]:
         """Returns the new critics, their targets and their optimisers."""
         target = self._td_target(state, batch, key)
-        loss = jax.value_and_grad(_td_loss, has_aux=True)
-        (errors, values), gradients = losses.each(lambda c: loss(c, batch, target), state.critics)
-        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
-        critics = optax.apply_updates(state.critics, updates)
-        targets = losses.moved_towards(state.target_critics, critics, self.target_step)
-        new = {"critics": critics, "target_critics": targets, "critic_optimizers": optimizers}
-        return new, {"critic_loss": errors.mean(), "q_mean": values[0]}
+        return losses.critics_moved(
+            relu_critic_value, state, batch, target, self._critic_optimizer, self.target_step
+        )
 
     def diagnose(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Metrics:
         """Returns the first critic's mean Q and root mean squared TD error on a batch, without learning from it."""
@@ -236,10 +232,3 @@ class SAC:
     @property
     def _temperature_optimizer(self) -> optax.GradientTransformation:
         return optax.adam(self.temperature_learning_rate)
-
-
-def _td_loss(
-    critic: Parameters, batch: Transition, target: Float[Array, " B"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    value = relu_critic_value(critic, batch.observation, batch.action)
-    return losses.td_loss(value, target), value.mean()

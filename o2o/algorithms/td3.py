@@ -175,16 +175,13 @@ class TD3:
         self, state: Any, batch: Transition, key: Key[Array, ""], due: bool
     ) -> tuple[dict[str, Any], Metrics]:
         """Returns the new critics, their targets and their optimisers."""
-        target = self.td_targets(state, batch, key)
-        loss = jax.value_and_grad(_td_loss, has_aux=True)
-        (errors, values), gradients = losses.each(lambda c, y: loss(c, batch, y), state.critics, target)
-        updates, optimizers = jax.vmap(self._critic_optimizer.update)(gradients, state.critic_optimizers)
-        critics = optax.apply_updates(state.critics, updates)
-        targets = state.target_critics
-        if due or not self.delay_target_critic:
-            targets = losses.moved_towards(targets, critics, self.target_step)
-        new = {"critics": critics, "target_critics": targets, "critic_optimizers": optimizers}
-        return new, {"critic_loss": errors.mean(), "q_mean": values[0]}
+        targets = self.td_targets(state, batch, key)
+        new, metrics = losses.critics_moved(
+            critic_value, state, batch, targets, self._critic_optimizer, self.target_step
+        )
+        if self.delay_target_critic and not due:
+            new["target_critics"] = state.target_critics
+        return new, metrics
 
     def policy_loss(
         self, policy: Parameters, state: Any, batch: Transition
@@ -272,13 +269,6 @@ def _adam(learning_rate: float, gradient_norm_clip: float | None) -> optax.Gradi
     # Always a chain of two, so that a state can be carried to an algorithm that clips.
     clip = optax.identity() if gradient_norm_clip is None else optax.clip_by_global_norm(gradient_norm_clip)
     return optax.chain(clip, optax.adam(learning_rate))
-
-
-def _td_loss(
-    critic: Parameters, batch: Transition, target: Float[Array, " B"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    value = critic_value(critic, batch.observation, batch.action)
-    return losses.td_loss(value, target), value.mean()
 
 
 def _gradient_over_adam(gradient: Parameters, optimizer: optax.OptState) -> Float[Array, ""]:
