@@ -409,7 +409,10 @@ def test_an_algorithm_says_whose_states_it_adopts(name, source, taken):
     assert make(name).adopts(make(source)) == taken
 
 
-@pytest.mark.parametrize("name", ALL)
+# They share what takes them one after the other; of the rest two compile fast enough.
+@pytest.mark.parametrize(
+    "name", [name if name in ("td3", "sac") else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
+)
 def test_several_updates_of_a_step_are_taken_one_after_the_other(name):
     algorithm, batches = make(name), [batch_of(seed=k) for k in range(3)]
     due, keys = (False, True, False), jax.random.split(KEY, 3)
@@ -429,7 +432,9 @@ def test_several_updates_of_a_step_are_taken_one_after_the_other(name):
 @pytest.mark.parametrize("name", ALL)
 def test_whatever_is_reported_was_declared(name):
     algorithm = make(name)
-    assert set(update(algorithm, used(algorithm), batch_of(), KEY)[1]) == set(algorithm.metrics)
+    state = fresh(algorithm)
+    _, metrics = jax.eval_shape(lambda s, b: update(algorithm, s, b, KEY), state, batch_of())
+    assert set(metrics) == set(algorithm.metrics)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -437,7 +442,9 @@ def test_an_update_keeps_the_states_structure_types_and_shapes(name):
     algorithm = make(name)
     state = fresh(algorithm)
     for phase in range(algorithm.period):
-        new, _ = update(algorithm, state, batch_of(), KEY, phase == 0)
+        new, _ = jax.eval_shape(
+            lambda s, b, due=phase == 0: update(algorithm, s, b, KEY, due), state, batch_of()
+        )
         assert jax.tree.structure(new) == jax.tree.structure(state)
         for one, other in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True):
             assert (one.shape, one.dtype, one.weak_type) == (other.shape, other.dtype, other.weak_type)

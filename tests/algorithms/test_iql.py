@@ -71,8 +71,15 @@ def after_value_step(state: Any, batch: Any, q: np.ndarray) -> Any:
     return jax.tree.map(lambda p, g: p - 3e-4 * g / (jnp.abs(g) + 1e-8), value, gradient)
 
 
-@pytest.mark.parametrize("order", ["in_turn", "together"])
-@pytest.mark.parametrize("scale", ["none", "return_range"])
+@pytest.mark.parametrize(
+    ("order", "scale"),
+    [
+        ("in_turn", "return_range"),
+        pytest.param("in_turn", "none", marks=pytest.mark.slow),
+        pytest.param("together", "return_range", marks=pytest.mark.slow),
+        ("together", "none"),
+    ],
+)
 def test_an_update_is_the_equations(order, scale):
     algorithm, batch = make("iql", order=order, reward_scale=scale), batch_of()
     state = algorithm.init(jax.random.key(0), one_of(batch), Facts(-100.0, 300.0))

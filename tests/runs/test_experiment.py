@@ -295,7 +295,7 @@ def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure
     assert stays.exists()
 
 
-@pytest.mark.parametrize("name", ["bc", "iql", "awac"])
+@pytest.mark.parametrize("name", ["bc", "iql", pytest.param("awac", marks=pytest.mark.slow)])
 def test_every_method_goes_from_data_to_a_result(name, configure, tmp_path):
     config = configure(tmp_path, f"algorithm={name}", f"algorithm@pretrain.algorithm={name}", exploring=False)
     job.run(config)

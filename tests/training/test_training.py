@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from small import assert_close, assert_equal, batches_of, differ, make, used
 
@@ -320,18 +319,6 @@ def test_nothing_is_learned_in_warmup_steps():
     assert (first.updates, second.updates) == (0, 1)
     assert_equal(first.state, copy(start(algorithm)))
     assert differ(second.state, first.state)
-
-
-def test_several_updates_a_step_are_from_batches_of_their_own():
-    (once,), _ = finetuned(make("td3"), [3], offline_rows())
-    (thrice,), _ = finetuned(make("td3"), [3], offline_rows(), updates_per_step=3)
-    assert (once.updates, thrice.updates) == (3, 9)
-    # Adam counts its steps: all of the critics', every other of the policy's.
-    counts = [
-        int(np.max(optax.tree_utils.tree_get(part, "count")))
-        for part in (thrice.state.critic_optimizers, thrice.state.policy_optimizer)
-    ]
-    assert counts == [9, 5]
 
 
 def test_asking_for_the_shape_of_snapshots_draws_nothing_from_the_environments():
