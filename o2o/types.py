@@ -1,7 +1,8 @@
 """The words that every module shares: transitions, metrics, the algorithm protocol, and the letters of all shapes.
 
 Letters in shape annotations: **B** batch, **M** members (seeds trained side by side), **N** rows of a
-dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** width of a packed transition.
+dataset, **O** observation, **A** action, **E** episodes, **U** updates, **W** width of a packed transition, **X**
+that of an offline row with its columns.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Transition(NamedTuple):
     """One step, or a batch of them with a leading axis.
 
     `terminated` is true only where the task itself ended; a time limit is never a termination, so its successor is
-    bootstrapped from.
+    bootstrapped from. `columns` is what the algorithm's `columns` asks for, NaN where it is not known, as it is online:
+    `return_to_go` (discounted, to the end of the episode) and `next_action`.
     """
 
     observation: Float[Array, "*B O"]
@@ -30,6 +32,7 @@ class Transition(NamedTuple):
     reward: Float[Array, "*B"]
     terminated: Bool[Array, "*B"]
     next_observation: Float[Array, "*B O"]
+    columns: Mapping[str, Float[Array, "*B ..."]] = {}
 
 
 @struct.dataclass
@@ -112,7 +115,8 @@ class Algorithm(Protocol):
 
     The functions are written for one member, are free of side effects, and can be jitted, scanned and vmapped. Two
     more are optional: whoever lacks `value` has no overestimation column, whoever lacks `diagnose` no TD errors. One
-    that says `needs_returns` is refused where there is no dataset to take `Facts` from.
+    that says `needs_returns` is refused where there is no dataset to take `Facts` from. `columns` names what
+    it needs of `Transition.columns`.
 
         value(state, observation, action) -> Q(s, a) in raw reward units
         diagnose(state, batch, key) -> `q_mean` and the RMS `td_error` of a batch, without learning from it

@@ -96,7 +96,7 @@ def batch_of(
 
 def one_of(batch: Transition) -> Transition:
     """Its first transition, without a batch axis."""
-    return Transition(*(x[0] for x in batch))
+    return jax.tree.map(lambda x: x[0], batch)
 
 
 def fresh(algorithm: Any, seed: int = 0, batch: Transition | None = None) -> State:

@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Key
 
 from o2o.types import Batch, Metrics, Parameters, State, Transition
 
+UNROLLED = 4
+"""The most repetitions of a step's updates that are written out, which is faster than a loop and compiles slower."""
+
 
 def td_target(
     reward: Float[Array, " B"], terminated: Bool[Array, " B"], next_value: Float[Array, " B"], discount: float
@@ -110,17 +113,48 @@ def in_turn(
 ) -> tuple[State, Metrics]:
     """Returns the state after one update a batch, each from the state that the one before left, and mean metrics.
 
-    `key` is used as it is where there is one batch, and split where there are several.
+    `key` is used as it is where there is one batch, and split where there are several. Many are a loop on the device.
     """
-    reports: list[Metrics] = []
-    keys = [key] if len(due) == 1 else jax.random.split(key, len(due))
-    for i, is_due in enumerate(due):
-        batch = jax.tree.map(lambda column, i=i: column[i], batches.data)
-        state, metrics = update(state, batch, keys[i], is_due)
-        reports.append(metrics)
+    keys = key[None] if len(due) == 1 else jax.random.split(key, len(due))
+    cycle = _cycle(due)
+    if len(due) // cycle > UNROLLED:
+
+        def one_cycle(
+            state: State, inputs: tuple[Transition, Key[Array, " C"]]
+        ) -> tuple[State, list[Metrics]]:
+            return _unrolled(update, state, *inputs, due[:cycle])
+
+        cycles = jax.tree.map(
+            lambda column: column.reshape(-1, cycle, *column.shape[1:]), (batches.data, keys)
+        )
+        state, reports = jax.lax.scan(one_cycle, state, cycles)
+        reports = jax.tree.map(lambda metric: metric.mean(axis=0), reports)
+    else:
+        state, reports = _unrolled(update, state, batches.data, keys, due)
     names = dict.fromkeys(name for report in reports for name in report)
     by_name: dict[str, list[Any]] = {name: [r[name] for r in reports if name in r] for name in names}
     return state, {name: sum(values) / len(values) for name, values in by_name.items()}
+
+
+def _unrolled(
+    update: Callable[..., tuple[State, Metrics]],
+    state: State,
+    batches: Transition,
+    keys: Key[Array, " U"],
+    due: Sequence[bool],
+) -> tuple[State, list[Metrics]]:
+    reports: list[Metrics] = []
+    for i, is_due in enumerate(due):
+        batch = jax.tree.map(lambda column, i=i: column[i], batches)
+        state, metrics = update(state, batch, keys[i], is_due)
+        reports.append(metrics)
+    return state, reports
+
+
+def _cycle(due: Sequence[bool]) -> int:
+    """Returns the length of the shortest pattern that `due` repeats."""
+    lengths = (length for length in range(1, len(due)) if len(due) % length == 0)
+    return next((n for n in lengths if due[n:] == due[:-n]), len(due))
 
 
 def each(function: Callable[..., Any], *stacked: Any) -> Any:

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from o2o.algorithms import ALGORITHMS
 from o2o.config import stored_yaml
 from o2o.config.parsing import BROKEN, MISSING, Reader, hints_of, shown, suggestion
-from o2o.config.schema import EXECUTION, Config, Dataset, Execution, Pretrain
+from o2o.config.schema import EXECUTION, Config, Dataset, Execution, OnlineLearningRate, Pretrain
 from o2o.config.validation import contradictions
 from o2o.errors import ConfigError
-from o2o.types import ADDED_LATER
+from o2o.types import ADDED_LATER, LearningRate
 
 Composed = DictConfig
 """The type of a composition of Hydra's."""
@@ -127,13 +127,23 @@ def _read(reader: Reader, tree: dict[str, Any]) -> Config:
         offline = pretrain.get("algorithm", MISSING)
         pretrain = {key: value for key, value in pretrain.items() if key != "algorithm"}
     offline_algorithm = _read_algorithm(reader, offline, "pretrain.algorithm", shared)
+    online = shared | {"learning_rate": _online_rates(shared["learning_rate"], tree.get("finetune"))}
     execution = {key: tree.pop(key) for key in EXECUTION if key in tree}
     given = {
-        "algorithm": _read_algorithm(reader, tree.pop("algorithm", MISSING), "algorithm", shared),
+        "algorithm": _read_algorithm(reader, tree.pop("algorithm", MISSING), "algorithm", online),
         "pretrain": reader.dataclass(Pretrain, pretrain, "pretrain", {"algorithm": offline_algorithm}),
         "execution": reader.dataclass(Execution, execution, "", {}),
     }
     return reader.dataclass(Config, tree, "", {**shared, **given})
+
+
+def _online_rates(both: Any, finetune: Any) -> Any:
+    """The learning rates of the online phase; what is wrong with its own is told where they are read."""
+    own = finetune.get("learning_rate") if isinstance(finetune, Mapping) else None
+    own = Reader().value(OnlineLearningRate, own or {}, "")
+    if BROKEN in (both, own):
+        return both
+    return LearningRate(policy=own.policy or both.policy, critic=own.critic or both.critic)
 
 
 def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, Any]) -> Any:

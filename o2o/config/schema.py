@@ -64,6 +64,14 @@ class Pretrain:
 
 
 @dataclass(frozen=True)
+class OnlineLearningRate:
+    """Adam's step sizes of the online phase; null for those of both."""
+
+    policy: Annotated[float, Positive] | None = None
+    critic: Annotated[float, Positive] | None = None
+
+
+@dataclass(frozen=True)
 class Finetune:
     """The online phase; zero steps is pretraining only."""
 
@@ -78,6 +86,25 @@ class Finetune:
     """Updates for each environment step, each from a batch of its own."""
     warmup_steps: Annotated[int, NonNegative] = field(default=0, kw_only=True, metadata=ADDED_LATER)
     """Env steps in which the pretrained policy acts and nothing learns."""
+    random_steps: Annotated[int, NonNegative] = field(default=0, kw_only=True, metadata=ADDED_LATER)
+    """First env steps whose actions are uniform in [-1, 1]."""
+    critic_only_steps: Annotated[int, NonNegative] = field(default=0, kw_only=True, metadata=ADDED_LATER)
+    """First env steps in which the critics learn and the policy stands."""
+    first_updates_multiplier: Annotated[int, Range(at_least=1, at_most=100)] = field(
+        default=1, kw_only=True, metadata=ADDED_LATER
+    )
+    """By how much there are more updates in the first steps that learn."""
+    first_updates_steps: Annotated[int, Positive] = field(default=1000, kw_only=True, metadata=ADDED_LATER)
+    """How many steps these are."""
+    reset: tuple[Literal["policy", "critics", "temperature"], ...] = field(
+        default=(), kw_only=True, metadata=ADDED_LATER
+    )
+    """The parts that begin anew at the switch, with their targets and moments; the rest is carried over."""
+    batch_size: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """Of this phase; null for that of both."""
+    learning_rate: OnlineLearningRate = field(
+        default=OnlineLearningRate(), kw_only=True, metadata=ADDED_LATER
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,10 @@ class OfflineRatio:
     name: str
     value: Annotated[float, Fraction] | None
     """The offline share of each batch, exactly; null samples uniformly from what the buffer holds."""
+    last: Annotated[float, Fraction] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """The share that it moves to in a straight line; null where it stays."""
+    steps: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """Env steps until it is there."""
 
 
 @dataclass(frozen=True)

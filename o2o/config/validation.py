@@ -6,7 +6,14 @@ import itertools
 
 from o2o.config.dataset_names import D4RL_QUALITIES, REGENERATED, name_problem
 from o2o.config.parsing import shown, suggestion
-from o2o.config.schema import Config, Dataset, EvaluationSettings, algorithm_name
+from o2o.config.schema import (
+    Config,
+    Dataset,
+    EvaluationSettings,
+    Finetune,
+    OfflineRatio,
+    algorithm_name,
+)
 from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.machine.names import PLAIN, is_plain
 
@@ -14,7 +21,7 @@ from o2o.machine.names import PLAIN, is_plain
 def contradictions(config: Config) -> list[str]:
     """One line for each contradiction in a configuration."""
     pretrain, finetune, replay = config.pretrain, config.finetune, config.replay_init
-    ratio, batch_size = config.offline_ratio.value, config.batch_size
+    ratio, batch_size = config.offline_ratio.value, finetune.batch_size or config.batch_size
     scratch = pretrain.updates == 0
     problems = _dataset_problems(config.dataset, is_used=not scratch or replay.preload)
     problems += _schedule_problems(config.evaluation)
@@ -22,21 +29,18 @@ def contradictions(config: Config) -> list[str]:
         problems.append(
             "pretrain.updates=0 and finetune.env_steps=0 leave nothing to do: set one of them above 0"
         )
-    if scratch and replay.preload:
-        problems.append(
-            f"pretrain.updates=0 is training from scratch, without a dataset, but replay_init={replay.name} "
-            "preloads one: add replay_init=empty"
-        )
     if ratio is not None and not replay.preload:
         problems.append(
             f"offline_ratio.value={ratio:g} needs offline rows, but replay_init={replay.name} has none: "
             "set replay_init=offline or offline_ratio=uniform"
         )
-    if ratio is not None and 0 < ratio < 1 and round(ratio * batch_size) in (0, batch_size):
-        problems.append(
-            f"offline_ratio.value={ratio:g} of batch_size={batch_size} rounds to {round(ratio * batch_size)} "
-            f"offline rows: say offline_ratio.value={round(ratio)}, or enlarge batch_size"
-        )
+    for key, share in (("value", ratio), ("last", config.offline_ratio.last)):
+        if share is not None and 0 < share < 1 and round(share * batch_size) in (0, batch_size):
+            problems.append(
+                f"offline_ratio.{key}={share:g} of batch_size={batch_size} rounds to {round(share * batch_size)} "
+                f"offline rows: say offline_ratio.{key}={round(share)}, or enlarge batch_size"
+            )
+    problems += _moving_share_problems(config.offline_ratio)
     if replay.min_size > replay.capacity:
         problems.append(
             f"replay_init.min_size={replay.min_size} is above replay_init.capacity={replay.capacity}: "
@@ -53,16 +57,18 @@ def contradictions(config: Config) -> list[str]:
             f"finetune.env_steps={finetune.env_steps} is below replay_init.min_size={replay.min_size}: "
             "updates would never begin; lower replay_init.min_size or collect more"
         )
-    if scratch and finetune.env_steps > 0 and getattr(config.algorithm, "needs_returns", False):
+    no_data = scratch and finetune.env_steps > 0 and not replay.preload
+    if no_data and getattr(config.algorithm, "needs_returns", False):
         problems.append(
-            "algorithm.reward_scale=return_range needs the returns of a dataset, and pretrain.updates=0 has none: "
-            "set algorithm.reward_scale=none"
+            "algorithm.reward_scale=return_range needs the returns of a dataset, and pretrain.updates=0 "
+            f"replay_init={replay.name} has none: set algorithm.reward_scale=none"
         )
-    if 0 < finetune.env_steps <= finetune.warmup_steps:
+    if no_data and (columns := getattr(config.algorithm, "columns", ())):
         problems.append(
-            f"finetune.warmup_steps={finetune.warmup_steps} leaves no step of finetune.env_steps={finetune.env_steps} "
-            "to learn in: lower it, or collect more"
+            f"algorithm={algorithm_name(config.algorithm)} needs the {' and '.join(columns)} of a dataset, and "
+            f"pretrain.updates=0 replay_init={replay.name} has none: add replay_init=offline"
         )
+    problems += _online_problems(finetune)
     if config.dataset.rows is not None:
         problems += starvation(config, config.dataset.rows - 1)  # the last row has no successor
     if not scratch and finetune.env_steps > 0 and not config.algorithm.adopts(pretrain.algorithm):
@@ -72,6 +78,31 @@ def contradictions(config: Config) -> list[str]:
             f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init=empty"
         )
     return problems
+
+
+def _online_problems(finetune: Finetune) -> list[str]:
+    """One line for each key that leaves no step of the online phase to what it delays."""
+    left = {
+        "warmup_steps": "to learn in",
+        "critic_only_steps": "in which the policy learns",
+        "random_steps": "in which the policy acts",
+    }
+    return [
+        f"finetune.{key}={getattr(finetune, key)} leaves no step of finetune.env_steps={finetune.env_steps} {what}: "
+        "lower it, or collect more"
+        for key, what in left.items()
+        if 0 < finetune.env_steps <= getattr(finetune, key)
+    ]
+
+
+def _moving_share_problems(ratio: OfflineRatio) -> list[str]:
+    if ratio.last is not None and ratio.value is None:
+        return [
+            f"offline_ratio.last={ratio.last:g} needs the share to begin with: set offline_ratio.value=…, from 0 to 1"
+        ]
+    if (ratio.last is None) != (ratio.steps is None):
+        return ["offline_ratio.last and offline_ratio.steps belong together: set both or neither"]
+    return []
 
 
 def starvation(config: Config, transitions: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from o2o.config.schema import Dataset
-from o2o.datasets import d4rl, minari, mix, own_file
+from o2o.datasets import columns, d4rl, minari, mix, own_file
 from o2o.datasets.files import hdf5
 from o2o.datasets.files.hdf5 import StoredRows
 from o2o.datasets.regenerated import recipes
@@ -91,13 +91,8 @@ def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
 
 
 def facts(transitions: Transition) -> Facts:
-    """Returns the constants of a set that methods need.
-
-    A trajectory ends where the task did, and where the next row does not go on from it.
-    """
-    goes_on = (transitions.next_observation[:-1] == transitions.observation[1:]).all(axis=1)
-    ends = np.append(~goes_on, True) | transitions.terminated
-    starts = np.append(0, np.flatnonzero(ends[:-1]) + 1)
+    """Returns the constants of a set that methods need."""
+    starts = np.append(0, np.flatnonzero(columns.ends(transitions)[:-1]) + 1)
     returns = np.add.reduceat(transitions.reward, starts, dtype=np.float64)
     return Facts(float(returns.min()), float(returns.max()))
 

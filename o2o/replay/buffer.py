@@ -8,11 +8,14 @@ New rows are written into a short buffer, which is moved into the ring between b
 `offline_share=None` is one FIFO of `capacity` rows over *offline rows, then online rows*: after the n-th
 online row the rows max(0, offline + n - capacity) … offline + n - 1 of that sequence are valid, so evicting
 costs nothing. With a share, every batch has exactly round(share · batch_size) offline rows; then offline
-rows are never evicted and the online rows are a FIFO of their own.
+rows are never evicted and the online rows are a FIFO of their own. The share may move in a straight line.
+
+An offline row may be followed by *columns*, further facts of it that a method asks for (`Transition.columns`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -27,6 +30,12 @@ BLOCK = 200
 """The most rows that may be added before `settle`."""
 
 Rows = Float[Array, "N W"]
+
+COLUMN_SIZES: Mapping[str, Callable[[int], int]] = {
+    "return_to_go": lambda _: 1,
+    "next_action": lambda actions: actions,
+}
+"""The numbers in a column, given the size of an action."""
 
 
 def row_width(observation_size: int, action_size: int) -> int:
@@ -47,7 +56,7 @@ def pack(
 
 
 def unpack(rows: Float[Array, "*N W"], observation_size: int) -> Transition:
-    """Returns the transitions of packed rows."""
+    """Returns the transitions of packed rows, without columns."""
     o, w = observation_size, rows.shape[-1]
     return Transition(
         observation=rows[..., :o],
@@ -76,6 +85,8 @@ class Replay:
     Attributes:
         offline_share: the share of offline rows in every batch; None samples uniformly what the FIFO holds.
         min_size: rows there must be before learning starts: online ones where a share of them is wanted.
+        last_share: the share after `share_steps` online rows, if it moves.
+        columns: the names of what follows an offline row.
     """
 
     batch_size: int
@@ -84,11 +95,20 @@ class Replay:
     observation_size: int
     action_size: int
     offline_share: float | None = None
+    last_share: float | None = None
+    share_steps: int = 1
+    columns: tuple[str, ...] = ()
 
     @property
     def offline_rows_per_batch(self) -> int:
-        """The number of offline rows in a batch, where it is fixed."""
+        """The number of offline rows in a batch, where it is fixed; the first, where it moves."""
         return round((self.offline_share or 0.0) * self.batch_size)
+
+    def offline_rows_after(self, added: Int[Array, ""]) -> Int[Array, ""]:
+        """Returns the number of offline rows in a batch after so many online rows, where the share moves."""
+        first, last = self.offline_share or 0.0, self.last_share or 0.0
+        share = first + (last - first) * jnp.minimum(added / self.share_steps, 1.0)
+        return jnp.round(share * self.batch_size).astype(jnp.int32)
 
     @property
     def row_width(self) -> int:
@@ -97,7 +117,16 @@ class Replay:
 
     def example(self) -> Transition:
         """Returns a transition of zeros, for its shapes."""
-        return unpack(jnp.zeros(self.row_width), self.observation_size)
+        return self.transitions(jnp.zeros(self.row_width + sum(self._column_sizes.values())))
+
+    def transitions(self, rows: Float[Array, "*N X"]) -> Transition:
+        """Returns the transitions of offline rows, columns included."""
+        data, columns, end = unpack(rows[..., : self.row_width], self.observation_size), {}, self.row_width
+        for name, size in self._column_sizes.items():
+            column = rows[..., end : end + size]
+            columns[name] = column[..., 0] if name == "return_to_go" else column
+            end += size
+        return data._replace(columns=columns) if columns else data
 
     def ring_size(self, env_steps: int) -> int:
         """Returns how many online rows are kept: `env_steps` or the capacity, whichever is less."""
@@ -148,17 +177,20 @@ class Replay:
     def fresh(self, online: Online) -> Transition:
         """Returns the newest transitions, a batch of them; all must be settled."""
         index = (online.added - 1 - jnp.arange(self.batch_size)) % online.ring.shape[0]
-        return unpack(online.ring[index], self.observation_size)
+        return self.transitions(self._without_columns(online.ring[index]))
 
     def ready(self, offline_rows: int, added: int) -> bool:
         """Returns whether learning can start, with that many offline and online rows."""
         if self.offline_share is None:
             return min(offline_rows + added, self.capacity) >= self.min_size
-        return self.offline_rows_per_batch == self.batch_size or added >= self.min_size
+        only_offline = self.offline_rows_per_batch == self.batch_size and self.last_share in (None, 1.0)
+        return only_offline or added >= self.min_size
 
     def sample(self, offline: Rows, online: Online, key: Key[Array, ""]) -> Batch:
         """Returns a batch, uniform with replacement within each source; `offline` may have no rows."""
         fixed = self.offline_rows_per_batch
+        if self.last_share is not None:
+            return self._mixed(offline, online, key)
         if self.offline_share is None:
             return self._batch(*self._of_fifo(offline, online, key, self.batch_size))
         if fixed == self.batch_size:
@@ -180,10 +212,33 @@ class Replay:
         index = jax.random.randint(key, (self.batch_size,), 0, offline.shape[0])
         return self._batch(index, jnp.ones(self.batch_size, bool), offline[index])
 
+    def _mixed(self, offline: Rows, online: Online, key: Key[Array, ""]) -> Batch:
+        """Returns a batch whose number of offline rows follows from that of the online rows there are."""
+        offline_key, online_key = jax.random.split(key)
+        chosen = jax.random.randint(offline_key, (self.batch_size,), 0, offline.shape[0])
+        index, _, rows = self._of_fifo(offline[:0], online, online_key, self.batch_size)
+        is_offline = jnp.arange(self.batch_size) < self.offline_rows_after(online.added)
+        return self._batch(
+            jnp.where(is_offline, chosen, index + offline.shape[0]),
+            is_offline,
+            jnp.where(is_offline[:, None], offline[chosen], rows),
+        )
+
+    def _without_columns(self, online_rows: Rows) -> Float[Array, "N X"]:
+        """Returns online rows in the width of offline ones; their columns are not known."""
+        missing = sum(self._column_sizes.values())
+        return (
+            jnp.pad(online_rows, ((0, 0), (0, missing)), constant_values=jnp.nan) if missing else online_rows
+        )
+
+    @property
+    def _column_sizes(self) -> dict[str, int]:
+        return {name: COLUMN_SIZES[name](self.action_size) for name in self.columns}
+
     def _batch(
-        self, index: Int[Array, " B"], is_offline: Bool[Array, " B"], rows: Float[Array, "B W"]
+        self, index: Int[Array, " B"], is_offline: Bool[Array, " B"], rows: Float[Array, "B X"]
     ) -> Batch:
-        return Batch(unpack(rows, self.observation_size), index, is_offline, jnp.ones(self.batch_size))
+        return Batch(self.transitions(rows), index, is_offline, jnp.ones(self.batch_size))
 
     def _of_fifo(
         self, offline: Rows, online: Online, key: Key[Array, ""], count: int
@@ -197,7 +252,7 @@ class Replay:
         rows = jnp.where(
             (number >= online.settled)[:, None], online.newest[unsettled], online.ring[number % ring_size]
         )
-        is_offline = number < 0
+        rows, is_offline = self._without_columns(rows), number < 0
         if offline_size:
             rows = jnp.where(is_offline[:, None], offline[jnp.minimum(index, offline_size - 1)], rows)
         return index, is_offline, rows

@@ -3,8 +3,8 @@
 Everything that can change a result is science (`o2o.runs.directory.science` names it); where and how a run runs
 (`Config.execution`) is not, and neither is a name whose values already stand elsewhere. Equal science means one
 identity and one directory, whatever the order of keys or the form of numbers. A run that finetunes contains the
-identity of its pretraining, which is shared by all that finetune from it; a run from scratch has a task but no
-dataset; a run without finetuning is its pretraining.
+identity of its pretraining, which is shared by all that finetune from it; a run without data, from scratch and an
+empty replay, has a task but no dataset; a run without finetuning is its pretraining.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run_directory(config: Config) -> Path:
     ratio = config.offline_ratio.value
     replay = "offline" if config.replay_init.preload else "empty"
     share = "uniform" if ratio is None else f"r{100 * ratio:g}"
-    place = config.dataset.task.replace("/", "-") if _from_scratch(config) else config.dataset.name
+    place = config.dataset.task.replace("/", "-") if _without_data(config) else config.dataset.name
     cell = f"{replay}-{share}-{cell_hash(config)[:HASH_DIGITS]}"
     algorithm = _tree(config)["algorithm"]["name"]
     return config.execution.paths.runs / place / algorithm / cell / f"seed-{config.seed}"
@@ -122,6 +122,10 @@ def _from_scratch(config: Config) -> bool:
     return config.pretrain.updates == 0
 
 
+def _without_data(config: Config) -> bool:
+    return told.without_data(_tree(config))
+
+
 def _pretrain_directory(config: Config) -> Path:
     algorithm = _tree(config)["pretrain"]["algorithm"]["name"]
     cell = str(pretrain_identity(dataclasses.replace(config, seed=0)))[:HASH_DIGITS]
@@ -132,7 +136,7 @@ def _pretrain_directory(config: Config) -> Path:
 def _data(config: Config) -> dict[str, Any]:
     """Returns what identifies the rows of a run's dataset besides its configuration; nothing where none is used."""
     dataset = config.dataset
-    if _from_scratch(config):
+    if _without_data(config):
         return {}
     if dataset.made_here:
         return {"recipe": _recipe(dataset)}

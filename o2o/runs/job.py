@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import envs
-from o2o.config.schema import Config, Dataset, Paths
+from o2o.config.schema import Config, Dataset, Paths, algorithm_name
 from o2o.config.validation import starvation
 from o2o.datasets import loading
+from o2o.datasets.columns import columns
 from o2o.envs.tasks import Task, find_task, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
@@ -34,10 +36,10 @@ from o2o.runs.directory.layout import RESULT
 from o2o.runs.divergence import DivergedError, explained
 from o2o.runs.identity import refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
-from o2o.runs.phases import Job, finetune, pretrain, pretraining
+from o2o.runs.phases import Job, finetune, parts, pretrain, pretraining
 from o2o.runs.resume import cohort, store_of
 from o2o.training import contract
-from o2o.types import NO_FACTS, Facts
+from o2o.types import NO_FACTS, Algorithm, Facts
 
 WAITING_SECONDS = 30.0
 
@@ -103,13 +105,13 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     task = _task(config.dataset.task)
     sizes = task_sizes(task)
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
-    if config.pretrain.updates or config.replay_init.preload:
-        offline, facts = _offline_rows(config.dataset, config.execution.paths, sizes)
     replay = _replay(config, sizes)
+    if config.pretrain.updates or config.replay_init.preload:
+        wanted = _Wanted(config.dataset, config.execution.paths, sizes, replay.columns, config.discount)
+        offline, facts = _offline_rows(wanted)
     problems = starvation(config, len(offline)) + _protocol_problems(config, replay)
-    learners = (config.algorithm, config.pretrain.algorithm) if config.pretrain.updates else ()
     if facts.lowest_return == facts.highest_return and any(
-        getattr(a, "needs_returns", False) for a in learners
+        getattr(a, "needs_returns", False) for a in _algorithms(config)
     ):
         problems.append(
             f"dataset={config.dataset.name}: all its trajectories return {facts.lowest_return:g}, so "
@@ -120,12 +122,27 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     return Job(task, replay, offline, facts, stop, leases)
 
 
+def _algorithms(config: Config) -> list[Algorithm]:
+    """Returns the algorithms of the phases that a run has."""
+    phases = (
+        (config.pretrain.updates, config.pretrain.algorithm),
+        (config.finetune.env_steps, config.algorithm),
+    )
+    return [algorithm for length, algorithm in phases if length]
+
+
 def _protocol_problems(config: Config, replay: Replay) -> list[str]:
     """Returns what is wrong with the algorithms' code; before pretraining, which may take hours."""
-    offline = [config.pretrain.algorithm] if config.pretrain.updates else []
-    online = [config.algorithm] if config.finetune.env_steps else []
-    found = [problem for algorithm in (*offline, *online) for problem in contract.problems(algorithm, replay)]
-    if offline and online and not found:
+    found = [problem for algorithm in _algorithms(config) for problem in contract.problems(algorithm, replay)]
+    if config.finetune.env_steps:
+        key, facts = jax.random.key(0), Facts(jnp.zeros(()), jnp.ones(()))
+        state = jax.eval_shape(config.algorithm.init, key, replay.example(), facts)
+        found += [
+            f"finetune.reset={part}: algorithm={algorithm_name(config.algorithm)} has none; leave it out"
+            for part in config.finetune.reset
+            if not parts(state, part)
+        ]
+    if len(_algorithms(config)) > 1 and not found:
         found += contract.adoption_problems(config.algorithm, config.pretrain.algorithm, replay)
     return found
 
@@ -234,19 +251,37 @@ def _task(name: str) -> Task:
         raise ConfigError([f"dataset.{error}"]) from None
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """The dataset and columns that a job needs."""
+
+    dataset: Dataset
+    paths: Paths
+    sizes: tuple[int, int]
+    columns: tuple[str, ...]
+    discount: float
+
+
 @functools.lru_cache(maxsize=1)
-def _offline_rows(dataset: Dataset, paths: Paths, sizes: tuple[int, int]) -> tuple[Rows, Facts]:
-    """The dataset on the device and its facts, kept for the process's next run."""
-    transitions = loading.load(dataset, paths.data, *sizes, paths.mirrors)
-    return jnp.asarray(pack(*map(np.asarray, transitions))), loading.facts(transitions)
+def _offline_rows(wanted: _Wanted) -> tuple[Rows, Facts]:
+    """The dataset with its columns on the device and its facts, kept for the process's next run."""
+    paths = wanted.paths
+    transitions = loading.load(wanted.dataset, paths.data, *wanted.sizes, paths.mirrors)
+    rows = pack(*map(np.asarray, transitions[:5]))
+    if wanted.columns:
+        rows = np.hstack([rows, columns(transitions, wanted.columns, wanted.discount)])
+    return jnp.asarray(rows), loading.facts(transitions)
 
 
 def _replay(config: Config, sizes: tuple[int, int]) -> Replay:
     return Replay(
-        batch_size=config.batch_size,
+        batch_size=config.finetune.batch_size or config.batch_size,
         capacity=config.replay_init.capacity,
         min_size=config.replay_init.min_size,
         observation_size=sizes[0],
         action_size=sizes[1],
         offline_share=config.offline_ratio.value,
+        last_share=config.offline_ratio.last,
+        share_steps=config.offline_ratio.steps or 1,
+        columns=tuple(sorted({column for a in _algorithms(config) for column in getattr(a, "columns", ())})),
     )

@@ -42,7 +42,30 @@ FINAL_STATE = f"{layout.CHECKPOINTS}/final.npz"
 SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
 
 # What a seed's key is folded with, so that every use of randomness has a stream of its own.
-INIT_STREAM, PRETRAIN_STREAM, FINETUNE_STREAM, PROBE_STREAM, ENVIRONMENT_STREAM, ADOPTION_STREAM = range(6)
+(
+    INIT_STREAM,
+    PRETRAIN_STREAM,
+    FINETUNE_STREAM,
+    PROBE_STREAM,
+    ENVIRONMENT_STREAM,
+    ADOPTION_STREAM,
+    RESET_STREAM,
+) = range(7)
+
+OF_THE_LEARNER = (
+    "updates_per_step",
+    "warmup_steps",
+    "random_steps",
+    "critic_only_steps",
+    "first_updates_multiplier",
+    "first_updates_steps",
+)
+PARTS = {
+    "policy": ("policy", "target_policy", "policy_optimizer"),
+    "critics": ("critics", "target_critics", "critic_optimizers", "value", "value_optimizer"),
+    "temperature": ("log_temperature", "temperature_optimizer"),
+}
+"""The fields of the algorithms' states by the words of `finetune.reset`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,8 @@ def evaluation_steps(config: Config, phase: str) -> list[int]:
 
 def pretrain(configs: Sequence[Config], job: Job) -> None:
     """Brings pretrainings to their results, side by side, from wherever they stand."""
-    config, replay = configs[0], job.replay
+    config = configs[0]
+    replay = replace(job.replay, batch_size=config.batch_size)
     algorithm, members = config.pretrain.algorithm, make_members(len(configs))
     evaluated = set(evaluation_steps(config, PRETRAIN))
     stops = sorted({*evaluated, *_multiples(config.execution.records.interval, config.pretrain.updates)})
@@ -152,7 +176,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
 
         state = members.bundle(states)
         reports = loop.finetune(
-            Learner(algorithm, replay, config.finetune.updates_per_step, config.finetune.warmup_steps),
+            Learner(algorithm, replay, **{name: getattr(config.finetune, name) for name in OF_THE_LEARNER}),
             members,
             environments,
             state,
@@ -240,13 +264,23 @@ def _initial_state(config: Config, job: Job) -> State:
         pretrained = jax.tree.map(jnp.asarray, checkpoint.load(path, like))
     except checkpoint.CheckpointError as error:
         raise ConfigError([f"{error}. Remove {path.parents[1]} to pretrain again."]) from None
-    return config.algorithm.adopt(
+    state = config.algorithm.adopt(
         pretrained,
         config.pretrain.algorithm,
         jax.random.fold_in(key, ADOPTION_STREAM),
         reset_optimizers=config.finetune.reset_optimizers,
         reset_targets=config.finetune.reset_targets,
     )
+    anew = [name for part in config.finetune.reset for name in parts(state, part)]
+    if not anew:
+        return state
+    fresh = config.algorithm.init(jax.random.fold_in(key, RESET_STREAM), example, job.facts)
+    return replace(state, **{name: getattr(fresh, name) for name in anew})
+
+
+def parts(state: State, part: str) -> list[str]:
+    """Returns the names of a state's fields that `finetune.reset` begins anew; none where it has no such part."""
+    return [name for name in PARTS[part] if hasattr(state, name)]
 
 
 def _evaluate_switch(configs: Sequence[Config], evaluator: Evaluator, state: Bundle) -> list[Evaluation]:

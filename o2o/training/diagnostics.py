@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from o2o.replay.buffer import Online, Replay, Rows, unpack
+from o2o.replay.buffer import Online, Replay, Rows
 from o2o.training.seeds import Bundle, Members
 from o2o.types import Algorithm, Batch, State, Transition
 
@@ -83,7 +83,7 @@ def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[
     diagnose = getattr(algorithm, "diagnose", None)
 
     def act(state: State, probe: Rows) -> Float[Array, "N A"]:
-        observation = unpack(probe, replay.observation_size).observation
+        observation = replay.transitions(probe).observation
         return algorithm.act(state, observation, jax.random.key(0), evaluate=True)
 
     def learned(state: State, batch: Transition, key: Key[Array, ""], where: str) -> dict[str, Array]:
@@ -94,14 +94,14 @@ def _functions(algorithm: Algorithm, replay: Replay, members: Members) -> tuple[
         state: State, probe: Rows, first: Float[Array, "N A"], key: Key[Array, ""]
     ) -> tuple[dict[str, Array]]:
         distance = jnp.linalg.norm(act(state, probe) - first, axis=-1).mean()
-        batch = unpack(probe, replay.observation_size)
+        batch = replay.transitions(probe)
         return (learned(state, batch, key, "offline") | {"policy_distance": distance},)
 
     def on_fresh(state: State, online: Online, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
         return (learned(state, replay.fresh(online), key, "fresh"),)
 
     def first_step(state: State, probe: Rows, key: Key[Array, ""]) -> tuple[dict[str, Array]]:
-        data = unpack(probe[None], replay.observation_size)
+        data = replay.transitions(probe[None])
         shape = data.reward.shape
         batches = Batch(data, jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), jnp.ones(shape))
         return (algorithm.update(state, batches, key, (True,))[1],)

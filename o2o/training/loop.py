@@ -33,6 +33,15 @@ CHUNK = 100
 """Steps of a member between two chances to pause: about half a second on two cores."""
 
 
+class StepKind(NamedTuple):
+    """Whether env steps learn, and what."""
+
+    updates: int
+    """Updates in each of them."""
+    policy_moves: bool
+    """Whether what is delayed, such as TD3's policy step, is ever due."""
+
+
 @dataclass(frozen=True)
 class Learner:
     """The algorithm, the replay that it learns from, and how often it does."""
@@ -43,6 +52,14 @@ class Learner:
     """Updates in each env step that learns."""
     warmup_steps: int = 0
     """First env steps that do not learn, whatever the replay holds."""
+    random_steps: int = 0
+    """First env steps whose actions are uniform in [-1, 1]."""
+    critic_only_steps: int = 0
+    """First env steps in which the policy stands, whatever the critics learn."""
+    first_updates_multiplier: int = 1
+    """By how much there are more updates in the first steps that learn."""
+    first_updates_steps: int = 1
+    """How many steps these are."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,6 +70,22 @@ class Learner:
         """Returns the first env step with an update; one beyond `env_steps` if there is none."""
         candidates = range(1 + self.warmup_steps, env_steps + 1)
         return next((step for step in candidates if self.replay.ready(offline_rows, step)), env_steps + 1)
+
+    def stretches(self, offline_rows: int, env_steps: int) -> list[tuple[int, StepKind]]:
+        """Returns the stretches of a phase of `env_steps`, one after the other: the last env step, and the mode."""
+        first = self.first_learning_step(offline_rows, env_steps)
+        burst = first - 1 + self.first_updates_steps if self.first_updates_multiplier > 1 else 0
+        ends = {first - 1, burst, self.critic_only_steps, env_steps}
+        return [
+            (end, self._mode(end, first, burst))
+            for end in sorted(end for end in ends if 0 < end <= env_steps)
+        ]
+
+    def _mode(self, step: int, first_learning: int, last_of_burst: int) -> StepKind:
+        if step < first_learning:
+            return StepKind(0, policy_moves=False)
+        multiplier = self.first_updates_multiplier if step <= last_of_burst else 1
+        return StepKind(multiplier * self.updates_per_step, policy_moves=step > self.critic_only_steps)
 
 
 class Carry(NamedTuple):
@@ -135,7 +168,7 @@ def finetune(
     env_steps = stops[-1]
     inside = all(own.can_step_inside(jax.default_backend()) for own in environments)
     block, one_step, settle, first_action = _online_calls(learner, members)
-    first_learning = learner.first_learning_step(offline.shape[0], env_steps)
+    stretches = learner.stretches(offline.shape[0], env_steps)
     nothing = [no_sums(learner.algorithm)] * members.count
     if resumed is None:
         step, updates = 0, 0
@@ -176,23 +209,21 @@ def finetune(
         carry = _replaced(carry, sums=members.bundle(nothing))
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
-            learning = step + 1 >= first_learning
-            count = min(longest, stop - step, settled + room - step)
-            if not learning:
-                count = min(count, first_learning - 1 - step)
+            last, mode = next(stretch for stretch in stretches if step < stretch[0])
+            count = min(longest, stop - step, settled + room - step, last - step)
             before = np.int32(updates_before + updates)
             if inside:
                 handles = [own.handle for own in environments]
-                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), learning)
+                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), mode)
                 jax.block_until_ready([own.action for own in carry])
             else:
                 actions = map(np.stack, members.groups(members.to_host([own.action for own in carry])))
                 packets = [own.advance(taken) for own, taken in zip(environments, actions, strict=True)]
                 packets = members.split(np.concatenate(packets))
-                (carry,) = one_step(carry, packets, keys, offline, before, learning)
+                (carry,) = one_step(carry, packets, keys, offline, before, mode)
             episodes += _ended(environments)  # which keep no more than a block's
             step += count
-            updates += count * learning * learner.updates_per_step
+            updates += count * mode.updates
             is_stop = step == stop
             paused = is_stop or pause_at(step)
             if paused or step == settled + room:
@@ -315,7 +346,7 @@ def _online_block(
     offline: Rows,
     updates: Int[Array, ""],
     count: Int[Array, ""],
-    learning: bool,
+    mode: StepKind,
 ) -> tuple[Carry]:
     """Returns the carry after `count` env steps with the environments inside.
 
@@ -328,8 +359,8 @@ def _online_block(
         action = carry.action if members.together else carry.action[None]
         packet = advance_inside(handle, action, size)
         packet = packet if members.together else packet[0]
-        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, learning)
-        return carry, updates + learner.updates_per_step
+        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, mode)
+        return carry, updates + mode.updates
 
     carry, _ = jax.lax.fori_loop(0, count, one, (_without_ring(carry), updates))
     return (_with_ring(carry, ring),)
@@ -343,11 +374,11 @@ def _online_step(
     keys: Key[Array, ...],
     offline: Rows,
     updates: Int[Array, ""],
-    learning: bool,
+    mode: StepKind,
 ) -> tuple[Carry]:
     """Returns the carry after the rest of an env step, for which the environments were stepped before."""
     ring = carry.online.ring
-    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, learning)
+    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, mode)
     return (_with_ring(carry, ring),)
 
 
@@ -360,18 +391,19 @@ def _step(
     keys: Key[Array, ...],
     offline: Rows,
     updates: Int[Array, ""],
-    learning: bool,
+    mode: StepKind,
 ) -> Carry:
     """Returns the carry of a program's members after an env step whose packet the environments gave.
 
     `updates` is the number of updates before it.
     """
-    if not learning:
+    if not mode.updates:
         return members.across(functools.partial(_collect, learner))(carry, packet, keys)
     # One branch for each pattern of due updates, chosen by the place in the period: what is not due must cost nothing.
     period = learner.algorithm.period
     due = [
-        tuple((place + i) % period == 0 for i in range(learner.updates_per_step)) for place in range(period)
+        tuple(mode.policy_moves and (place + i) % period == 0 for i in range(mode.updates))
+        for place in range(period)
     ]
     patterns = sorted(set(due))
     branches = [
@@ -395,13 +427,28 @@ def _with_ring(carry: Carry, ring: Rows) -> Carry:
 def _first_action(
     learner: Learner, state: State, observation: Float[Array, " O"], key: Key[Array, ""]
 ) -> tuple[Float[Array, " A"]]:
-    return (learner.algorithm.act(state, observation, jax.random.fold_in(key, 0), evaluate=False),)
+    return (_act(learner, state, observation, jax.random.fold_in(key, 0), 0),)
+
+
+def _act(
+    learner: Learner,
+    state: State,
+    observation: Float[Array, " O"],
+    key: Key[Array, ""],
+    env_steps: Int[Array, ""] | int,
+) -> Float[Array, " A"]:
+    """Returns the action that follows so many env steps."""
+    action = learner.algorithm.act(state, observation, key, evaluate=False)
+    if not learner.random_steps:
+        return action
+    uniform = jax.random.uniform(key, action.shape, action.dtype, -1, 1)
+    return jnp.where(env_steps < learner.random_steps, uniform, action)
 
 
 def _collect(learner: Learner, carry: Carry, packet: Float[Array, " W+O"], key: Key[Array, ""]) -> Carry:
     """Returns one member's carry after a step without updates: add → act."""
     online, observation, (_, _, act_key) = _add(learner, carry.online, packet, key)
-    action = learner.algorithm.act(carry.state, observation, act_key, evaluate=False)
+    action = _act(learner, carry.state, observation, act_key, online.added)
     return carry._replace(online=online, action=action)
 
 
@@ -423,7 +470,7 @@ def _learn(
         sample_keys = jax.random.split(sample_key, len(due))
         batches = jax.vmap(learner.replay.sample, in_axes=(None, None, 0))(offline, held, sample_keys)
     state, metrics = learner.algorithm.update(carry.state, batches, update_key, due)
-    action = learner.algorithm.act(state, observation, act_key, evaluate=False)
+    action = _act(learner, state, observation, act_key, online.added)
     return Carry(state, online, action, _summed(learner, carry.sums, metrics))
 
 

@@ -102,7 +102,7 @@ def test_what_stands_once_at_the_top_reaches_both_algorithms(tree):
     for algorithm in (config.algorithm, config.pretrain.algorithm):
         assert algorithm.discount == 0.95
         assert algorithm.network.hidden_sizes == (64, 32)
-        assert algorithm.learning_rate is config.learning_rate
+        assert algorithm.learning_rate == config.learning_rate
 
 
 def test_one_choice_of_conventions_sets_both_phases():
@@ -177,7 +177,15 @@ def test_the_defaults_are_the_papers(tree):
         ("dataset.quality", None, r"dataset\.quality is missing"),
         ("dataset.reference_min", 1.0, r"reference_min and dataset\.reference_max belong together"),
         ("offline_ratio.value", 0.001, r"rounds to 0 offline rows"),
-        ("pretrain.updates", 0, r"from scratch.*add replay_init=empty"),
+        ("finetune.critic_only_steps", 200_000, r"critic_only_steps=200000 leaves no step .*policy learns"),
+        ("finetune.random_steps", 200_000, r"random_steps=200000 leaves no step .*policy acts"),
+        (
+            "finetune.reset",
+            ["actor"],
+            r"finetune\.reset\[0\]=actor is not one of policy, critics, temperature",
+        ),
+        ("offline_ratio.last", 0.5, r"last=0\.5 needs the share to begin with"),
+        ("offline_ratio.steps", 10, r"belong together"),
         ("replay_init.min_size", 2_000_000, r"replay_init\.min_size=2000000 is above replay_init\.capacity"),
         ("evaluation.online_intervals", [[10, 1], [10, 2]], r"\[10, 10\] should increase"),
     ],
@@ -321,7 +329,12 @@ def test_an_algorithm_of_another_family_cannot_take_over_a_pretraining():
 
 
 def test_ranges_and_contradictions_are_told_all_together(tree):
-    changes = {"batch_size": 0, "discount": 2, "pretrain.updates": 0, "evaluation.online_intervals": [[5, 0]]}
+    changes = {
+        "batch_size": 0,
+        "discount": 2,
+        "offline_ratio.steps": 9,
+        "evaluation.online_intervals": [[5, 0]],
+    }
     assert len(problems_of(tree, **changes)) == 4
 
 

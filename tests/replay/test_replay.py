@@ -177,12 +177,37 @@ def test_packing_loses_nothing(shape, observation, action, seed):
         terminated=np.asarray(generator.random(shape) < 0.5),
         next_observation=generator.normal(size=(*shape, observation)).astype(np.float32),
     )
-    rows = pack(*transition)
+    rows = pack(*transition[:5])
     assert rows.shape == (*shape, row_width(observation, action))
     assert rows.dtype == np.float32
-    for found, expected in zip(unpack(jnp.asarray(rows), observation), transition, strict=True):
+    for found, expected in zip(unpack(jnp.asarray(rows), observation)[:5], transition[:5], strict=True):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1.0, 0.0), (0.25, 0.75)])
+def test_a_share_that_moves_is_exact_in_every_batch(first, last):
+    replay = Replay(BATCH, 50, 1, 1, 1, offline_share=first, last_share=last, share_steps=8)
+    online = replay.init(20)
+    for added in range(1, 13):
+        online = compiled()[0](replay, online, rows_of(100 + added)[0])
+        numbers = sampled(replay, rows_of(1, 2, 3), online)
+        expected = round(BATCH * (first + (last - first) * min(added / 8, 1)))
+        assert sum(numbers[n] for n in (1, 2, 3)) == expected
+        batch = compiled()[1](replay, rows_of(1, 2, 3), online, jax.random.key(0))
+        np.testing.assert_array_equal(batch.is_offline, np.asarray(batch.data.reward) < 100)
+        np.testing.assert_array_equal(batch.index >= 3, ~batch.is_offline)
+
+
+@pytest.mark.parametrize("share", [None, 0.5, 1.0])
+def test_columns_of_offline_rows_are_in_the_batch_and_online_ones_are_not_known(share):
+    replay = Replay(BATCH, 50, 1, 1, 1, offline_share=share, columns=("next_action", "return_to_go"))
+    offline = jnp.concatenate([rows_of(1, 2, 3), jnp.asarray([[10.0, 100], [20, 200], [30, 300]])], axis=1)
+    batch = compiled()[1](replay, offline, filled(replay, 9, 7, 8), jax.random.key(0))
+    number = np.asarray(batch.data.reward)
+    expected = np.where(number < 7, number, np.nan)
+    np.testing.assert_array_equal(batch.data.columns["next_action"], 10 * expected[:, None])
+    np.testing.assert_array_equal(batch.data.columns["return_to_go"], 100 * expected)
 
 
 @pytest.mark.parametrize(

@@ -321,6 +321,33 @@ def test_nothing_is_learned_in_warmup_steps():
     assert differ(second.state, first.state)
 
 
+def test_random_steps_are_uniform_and_change_no_action_after_them():
+    (_,), plain = finetuned(make("td3"), [8], warmup_steps=8)
+    (_,), explored = finetuned(make("td3"), [8], warmup_steps=8, random_steps=5)
+    of_policy, found = np.concatenate(plain.actions), np.concatenate(explored.actions)
+    np.testing.assert_array_equal(found[5:], of_policy[5:])
+    assert (np.abs(found[:5] - of_policy[:5]).max(axis=1) > 0.3).all()  # the policy's are near zero
+    assert (np.abs(found) <= 1).all()
+
+
+def test_the_policy_stands_while_the_critics_alone_learn():
+    algorithm = make("td3")
+    reports, _ = finetuned(algorithm, [3, 4, 5], offline_rows(), critic_only_steps=3)
+    policies, critics = ([getattr(r.state, name) for r in reports] for name in ("policy", "critics"))
+    before = copy(start(algorithm))
+    assert_equal(policies[0], before.policy)
+    assert differ(critics[0], before.critics)
+    assert differ(policies[2], policies[0])
+    assert [r.updates for r in reports] == [3, 4, 5]
+
+
+def test_the_first_steps_that_learn_may_have_more_updates():
+    reports, _ = finetuned(
+        make("td3"), [5, 6, 7, 8, 9], first_updates_multiplier=6, first_updates_steps=2, updates_per_step=2
+    )
+    assert [report.updates for report in reports] == [0, 12, 24, 26, 28]
+
+
 def test_asking_for_the_shape_of_snapshots_draws_nothing_from_the_environments():
     (asked,), (expected,) = ([make_environments(TASKS["hopper"], [3])] for _ in range(2))
     (before,) = loop.empty_snapshots([asked])

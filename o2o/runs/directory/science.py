@@ -23,7 +23,7 @@ ONLINE = ("algorithm", "finetune", "replay_init", "offline_ratio", "evaluation")
 LABELS = ("dataset.path", "replay_init.name", "offline_ratio.name")
 """The keys that are not hashed of all these: names of values that stand beside them, and the place of a file."""
 OF_THE_TASK = ("task", "reference_min", "reference_max")
-"""All that a run from scratch has of its dataset."""
+"""All that a run without data has of its dataset."""
 
 HASH_DIGITS = 8
 """Of an identity, in the names of directories."""
@@ -46,7 +46,7 @@ def science(config: Mapping[str, Any], data: Mapping[str, Any] | None = None) ->
         **_picked(config, BOTH_PHASES),
         **_picked(config, ONLINE),
         "dataset": {key: dataset.get(key) for key in OF_THE_TASK}
-        if _from_scratch(config)
+        if without_data(config)
         else _dataset_science(config, data),
         "pretrain": pretraining(config, data),
     }
@@ -112,6 +112,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def shortened(value: Any) -> Any:
     """The beginning of a digest, as paths have it; any other value as it is."""
     return value[:HASH_DIGITS] if isinstance(value, str) and _DIGEST.fullmatch(value) else value
+
+
+def without_data(config: Mapping[str, Any]) -> bool:
+    """Whether a run, given the container of its configuration, learns from online rows alone."""
+    return _from_scratch(config) and not config["replay_init"]["preload"]
 
 
 def _finetunes(config: Mapping[str, Any]) -> bool:
