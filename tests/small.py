@@ -48,7 +48,16 @@ SAC = {
     "initial_temperature": 1.0,
     "temperature_learning_rate": 3e-4,
 }
+CQL = SAC | {
+    "penalty_weight": 5.0,
+    "penalty_temperature": 1.0,
+    "penalty_actions": 4,
+    "importance_sampling": True,
+    "max_target_backup": False,
+}
 OWN = {
+    "cql": CQL,
+    "cal_ql": CQL,
     "td3": TD3,
     "td3_bc": TD3 | {"behavior_cloning_alpha": 2.5, "bc_normaliser": "mean_abs_q"},
     "td3_c": TD3 | TD3_C,
@@ -91,6 +100,10 @@ def batch_of(
         reward=jnp.asarray(generator.normal(size=size), jnp.float32),
         terminated=jnp.asarray(np.arange(size) % 3 == 2),
         next_observation=jnp.asarray(generator.normal(size=(size, observation)), jnp.float32),
+        columns={
+            "return_to_go": jnp.asarray(np.where(np.arange(size) % 2, np.nan, generator.normal(size=size))),
+            "next_action": jnp.asarray(generator.uniform(-1, 1, (size, action)), jnp.float32),
+        },
     )
 
 

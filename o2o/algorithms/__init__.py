@@ -2,6 +2,8 @@
 
 from o2o.algorithms.awac import AWAC
 from o2o.algorithms.bc import BC
+from o2o.algorithms.cal_ql import CalQL
+from o2o.algorithms.cql import CQL
 from o2o.algorithms.frozen import Frozen
 from o2o.algorithms.iql import IQL
 from o2o.algorithms.sac import SAC
@@ -18,4 +20,6 @@ ALGORITHMS = {
     "bc": BC,
     "iql": IQL,
     "awac": AWAC,
+    "cql": CQL,
+    "cal_ql": CalQL,
 }

@@ -162,9 +162,9 @@ def each(function: Callable[..., Any], *stacked: Any) -> Any:
 
     Together where that is faster, one after the other where it is not: two critics on a CPU.
     """
-    if jax.default_backend() != "cpu":
-        return jax.vmap(function)(*stacked)
     size = jax.tree.leaves(stacked)[0].shape[0]
+    if jax.default_backend() != "cpu" or size > 2:
+        return jax.vmap(function)(*stacked)
     results = [function(*jax.tree.map(lambda leaf, i=i: leaf[i], stacked)) for i in range(size)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
@@ -176,6 +176,7 @@ def critics_moved(
     targets: Float[Array, "*E B"],
     optimizer: optax.GradientTransformation,
     target_step: float,
+    penalty: Callable[[Parameters], Float[Array, ""]] | None = None,
 ) -> tuple[dict[str, Any], Metrics]:
     """Returns new critics, their targets and their optimisers, and metrics.
 
@@ -189,20 +190,24 @@ def critics_moved(
         targets: one row for all critics, or one each.
         optimizer: of one critic.
         target_step: how far a target network moves towards its critic.
+        penalty: of one critic's parameters, what is added to its loss; the metric is the TD error alone.
     """
     number = jax.tree.leaves(state.critics)[0].shape[0]
 
-    def loss(critic: Parameters, target: Float[Array, " B"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def loss(critic: Parameters, target: Float[Array, " B"]) -> tuple[Float[Array, ""], Any]:
         q = value(critic, batch.observation, batch.action)
-        return td_loss(q, target), q.mean()
+        error = td_loss(q, target)
+        more = penalty(critic) if penalty else jnp.zeros(())
+        return error + more, (error, q.mean(), more)
 
     own_targets = jnp.broadcast_to(targets, (number, *batch.reward.shape))
-    (errors, means), gradients = each(jax.value_and_grad(loss, has_aux=True), state.critics, own_targets)
+    gradients, (errors, means, penalties) = each(jax.grad(loss, has_aux=True), state.critics, own_targets)
     updates, optimizers = jax.vmap(optimizer.update)(gradients, state.critic_optimizers)
     critics = optax.apply_updates(state.critics, updates)
     target_critics = moved_towards(state.target_critics, critics, target_step)
     new = {"critics": critics, "target_critics": target_critics, "critic_optimizers": optimizers}
-    return new, {"critic_loss": errors.mean(), "q_mean": means[0]}
+    metrics = {"critic_loss": errors.mean(), "q_mean": means[0]}
+    return new, metrics | ({"penalty": penalties.mean()} if penalty else {})
 
 
 def _refuse_other_shapes(**arrays: Array) -> None:

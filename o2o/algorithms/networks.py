@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import Initializer, orthogonal, variance_scaling, xavier_uniform
 from jaxtyping import Array, Float, Key
 
 from o2o.types import Network, Parameters
@@ -48,22 +48,43 @@ class LayerNormMLP(nn.Module):
         return nn.Dense(self.output_size, kernel_init=self.output_init, name="output")(x)
 
 
-class ReluMLP(nn.Module):
-    """Linear and ReLU a hidden layer, then the linear `output`, initialised within ± `output_limit`.
+Initializers = Literal["rlkit", "xavier_uniform", "orthogonal"]
+"""How the kernels of ReLU networks start; biases are zero.
 
-    A hidden layer starts uniform within the inverse root of its *output's* size, as rlkit's do.
+`rlkit`: hidden layers uniform within the inverse root of their *output's* size, the last within a small limit.
+`xavier_uniform`: all layers, as RLPD's. `orthogonal`: hidden layers of scale √2, the last of 0.01, as Cal-QL's.
+"""
+
+
+class ReluMLP(nn.Module):
+    """Linear, LayerNorm if wanted, and ReLU a hidden layer, then the linear `output`.
+
+    `output_limit` bounds the output's kernel where `initializer` is rlkit's.
     """
 
     hidden_sizes: tuple[int, ...]
     output_size: int
     output_limit: float
+    initializer: Initializers = "rlkit"
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
         """Returns the output, without an activation."""
         for i, size in enumerate(self.hidden_sizes):
-            x = nn.relu(nn.Dense(size, kernel_init=_symmetric_uniform(size**-0.5), name=f"hidden_{i}")(x))
-        return nn.Dense(self.output_size, kernel_init=_symmetric_uniform(self.output_limit), name="output")(x)
+            x = nn.Dense(size, kernel_init=self._hidden(size), name=f"hidden_{i}")(x)
+            x = nn.relu(nn.LayerNorm(epsilon=1e-6, name=f"norm_{i}")(x) if self.layer_norm else x)
+        return nn.Dense(self.output_size, kernel_init=self._output(), name="output")(x)
+
+    def _hidden(self, size: int) -> Initializer:
+        if self.initializer == "rlkit":
+            return _symmetric_uniform(size**-0.5)
+        return orthogonal(2**0.5) if self.initializer == "orthogonal" else xavier_uniform()
+
+    def _output(self) -> Initializer:
+        if self.initializer == "rlkit":
+            return _symmetric_uniform(self.output_limit)
+        return orthogonal(1e-2) if self.initializer == "orthogonal" else xavier_uniform()
 
 
 def stacked(parameters: Sequence[Parameters]) -> Parameters:
@@ -103,10 +124,15 @@ def critic_value(
 
 
 def init_gaussian_policy(
-    key: Key[Array, ""], network: Network, observation_size: int, action_size: int
+    key: Key[Array, ""],
+    network: Network,
+    observation_size: int,
+    action_size: int,
+    initializer: Initializers = "rlkit",
+    layer_norm: bool = False,
 ) -> Parameters:
     """Returns fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
-    module = ReluMLP(network.hidden_sizes, 2 * action_size, GAUSSIAN_POLICY_OUTPUT)
+    module = ReluMLP(network.hidden_sizes, 2 * action_size, GAUSSIAN_POLICY_OUTPUT, initializer, layer_norm)
     return module.init(key, jnp.zeros(observation_size))["params"]
 
 
@@ -114,8 +140,7 @@ def gaussian_policy(
     parameters: Parameters, observation: Float[Array, "*B O"]
 ) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
     """Returns mean and log standard deviation of the action before its tanh."""
-    module = ReluMLP(*_sizes(parameters), GAUSSIAN_POLICY_OUTPUT)
-    mean, log_std = jnp.split(_apply(module, parameters, observation), 2, axis=-1)
+    mean, log_std = jnp.split(relu_mlp(parameters, observation), 2, axis=-1)
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
 
 
@@ -128,7 +153,8 @@ def init_relu_mlp(
 
 def relu_mlp(parameters: Parameters, inputs: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
     """Returns a ReLU network's output, without an activation."""
-    return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs)
+    module = ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT, layer_norm="norm_0" in parameters)
+    return _apply(module, parameters, inputs)
 
 
 def init_bounded_gaussian(
@@ -149,10 +175,15 @@ def bounded_gaussian(
 
 
 def init_relu_critic(
-    key: Key[Array, ""], network: Network, observation_size: int, action_size: int
+    key: Key[Array, ""],
+    network: Network,
+    observation_size: int,
+    action_size: int,
+    initializer: Initializers = "rlkit",
+    layer_norm: bool = False,
 ) -> Parameters:
     """Returns fresh parameters of one of SAC's critics."""
-    module = ReluMLP(network.hidden_sizes, 1, RELU_CRITIC_OUTPUT)
+    module = ReluMLP(network.hidden_sizes, 1, RELU_CRITIC_OUTPUT, initializer, layer_norm)
     return module.init(key, jnp.zeros(observation_size + action_size))["params"]
 
 
@@ -160,8 +191,7 @@ def relu_critic_value(
     parameters: Parameters, observation: Float[Array, "*B O"], action: Float[Array, "*B A"]
 ) -> Float[Array, "*B"]:
     """Returns Q(s, a) of one of SAC's critics."""
-    inputs = jnp.concatenate([observation, action], axis=-1)
-    return _apply(ReluMLP(*_sizes(parameters), RELU_CRITIC_OUTPUT), parameters, inputs).squeeze(-1)
+    return relu_mlp(parameters, jnp.concatenate([observation, action], axis=-1)).squeeze(-1)
 
 
 # Traced once for all programs that it is a part of: flax checks every parameter anew each time.

@@ -1,20 +1,29 @@
-"""SAC (Haarnoja et al. 2018), to make data with: the policies behind D4RL's sets were trained by it.
+"""SAC (Haarnoja et al. 2018), which trained the policies behind D4RL's sets, and what RLPD and WSRL make of it.
 
 One update from a batch, as rlkit has it: the temperature moves towards the target entropy; the policy takes
 an Adam step on temperature · log π - min Q at the critics from before this update; each critic takes one on
 the squared error to r + γ (min Q' - temperature · log π)(s', a' ~ π), and its target moves towards it.
-Policy, critics, targets: every update.
+Policy, critics, targets: every update. Not as in rlkit: the temperature in the critics' target is the one from
+before this update.
 
-Not as in rlkit: the temperature in the critics' target is the one from before this update. Not in the paper
-at all.
+What RLPD (Ball et al. 2023) and WSRL (Zhou et al. 2024) change are settings: an ensemble of `critics`, of which
+`target_critics` drawn anew for each update give the target; `policy_value`, what the policy climbs of them all;
+LayerNorm; no entropy in the target; and in a step of several updates one of the policy and the temperature, after
+all of the critics', from the last batch (RLPD) or from all of them (WSRL). `order`:
+
+- `policy_first`, rlkit's: the temperature, then the policy by it, at the critics from before the update;
+- `together`, as the CQL of Cal-QL's authors: each by the state from before the update;
+- `critics_first`, as RLPD and WSRL: the critics, then the policy at them, then the temperature by the same sample.
+
+Not in the paper at all.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +33,7 @@ from jaxtyping import Array, Float, Key
 
 from o2o.algorithms import losses
 from o2o.algorithms.networks import (
+    Initializers,
     first,
     gaussian_policy,
     init_gaussian_policy,
@@ -32,6 +42,7 @@ from o2o.algorithms.networks import (
     stacked,
 )
 from o2o.types import (
+    ADDED_LATER,
     Algorithm,
     Batch,
     Facts,
@@ -70,6 +81,28 @@ class SAC:
     target_entropy_per_dim: float
     initial_temperature: Annotated[float, Positive]
     temperature_learning_rate: Annotated[float, Positive]
+    critics: Annotated[int, Range(at_least=1, at_most=100)] = field(
+        default=2, kw_only=True, metadata=ADDED_LATER
+    )
+    target_critics: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """How many of them give a target: the least of so many, drawn anew for each update; null for all."""
+    drawn_twice: bool = field(default=False, kw_only=True, metadata=ADDED_LATER)
+    """Whether one critic may be drawn more than once, as WSRL's are."""
+    policy_value: Literal["min", "mean"] = field(default="min", kw_only=True, metadata=ADDED_LATER)
+    backup_entropy: bool = field(default=True, kw_only=True, metadata=ADDED_LATER)
+    layer_norm: Literal["none", "critics", "all"] = field(default="none", kw_only=True, metadata=ADDED_LATER)
+    initializer: Initializers = field(default="rlkit", kw_only=True, metadata=ADDED_LATER)
+    order: Literal["policy_first", "together", "critics_first"] = field(
+        default="policy_first", kw_only=True, metadata=ADDED_LATER
+    )
+    policy_updates: Literal["every", "last_batch", "all_batches"] = field(
+        default="every", kw_only=True, metadata=ADDED_LATER
+    )
+    """Whether a step of several updates has one of the policy with each of the critics', or one after them all."""
+    temperature_loss: Literal["log_temperature", "temperature"] = field(
+        default="log_temperature", kw_only=True, metadata=ADDED_LATER
+    )
+    """The factor of the entropy's excess in the temperature's loss: rlkit's, or RLPD's, which fades with it."""
 
     METRICS: ClassVar[Mapping[str, str]] = {
         "critic_loss": "squared TD error, mean over the batch and the critics",
@@ -93,9 +126,14 @@ class SAC:
     def init(self, key: Key[Array, ""], example: Transition, facts: Facts) -> SACState:
         """Returns fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
-        policy_key, *critic_keys = jax.random.split(key, 3)
-        policy = init_gaussian_policy(policy_key, self.network, *sizes)
-        critics = stacked([init_relu_critic(k, self.network, *sizes) for k in critic_keys])
+        policy_key, *critic_keys = jax.random.split(key, 1 + self.critics)
+        policy = init_gaussian_policy(
+            policy_key, self.network, *sizes, self.initializer, self.layer_norm == "all"
+        )
+        normed = self.layer_norm != "none"
+        critics = stacked(
+            [init_relu_critic(k, self.network, *sizes, self.initializer, normed) for k in critic_keys]
+        )
         log_temperature = jnp.log(jnp.asarray(self.initial_temperature, jnp.float32))
         return SACState(
             policy,
@@ -108,8 +146,12 @@ class SAC:
         )
 
     def adopts(self, source: Algorithm) -> bool:
-        """Returns whether `source` is SAC too."""
-        return isinstance(source, SAC)
+        """Returns whether `source` is SAC too, CQL included, with networks of the same shapes."""
+        shapes = [
+            (own.critics, own.layer_norm, own.network) if isinstance(own, SAC) else None
+            for own in (self, source)
+        ]
+        return shapes[0] == shapes[1]
 
     def adopt(
         self,
@@ -143,16 +185,28 @@ class SAC:
         self, state: Any, batches: Batch, key: Key[Array, ""], due: Sequence[bool]
     ) -> tuple[Any, Metrics]:
         """Returns the state after one update a batch; where it is not `due`, the critics alone learn."""
-        return losses.in_turn(self._update, state, batches, key, due)
+        if self.policy_updates == "every":
+            return losses.in_turn(self._update, state, batches, key, due)
+        critics_key, policy_key = jax.random.split(key)
+        state, metrics = losses.in_turn(self._update, state, batches, critics_key, (False,) * len(due))
+        if not any(due):
+            return state, metrics
+        if self.policy_updates == "last_batch":
+            batch = jax.tree.map(lambda column: column[-1], batches.data)
+        else:
+            batch = jax.tree.map(lambda column: column.reshape(-1, *column.shape[2:]), batches.data)
+        policy, policy_metrics = self.policy_step(state, batch, policy_key)
+        return state.replace(**policy), metrics | policy_metrics
 
     def _update(self, state: Any, batch: Transition, key: Key[Array, ""], due: bool) -> tuple[Any, Metrics]:
-        # Both steps read the old state.
         policy_key, target_key = jax.random.split(key)
         critics, metrics = self.critic_step(state, batch, target_key)
+        new = state.replace(**critics)
         if not due:
-            return state.replace(**critics), metrics
-        policy, policy_metrics = self.policy_step(state, batch, policy_key)
-        return state.replace(**critics, **policy), metrics | policy_metrics
+            return new, metrics
+        judging = new if self.order == "critics_first" else state
+        policy, policy_metrics = self.policy_step(judging, batch, policy_key)
+        return new.replace(**policy), metrics | policy_metrics
 
     def policy_step(
         self, state: Any, batch: Transition, key: Key[Array, ""]
@@ -165,17 +219,21 @@ class SAC:
         ) -> tuple[Float[Array, ""], Metrics]:
             action, log_prob = self.sample(policy, batch.observation, key)
             values = losses.each(lambda c: relu_critic_value(c, batch.observation, action), state.critics)
-            loss = jnp.mean(temperature * log_prob - values.min(axis=0))
+            value = values.min(axis=0) if self.policy_value == "min" else values.mean(axis=0)
+            loss = jnp.mean(temperature * log_prob - value)
             return loss, {"policy_loss": loss, "entropy": -log_prob.mean()}
 
         _, log_prob = self.sample(state.policy, batch.observation, key)
-        # Of -log_temperature · (log π + target entropy).
+        # Of -log_temperature · (log π + target entropy), or of -temperature · that.
         temperature_gradient = -jnp.mean(log_prob + target_entropy)
+        if self.temperature_loss == "temperature":
+            temperature_gradient *= jnp.exp(state.log_temperature)
         updates, temperature_optimizer = self._temperature_optimizer.update(
             temperature_gradient, state.temperature_optimizer
         )
         log_temperature = state.log_temperature + updates
-        gradient, metrics = jax.grad(policy_loss, has_aux=True)(state.policy, jnp.exp(log_temperature))
+        weight = jnp.exp(log_temperature if self.order == "policy_first" else state.log_temperature)
+        gradient, metrics = jax.grad(policy_loss, has_aux=True)(state.policy, weight)
         updates, optimizer = self._policy_optimizer.update(gradient, state.policy_optimizer)
         new = {
             "policy": optax.apply_updates(state.policy, updates),
@@ -208,11 +266,28 @@ class SAC:
 
     def _td_target(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Float[Array, " B"]:
         action, log_prob = self.sample(state.policy, batch.next_observation, key)
-        values = losses.each(
-            lambda c: relu_critic_value(c, batch.next_observation, action), state.target_critics
-        )
-        next_value = values.min(axis=0) - jnp.exp(state.log_temperature) * log_prob
+        next_value = self._least_target_value(state, batch.next_observation, action, key)
+        if self.backup_entropy:
+            next_value = next_value - jnp.exp(state.log_temperature) * log_prob
         return losses.td_target(batch.reward, batch.terminated, next_value, self.discount)
+
+    def _least_target_value(
+        self,
+        state: Any,
+        observation: Float[Array, "*B O"],
+        action: Float[Array, "*B A"],
+        key: Key[Array, ""],
+    ) -> Float[Array, "*B"]:
+        """Returns the least of the target critics' values, of those that are drawn by the key."""
+        judges = state.target_critics
+        if self.target_critics is not None:
+            draw_key = jax.random.fold_in(key, 1)
+            if self.drawn_twice:
+                drawn = jax.random.randint(draw_key, (self.target_critics,), 0, self.critics)
+            else:
+                drawn = jax.random.choice(draw_key, self.critics, (self.target_critics,), replace=False)
+            judges = jax.tree.map(lambda leaf: leaf[drawn], judges)
+        return losses.each(lambda c: relu_critic_value(c, observation, action), judges).min(axis=0)
 
     def sample(
         self, policy: Parameters, observation: Float[Array, "*B O"], key: Key[Array, ""]

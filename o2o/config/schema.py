@@ -235,6 +235,8 @@ class Config:
     offline_ratio: OfflineRatio
     evaluation: EvaluationSettings
     execution: Execution
+    method: str | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
+    """The name of a choice that sets many of the keys above, which the command line may have changed since."""
 
 
 EXECUTION = tuple(field.name for field in fields(Execution))

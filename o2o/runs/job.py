@@ -106,10 +106,13 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     sizes = task_sizes(task)
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
     replay = _replay(config, sizes)
+    problems = _protocol_problems(config, replay)
+    if problems:
+        raise ConfigError(problems)
     if config.pretrain.updates or config.replay_init.preload:
         wanted = _Wanted(config.dataset, config.execution.paths, sizes, replay.columns, config.discount)
         offline, facts = _offline_rows(wanted)
-    problems = starvation(config, len(offline)) + _protocol_problems(config, replay)
+    problems = starvation(config, len(offline))
     if facts.lowest_return == facts.highest_return and any(
         getattr(a, "needs_returns", False) for a in _algorithms(config)
     ):

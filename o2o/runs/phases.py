@@ -250,7 +250,7 @@ def _remarks(config: Config, job: Job) -> list[str]:
 
 def pretraining(config: Config) -> Config:
     """Returns the run that this run finetunes from: the same without its online phase."""
-    return replace(config, finetune=replace(config.finetune, env_steps=0))
+    return replace(config, finetune=replace(config.finetune, env_steps=0), method=None)
 
 
 def _initial_state(config: Config, job: Job) -> State:

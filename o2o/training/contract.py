@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from o2o.replay.buffer import Replay
+from o2o.replay.buffer import COLUMN_SIZES, Replay
 from o2o.training import diagnostics
 from o2o.types import Algorithm, Batch, Facts
 
@@ -24,6 +24,8 @@ def problems(algorithm: Algorithm, replay: Replay) -> tuple[str, ...]:
     missing = [part for part in (*METHODS, "period", "metrics") if not hasattr(algorithm, part)]
     if missing:
         return (f"{name} has no {', '.join(missing)}: o2o/types.py says what each is",)
+    if unknown := sorted(set(getattr(algorithm, "columns", ())) - set(COLUMN_SIZES)):
+        return (f"{name}: no dataset has the columns {', '.join(unknown)}, only {', '.join(COLUMN_SIZES)}",)
     found = _of_names(algorithm)
     key, example = jax.random.key(0), replay.example()
     facts = Facts(jnp.zeros(()), jnp.ones(()))

@@ -16,7 +16,7 @@ from o2o.types import LearningRate, State
 
 KEY = jax.random.key(7)
 TD3_FAMILY = ("td3", "td3_bc", "td3_c")
-ALL = (*TD3_FAMILY, "sac", "iql", "awac")
+ALL = (*TD3_FAMILY, "sac", "iql", "awac", "cql", "cal_ql")
 
 
 def critic(ensemble: Any, i: int) -> Any:
@@ -153,7 +153,8 @@ def test_target_noise_is_clipped_and_so_is_the_action_it_is_added_to():
     np.testing.assert_array_equal(*huge)
 
 
-@pytest.mark.parametrize("name", ALL)
+# Not CQL's, which judges actions for the observation there, whatever it is worth.
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("cql", "cal_ql")])
 def test_what_follows_a_termination_changes_nothing(name):
     algorithm = make(name)
     batch = batch_of()._replace(terminated=jnp.ones(8, bool))

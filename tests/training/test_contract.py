@@ -32,10 +32,11 @@ def test_every_algorithm_keeps_the_protocol_with_the_values_of_its_yaml(name):
         "network.hidden_sizes=[8,8]",
     )
     algorithm = build(tree).algorithm
-    assert contract.problems(algorithm, REPLAY) == ()
-    assert contract.adoption_problems(algorithm, algorithm, REPLAY) == ()
+    replay = dataclasses.replace(REPLAY, columns=getattr(algorithm, "columns", ()))
+    assert contract.problems(algorithm, replay) == ()
+    assert contract.adoption_problems(algorithm, algorithm, replay) == ()
     key = jax.random.key(0)
-    state = algorithm.init(key, REPLAY.example(), Facts(0.0, 1.0))
+    state = algorithm.init(key, replay.example(), Facts(0.0, 1.0))
     for evaluate in (True, False):
         action = algorithm.act(state, jnp.ones((50, 5)), key, evaluate)
         assert np.abs(action).max() <= 1
@@ -89,6 +90,7 @@ def reporting(**metrics: Any) -> Any:
             "diagnose returns q, not q_mean and td_error",
         ),
         ({"adopts": property()}, "has no adopts"),
+        ({"columns": ("return",)}, "no dataset has the columns return, only return_to_go, next_action"),
     ],
 )
 def test_what_does_not_keep_it_is_told_in_a_line(changes, told):
