@@ -13,9 +13,11 @@ from analysis.data import published
 from o2o.algorithms import ALGORITHMS
 from o2o.config import dataset_names
 from o2o.config.build import build, container, load
+from o2o.config.schema import algorithm_name
 from o2o.datasets import d4rl
 from o2o.errors import ConfigError
 from o2o.runs.directory.science import flatten
+from o2o.types import LearningRate
 
 CONVENTIONS = (
     "dpg_reduce",
@@ -70,6 +72,36 @@ def options(group):
 )
 def test_every_option_of_every_group_builds(override):
     build(composed(*override.split()))
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_every_method_builds_and_names_itself(name):
+    config = build(composed(f"method={name}", "dataset=hopper-medium-v2"))
+    assert config.method == name
+    assert build(container(config)) == config
+
+
+def test_a_methods_values_win_over_its_groups_and_the_command_line_over_both():
+    config = build(composed("method=wsrl"))
+    assert (config.algorithm.critics, config.algorithm.temperature_learning_rate) == (10, 1e-4)
+    assert not config.replay_init.preload
+    words = ("algorithm.critics=3", "pretrain.algorithm.critics=3", "replay_init=offline")
+    changed = build(composed("method=wsrl", *words, "finetune.updates_per_step=2"))
+    assert (changed.algorithm.critics, changed.finetune.updates_per_step) == (3, 2)
+    assert changed.replay_init.preload
+    other = build(composed("method=iql", "algorithm=td3", "algorithm@pretrain.algorithm=td3_bc"))
+    assert algorithm_name(other.algorithm) == "td3"
+
+
+def test_the_online_phase_may_have_learning_rates_and_a_batch_of_its_own():
+    config = build(
+        composed("algorithm=td3_c", "finetune.learning_rate.policy=1e-5", "finetune.batch_size=64")
+    )
+    assert config.algorithm.learning_rate == LearningRate(policy=1e-5, critic=3e-4)
+    assert config.pretrain.algorithm.learning_rate == config.learning_rate
+    assert build(container(config)) == config
+    with pytest.raises(ConfigError, match=r"finetune\.learning_rate\.policy=-1 is out of range"):
+        build(composed("finetune.learning_rate.policy=-1"))
 
 
 def test_every_registered_algorithm_has_a_file_and_the_other_way_round():

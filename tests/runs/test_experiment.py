@@ -8,22 +8,27 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from small import assert_equal, differ
 
 from o2o.algorithms.td3 import TD3State
 from o2o.config.build import container
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
+from o2o.machine.signals import Interruption
 from o2o.runs import job, phases
 from o2o.runs.directory import layout, reader
 from o2o.runs.directory.reader import read_run
 from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.identity import describe, identity, pretrain_directory, refuse_other_run, run_directory
+from o2o.runs.lock import Leases
 from o2o.runs.recording import recorder, run_record
 from o2o.training import diagnostics
 from o2o.types import Facts
@@ -303,6 +308,40 @@ def test_every_method_goes_from_data_to_a_result(name, configure, tmp_path):
     assert (last["q_minus_return"] is None) == (name == "bc")
     reported = {key for row in lines(run_directory(config) / layout.TRAIN) for key in row}
     assert set(config.algorithm.metrics) <= reported
+
+
+def test_offline_data_may_be_learned_from_without_pretraining(configure, tmp_path):
+    config = configure(
+        tmp_path,
+        "method=rlpd",
+        "pretrain.updates=0",
+        "algorithm.critics=3",
+        "replay_init=offline",
+        "finetune.updates_per_step=2",
+        "finetune.warmup_steps=20",
+        "finetune.random_steps=10",
+        exploring=False,
+    )
+    job.run(config)
+    directory = run_directory(config)
+    assert config.dataset.name in directory.parts
+    assert read_run(directory).state == layout.RunState.DONE
+    last = lines(directory / layout.TRAIN)[-1]
+    assert {"critic_loss", "policy_loss", "policy_distance"} <= last.keys()
+
+
+def test_what_is_reset_begins_anew_at_the_switch_and_the_rest_is_carried(finished, configure, tmp_path):
+    config = configure(finished.execution.paths.runs, "finetune.reset=[critics]")
+    with Interruption() as stop, Leases() as leases:
+        made = job._job(config, stop, leases)
+    carried = phases._initial_state(replace(config, finetune=replace(config.finetune, reset=())), made)
+    anew = phases._initial_state(config, made)
+    assert_equal(anew.policy, carried.policy)
+    assert_equal(anew.policy_optimizer, carried.policy_optimizer)
+    assert differ(anew.critics, carried.critics)
+    assert int(np.max(optax.tree_utils.tree_get(anew.critic_optimizers, "count"))) == 0
+    with pytest.raises(ConfigError, match=r"finetune\.reset=temperature: algorithm=td3 has none"):
+        job.run(configure(tmp_path, "finetune.reset=[temperature]"))
 
 
 def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from o2o.config.schema import EXECUTION, Config
 from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
 from o2o.runs import identity as identities
+from o2o.runs import phases
 from o2o.runs.directory import science as directory_science
 from o2o.runs.directory.science import BOTH_PHASES, ONLINE, flatten
 from o2o.runs.identity import (
@@ -235,6 +236,24 @@ def test_from_scratch_a_run_has_a_task_and_no_dataset_or_pretraining():
     assert "hopper" in run_directory(one).parts
 
 
+def test_from_scratch_with_data_a_run_has_its_dataset_and_goes_by_its_name():
+    words = ("pretrain.updates=0", "replay_init=offline")
+    one, other = (
+        build(composed(*words, f"dataset={name}-v2")) for name in ("hopper-medium", "hopper-expert")
+    )
+    assert identity(one) != identity(other)
+    assert pretrain_identity(one) is None
+    assert "hopper-medium-v2" in run_directory(one).parts
+    assert describe(one)["settings"]["dataset.quality"] == "medium"
+
+
+def test_the_name_of_a_method_changes_nothing():
+    named, plain = build(composed("method=td3_c")), build(composed("algorithm=td3_c"))
+    assert named.method == "td3_c"
+    assert identity(named) == identity(plain)
+    assert phases.pretraining(named) == phases.pretraining(plain)
+
+
 def test_without_finetuning_a_run_is_its_pretraining():
     config = build(composed("finetune.env_steps=0", "algorithm=td3_c"))
     finetuned = build(composed())
@@ -305,13 +324,13 @@ SETTINGS = describe(build(TREE))["settings"]
 def test_every_key_of_a_configuration_is_either_science_or_not():
     """Whoever adds a key to the configuration decides: a name in `directory/science.py`, or a field of `Execution`."""
     groups = {field.name for field in dataclasses.fields(Config)} - {"execution"}
-    assert groups == {*BOTH_PHASES, "dataset", "pretrain", *ONLINE, "conventions"}
+    assert groups == {*BOTH_PHASES, "dataset", "pretrain", *ONLINE, "conventions", "method"}
     for key, value in leaves(build(TREE)).items():
         execution = key.partition(".")[0] in EXECUTION
         said = [
             key == "seed" or key in SETTINGS,
             execution,
-            key in directory_science.LABELS or key == "conventions",
+            key in directory_science.LABELS or key in ("conventions", "method"),
         ]
         assert said.count(True) == 1, key
         assert SETTINGS.get(key, value) == value

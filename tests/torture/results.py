@@ -198,7 +198,7 @@ CONFIGS: list[tuple[str, Damage, str]] = [
     ("a huge number", _key("seed", 10**400), "seed"),
     ("text for a number", _key("seed", "0"), "seed=0"),
     ("a date", _added("\nseed: 2020-01-01\n"), "config.yaml"),
-    ("an unknown algorithm", _key("algorithm.name", "cql"), "algorithm.name=cql"),
+    ("an unknown algorithm", _key("algorithm.name", "ppo"), "algorithm.name=ppo"),
     ("an unknown task", _key("dataset.task", "hoper"), "dataset.task=hoper"),
     ("a folder for a name", _key("dataset.name", "../../x"), "dataset.name=../../x"),
     ("another network", _key("network.hidden_sizes", [8, 9]), "final.npz"),

@@ -110,7 +110,7 @@ OVERRIDES = [
     # groups and their near words
     ("algorithm=td3bc", "Did you mean td3_bc?"),
     ("algorithm=TD3", "TD3"),
-    ("algorithm=cql", "cql"),
+    ("algorithm=ppo", "ppo"),
     ("algorithm=null", "algorithm"),
     ("algorithm=[td3]", "algorithm"),
     ("algorithm@pretrain.algorithm=tdd3", "tdd3"),
