@@ -225,7 +225,14 @@ class TD3:
         next_values = losses.each(
             lambda c: critic_value(c, batch.next_observation, next_action), state.target_critics
         )
-        return losses.td_target(batch.reward, batch.terminated, next_values.min(axis=0), self.discount)
+        next_value = self.penalised(next_values.min(axis=0), next_action, batch)
+        return losses.td_target(batch.reward, batch.terminated, next_value, self.discount)
+
+    def penalised(
+        self, value: Float[Array, " B"], action: Float[Array, "B A"], batch: Transition
+    ) -> Float[Array, " B"]:
+        """Returns the values of the next actions as the target has them: as they are."""
+        return value
 
     def diagnose(self, state: Any, batch: Transition, key: Key[Array, ""]) -> Metrics:
         """Returns the first critic's mean Q and root mean squared TD error on a batch, without learning from it."""

@@ -45,11 +45,12 @@ def own_name(dataset: Mapping[str, Any]) -> str | None:
 def shown_name(dataset: Mapping[str, Any]) -> str:
     """Returns the name of a set where its settings are not shown, as in tables and figures.
 
-    A regenerated set of another size, seed or number of policies than its name stands for says so.
+    A regenerated set of another size, seed or number of policies than its name stands for says so, and so does a part.
     """
-    name = dataset["name"]
+    name, top = dataset["name"], dataset.get("top_fraction")
+    part = [] if top is None else [f"top-{100 * top:g}"]
     if dataset["source"] not in MADE_HERE or dataset.get("mix") or name != own_name(dataset):
-        return name
+        return "-".join([name, *part])
     rows, parts = dataset["rows"], [name]
     if rows != REGENERATED_ROWS.get((dataset["quality"], dataset["task"])):
         parts.append(f"{rows // 1000}k" if rows % 1000 == 0 else str(rows))
@@ -57,7 +58,7 @@ def shown_name(dataset: Mapping[str, Any]) -> str:
         parts.append(f"{dataset['snapshots']}-policies")
     if dataset.get("seed"):
         parts.append(f"seed-{dataset['seed']}")
-    return "-".join(parts)
+    return "-".join([*parts, *part])
 
 
 def name_problem(dataset: Mapping[str, Any]) -> str | None:

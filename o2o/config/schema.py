@@ -43,6 +43,10 @@ class Dataset:
     """Qualities and their shares, which make a set of `rows` rows together; the set's own quality is not used then."""
     episode_length: Annotated[int, Positive] | None = field(default=None, kw_only=True, metadata=ADDED_LATER)
     """After how many rows an episode was cut, where the file has no timeouts; `source: file` only."""
+    top_fraction: Annotated[float, Range(above=0.0, at_most=1.0)] | None = field(
+        default=None, kw_only=True, metadata=ADDED_LATER
+    )
+    """The share of the trajectories, those of the highest return, that are learned from; null for all."""
 
     @property
     def made_here(self) -> bool:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from o2o.types import Transition
 
@@ -33,6 +33,21 @@ def ends(transitions: Transition) -> Bool[np.ndarray, " N"]:
     """Returns whether each row is the last of its trajectory."""
     goes_on = (transitions.next_observation[:-1] == transitions.observation[1:]).all(axis=1)
     return np.append(~goes_on, True) | transitions.terminated
+
+
+def trajectories(transitions: Transition) -> tuple[Float[np.ndarray, " E"], Int[np.ndarray, " N"]]:
+    """Returns the undiscounted return of each trajectory, and which one each row is of."""
+    starts = np.append(0, np.flatnonzero(ends(transitions)[:-1]) + 1)
+    number = np.cumsum(np.isin(np.arange(len(transitions.reward)), starts)) - 1
+    return np.add.reduceat(transitions.reward, starts, dtype=np.float64), number
+
+
+def best(transitions: Transition, fraction: float) -> Transition:
+    """Returns the rows of this share of the trajectories, those of the highest return; of one at least."""
+    returns, number = trajectories(transitions)
+    kept = np.argsort(-returns, kind="stable")[: max(1, int(fraction * len(returns)))]
+    rows = np.isin(number, kept)
+    return transitions._replace(**{name: getattr(transitions, name)[rows] for name in Transition._fields[:5]})
 
 
 def _returns_to_go(transitions: Transition, discount: float) -> Float[np.ndarray, " N"]:

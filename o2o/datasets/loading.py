@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from o2o.config.schema import Dataset
 from o2o.datasets import columns, d4rl, minari, mix, own_file
 from o2o.datasets.files import hdf5
@@ -35,7 +33,8 @@ def load(
     Raises:
         ConfigError: if the set is missing, or anything about its file is not as it should be.
     """
-    return hdf5.transitions(load_rows(dataset, data_directory, observation_size, action_size, mirrors))
+    found = hdf5.transitions(load_rows(dataset, data_directory, observation_size, action_size, mirrors))
+    return found if dataset.top_fraction is None else columns.best(found, dataset.top_fraction)
 
 
 def load_rows(
@@ -92,8 +91,7 @@ def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
 
 def facts(transitions: Transition) -> Facts:
     """Returns the constants of a set that methods need."""
-    starts = np.append(0, np.flatnonzero(columns.ends(transitions)[:-1]) + 1)
-    returns = np.add.reduceat(transitions.reward, starts, dtype=np.float64)
+    returns, _ = columns.trajectories(transitions)
     return Facts(float(returns.min()), float(returns.max()))
 
 

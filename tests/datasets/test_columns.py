@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from o2o.datasets.columns import columns, ends
+from o2o.datasets.columns import best, columns, ends, trajectories
 from o2o.types import Transition
 
 LENGTHS = (3, 30, 4)  # the task ends the first, a time limit the second, the file the third
@@ -49,3 +49,15 @@ def test_the_next_action_is_the_trajectorys():
     is_last = ends(data)
     np.testing.assert_array_equal(found[:-1][~is_last[:-1]], data.action[1:][~is_last[:-1]])
     assert np.isnan(found[is_last]).all()
+
+
+def test_the_best_trajectories_are_kept_whole_and_one_at_least():
+    data = transitions()
+    returns, number = trajectories(data)
+    assert np.bincount(number).tolist() == list(LENGTHS)
+    np.testing.assert_allclose(returns, [data.reward[number == k].sum() for k in range(3)], rtol=1e-5)
+    order = np.argsort(-returns)
+    for fraction, count in ((0.01, 1), (0.67, 2), (1.0, 3)):
+        np.testing.assert_array_equal(
+            best(data, fraction).reward, data.reward[np.isin(number, order[:count])]
+        )
