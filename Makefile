@@ -52,6 +52,7 @@ types: venv  ## static types
 
 bench: venv  ## measure rates, evaluation, start and loading; on a GPU too where there is one
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.methods
 	@! nvidia-smi -L >/dev/null 2>&1 || $(BIN)/python -m benchmarks --device gpu
 
 bench-peers: .venv-peers/.installed  ## measure against d3rlpy and sbx, in an environment of their own

@@ -2,37 +2,77 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from o2o.algorithms import TD3
+from o2o.replay.buffer import Replay
+from o2o.types import NO_FACTS, Algorithm, Batch
 
 PEAK_SIZE = 2048
 
 
-def update_flops(algorithm: TD3, batch_size: int, observation_size: int, action_size: int) -> float:
-    """Floating-point operations of the matrix products in one update of TD3 or TD3-BC, averaged over its phases.
+def update_flops(algorithm: Algorithm, replay: Replay, updates: int = 1) -> float:
+    """Floating-point operations of the matrix products in a step of so many updates, averaged over its phases.
 
     They are those that automatic differentiation asks for, but what is computed twice to the same values (the target
-    policy, once for each critic) counts once. Each critic has target noise of its own, so the target critics are
-    evaluated at two sets of actions.
+    policy, once for each critic) counts once.
     """
+    example, key = replay.example(), jax.random.key(0)
+    state = jax.eval_shape(algorithm.init, key, example, NO_FACTS)
 
-    def forward(inputs: int, outputs: int) -> tuple[float, float]:
-        """The products of a forward pass, and of its first layer alone."""
-        sizes = [inputs, *algorithm.network.hidden_sizes, outputs]
-        layers = [2.0 * batch_size * a * b for a, b in itertools.pairwise(sizes)]
-        return sum(layers), layers[0]
+    def stacked(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((updates, replay.batch_size, *leaf.shape), leaf.dtype)
 
-    policy, policy_first = forward(observation_size, action_size)
-    critic, critic_first = forward(observation_size + action_size, 1)
-    # A backward pass costs a forward pass for the weights, and one without the first layer for the inputs.
-    critic_step = policy + 4 * critic + 2 * (3 * critic - critic_first)
-    policy_step = 3 * policy - policy_first + 2 * critic
-    return critic_step + policy_step / algorithm.policy_delay
+    data = jax.tree.map(stacked, example)
+    kinds: list[Any] = [
+        jax.ShapeDtypeStruct(data.reward.shape, kind) for kind in (jnp.int32, bool, jnp.float32)
+    ]
+    batches, totals = Batch(data, *kinds), []
+    for phase in range(algorithm.period):
+        due = tuple((phase + i) % algorithm.period == 0 for i in range(updates))
+
+        def update(state: Any, batches: Batch, due: Sequence[bool] = due) -> Any:
+            return algorithm.update(state, batches, jax.random.key(0), due)[0]
+
+        totals.append(_products(jax.make_jaxpr(update)(state, batches)))
+    return sum(totals) / len(totals)
+
+
+def _products(traced: Any) -> float:
+    """Returns the operations of all matrix products of a traced function, those of a loop once each time."""
+    known: dict[Any, int] = {}
+    found: dict[Any, float] = {}
+
+    def walk(jaxpr: Any, inputs: Sequence[Any], times: int) -> list[Any]:
+        values = dict(zip(jaxpr.invars, inputs, strict=True))
+        values |= {variable: ("constant", id(variable)) for variable in jaxpr.constvars}
+
+        def value(variable: Any) -> Any:
+            return ("literal", str(variable.val)) if hasattr(variable, "val") else values[variable]
+
+        for equation in jaxpr.eqns:
+            arguments = tuple(value(variable) for variable in equation.invars)
+            inner = next((p for k, p in equation.params.items() if k in ("jaxpr", "call_jaxpr")), None)
+            if inner is not None:
+                repeats = equation.params.get("length", 1)
+                outputs = walk(getattr(inner, "jaxpr", inner), arguments, times * repeats)
+            else:
+                what = (str(equation.primitive), str(equation.params), arguments)
+                number = known.setdefault(what, len(known))
+                outputs = [(number, i) for i in range(len(equation.outvars))]
+                if equation.primitive.name == "dot_general":
+                    (contracted, _), _ = equation.params["dimension_numbers"]
+                    shared = equation.invars[0].aval.shape[contracted[0]]
+                    found[number] = 2.0 * times * equation.outvars[0].aval.size * shared
+            values |= dict(zip(equation.outvars, outputs, strict=True))
+        return [value(variable) for variable in jaxpr.outvars]
+
+    walk(traced.jaxpr, [("argument", i) for i in range(len(traced.jaxpr.invars))], 1)
+    return sum(found.values())
 
 
 def matmul_peak() -> float:

@@ -67,9 +67,7 @@ def summary(config: Config, workload: Workload, rounds: Sequence[Round]) -> dict
     def median(value: Callable[[Round], float]) -> float:
         return statistics.median(map(value, rounds))
 
-    sizes = workload.replay.observation_size, workload.replay.action_size
-    algorithm = config.pretrain.algorithm
-    flops = update_flops(algorithm, config.batch_size, *sizes)  # pyright: ignore[reportArgumentType]
+    flops = update_flops(config.pretrain.algorithm, workload.replay)
     counts = list(rounds[0].pretrain)
     result = {
         "pretrain_updates_per_second": median(lambda r: r.pretrain[1]),

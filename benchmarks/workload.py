@@ -18,14 +18,17 @@ from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS, Task, task_sizes
 from o2o.envs.vector import Environments
 from o2o.replay.buffer import Replay, Rows
+from o2o.runs.job import make_replay
+from o2o.runs.phases import make_learner
 from o2o.training import loop
 from o2o.training.loop import Learner
 from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members
-from o2o.types import NO_FACTS, Algorithm
+from o2o.types import Algorithm, Facts
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ROWS = 200_000
+FACTS = Facts(lowest_return=0.0, highest_return=1000.0)
 
 
 def composed(*overrides: str) -> Config:
@@ -54,14 +57,14 @@ class Workload:
     @cached_property
     def replay(self) -> Replay:
         """As a job makes it."""
-        replay = self.config.replay_init
-        return Replay(self.config.batch_size, replay.capacity, replay.min_size, *task_sizes(self.task))
+        return make_replay(self.config, task_sizes(self.task))
 
     @cached_property
     def offline(self) -> Rows:
         """Noise, in which nothing terminates."""
-        rows = np.random.default_rng(0).standard_normal((ROWS, self.replay.row_width), np.float32)
-        rows[:, -self.replay.observation_size - 1] = 0.0
+        width = self.replay.row_width + self.replay.columns_width
+        rows = np.random.default_rng(0).standard_normal((ROWS, width), np.float32)
+        rows[:, self.replay.row_width - self.replay.observation_size - 1] = 0.0
         return jnp.asarray(rows)
 
     @cached_property
@@ -72,9 +75,7 @@ class Workload:
     def state(self, algorithm: Algorithm) -> Bundle:
         """Fresh states."""
         example = self.replay.example()
-        states = [
-            algorithm.init(jax.random.key(seed), example, NO_FACTS) for seed in range(self.members.count)
-        ]
+        states = [algorithm.init(jax.random.key(seed), example, FACTS) for seed in range(self.members.count)]
         return self.members.bundle(states)
 
     def collecting(self, steps: int) -> Workload:
@@ -90,7 +91,7 @@ class Workload:
 
     def finetuning(self, stops: Sequence[int]) -> Iterator[Report]:
         """The online phase, with room for all the env steps of a run: it goes on behind the last stop."""
-        learner = Learner(self.config.algorithm, self.replay)
+        learner = make_learner(self.config, self.replay)
         return loop.finetune(
             learner,
             self.members,

@@ -115,9 +115,14 @@ class Replay:
         """W, the length of a packed transition."""
         return row_width(self.observation_size, self.action_size)
 
+    @property
+    def columns_width(self) -> int:
+        """K, the length of what follows an offline row's transition."""
+        return sum(self._column_sizes.values())
+
     def example(self) -> Transition:
         """Returns a transition of zeros, for its shapes."""
-        return self.transitions(jnp.zeros(self.row_width + sum(self._column_sizes.values())))
+        return self.transitions(jnp.zeros(self.row_width + self.columns_width))
 
     def transitions(self, rows: Float[Array, "*N X"]) -> Transition:
         """Returns the transitions of offline rows, columns included."""

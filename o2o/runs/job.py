@@ -105,7 +105,7 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     task = _task(config.dataset.task)
     sizes = task_sizes(task)
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
-    replay = _replay(config, sizes)
+    replay = make_replay(config, sizes)
     problems = _protocol_problems(config, replay)
     if problems:
         raise ConfigError(problems)
@@ -276,7 +276,8 @@ def _offline_rows(wanted: _Wanted) -> tuple[Rows, Facts]:
     return jnp.asarray(rows), loading.facts(transitions)
 
 
-def _replay(config: Config, sizes: tuple[int, int]) -> Replay:
+def make_replay(config: Config, sizes: tuple[int, int]) -> Replay:
+    """Returns the replay of a run's online phase, for a task of these sizes of observations and actions."""
     return Replay(
         batch_size=config.finetune.batch_size or config.batch_size,
         capacity=config.replay_init.capacity,

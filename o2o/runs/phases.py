@@ -176,7 +176,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
 
         state = members.bundle(states)
         reports = loop.finetune(
-            Learner(algorithm, replay, **{name: getattr(config.finetune, name) for name in OF_THE_LEARNER}),
+            make_learner(config, replay),
             members,
             environments,
             state,
@@ -276,6 +276,13 @@ def _initial_state(config: Config, job: Job) -> State:
         return state
     fresh = config.algorithm.init(jax.random.fold_in(key, RESET_STREAM), example, job.facts)
     return replace(state, **{name: getattr(fresh, name) for name in anew})
+
+
+def make_learner(config: Config, replay: Replay) -> Learner:
+    """Returns the learner of a run's online phase."""
+    return Learner(
+        config.algorithm, replay, **{name: getattr(config.finetune, name) for name in OF_THE_LEARNER}
+    )
 
 
 def parts(state: State, part: str) -> list[str]:
