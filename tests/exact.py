@@ -9,11 +9,11 @@ EXACT = (layout.TRAIN, layout.EVAL, layout.EPISODES, "checkpoints/final.npz")
 
 
 def contents(config) -> dict[str, bytes]:
-    """The bytes that must be the same, of the run and of its pretraining."""
+    """The bytes that must be the same, of the run and of its pretraining, if it has one."""
     places = {"run": run_directory(config), "pretrain": pretrain_directory(config)}
     return {
         f"{name}/{file}": (place / file).read_bytes()
         for name, place in places.items()
         for file in EXACT
-        if (place / file).is_file()
+        if place is not None and (place / file).is_file()
     }

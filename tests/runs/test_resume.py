@@ -55,9 +55,9 @@ def kill_at(monkeypatch, number: int) -> None:
 def uninterrupted(configure, tmp_path_factory):
     made = {}
 
-    def of(*overrides: str) -> dict[str, bytes]:
+    def of(*overrides: str, exploring: bool = True) -> dict[str, bytes]:
         if overrides not in made:
-            config = configure(tmp_path_factory.mktemp("whole"), *overrides)
+            config = configure(tmp_path_factory.mktemp("whole"), *overrides, exploring=exploring)
             job.run(config)
             made[overrides] = contents(config)
         return made[overrides]
@@ -87,6 +87,41 @@ def test_killed_at_any_safe_point_it_ends_the_same(
             job.run(config)
     job.run(config)
     assert contents(config) == uninterrupted(*overrides)
+
+
+ENSEMBLE = ("algorithm.critics=3", "algorithm.target_critics=2")
+METHODS: dict[str, tuple[str, ...]] = {
+    "iql": (),
+    "awac": ("algorithm.policy_hidden_sizes=[8,8]", "pretrain.algorithm.policy_hidden_sizes=[8,8]"),
+    "cql": (),
+    "cal_ql": (),
+    "wsrl": (*ENSEMBLE, "pretrain.algorithm.critics=3", "finetune.critic_only_steps=40"),
+    "rlpd": (
+        *ENSEMBLE,
+        "pretrain.updates=0",
+        "finetune.updates_per_step=2",
+        "finetune.random_steps=30",
+        "finetune.first_updates_multiplier=2",
+        "finetune.first_updates_steps=25",
+        "offline_ratio.value=0.75",
+        "offline_ratio.last=0.25",
+        "offline_ratio.steps=100",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "method", [name if name == "rlpd" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
+def test_killed_each_method_ends_the_same(method, configure, uninterrupted, tmp_path, monkeypatch):
+    overrides = (f"method={method}", "finetune.warmup_steps=20", *METHODS[method])
+    config = configure(tmp_path, ALWAYS, *overrides, exploring=False)
+    with monkeypatch.context() as patched:
+        kill_at(patched, 6)
+        with pytest.raises(Killed):
+            job.run(config)
+    job.run(config)
+    assert contents(config) == uninterrupted(*overrides, exploring=False)
 
 
 @pytest.mark.parametrize(

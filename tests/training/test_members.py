@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,20 +21,37 @@ KINDS = (Members, functools.partial(Members, together=True))
 SEEDS = (3, 4, 5)
 
 
-def both_phases(members: Any, seeds: tuple[int, ...]) -> list[Any]:
+PACE = {
+    "updates_per_step": 2,
+    "random_steps": 3,
+    "critic_only_steps": 8,
+    "first_updates_multiplier": 3,
+    "first_updates_steps": 2,
+}
+
+
+def both_phases(
+    members: Any,
+    seeds: tuple[int, ...],
+    algorithm: Any = None,
+    replay: Any = REPLAY,
+    rows: Any = NO_ROWS,
+    **pace: int,
+) -> list[Any]:
     """Each member's final state, metrics and episodes."""
-    algorithm = make("td3_bc")
+    algorithm = algorithm or make("td3_bc")
     keys = members.bundle([jax.random.key(seed) for seed in seeds])
     state = members.bundle([start(algorithm, seed) for seed in seeds])
-    (pretraining,) = loop.pretrain(Learner(algorithm, REPLAY), members, state, offline_rows(), keys, [4])
+    offline = rows if len(rows) else offline_rows()
+    (pretraining,) = loop.pretrain(Learner(algorithm, replay), members, state, offline, keys, [4])
     learned = [copy(pretraining.metrics)]
     environments = [Clockwork(own) for own in members.groups(seeds)]
     (report,) = loop.finetune(
-        Learner(algorithm, REPLAY),
+        Learner(algorithm, replay, **pace),
         members,
         environments,
         pretraining.state,
-        NO_ROWS,
+        rows,
         keys,
         [12],
         updates_before=4,
@@ -59,6 +77,35 @@ def test_looped_members_learn_what_each_learns_alone_bit_for_bit(alone):
 
 def test_vmapped_members_learn_what_each_learns_alone(alone):
     assert_close(both_phases(Members(3, together=True), SEEDS), alone, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.slow  # each compiles three programs
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("iql", {}),
+        ("awac", {}),
+        ("cql", {"max_target_backup": True}),
+        ("cal_ql", {}),
+        ("sac", {"critics": 4, "target_critics": 2, "layer_norm": "all", "policy_updates": "all_batches"}),
+        (
+            "sac",
+            {"critics": 3, "policy_value": "mean", "order": "critics_first", "policy_updates": "last_batch"},
+        ),
+    ],
+)
+def test_members_of_every_method_learn_what_each_learns_alone(name, changes):
+    algorithm = make(name, **changes)
+    columns = getattr(algorithm, "columns", ())
+    replay = replace(REPLAY, offline_share=0.75, last_share=0.25, share_steps=9, columns=columns)
+    rows = jnp.pad(offline_rows(), ((0, 0), (0, replay.columns_width)), constant_values=0.5)
+    alone, together, vmapped = (
+        functools.partial(both_phases, members, algorithm=algorithm, replay=replay, rows=rows, **PACE)
+        for members in (Members(1), Members(3), Members(3, together=True))
+    )
+    expected = [alone((seed,))[0] for seed in SEEDS]
+    assert_equal(together(SEEDS), expected)
+    assert_close(vmapped(SEEDS), expected, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
