@@ -16,8 +16,8 @@ import pytest
 from sweeping import Sweep
 from tiny import TINY
 
+from o2o.runs import sources
 from o2o.runs.directory.layout import RunState, read_state
-from o2o.runs.identity import code_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -149,8 +149,12 @@ def test_the_commands_of_data_know_every_set(laid_out):
 
 
 def test_the_code_hash_is_the_one_of_the_checkout(laid_out):
-    told = laid_out.python("-c", "import o2o.runs.identity as i; print(i.__file__, i.code_hash())").stdout
-    assert told.split() == [str(laid_out.site / "o2o/runs/identity.py"), code_hash()]
+    asked = "import o2o.runs.sources as s; print(s.__file__, s.hash_of_sources(frozenset(['td3'])))"
+    told = laid_out.python("-c", asked).stdout
+    assert told.split() == [
+        str(laid_out.site / "o2o/runs/sources.py"),
+        sources.hash_of_sources(frozenset(["td3"])),
+    ]
 
 
 def test_the_shell_completes_groups_and_keys(laid_out):
@@ -191,7 +195,9 @@ def test_from_an_empty_directory_a_sweep_is_planned_run_followed_and_analysed(in
     ]
     # The installed package and its frozen copy are the same code, and the checkout's.
     identities = [json.loads((path / "identity.json").read_text()) for path in found]
-    assert {identity["code_hash"] for identity in identities} == {code_hash()}
+    assert [identity["code_hash"] for identity in identities] == [
+        sources.hash_of_sources(frozenset(algorithms)) for algorithms in (["td3", "td3_bc"], ["td3"])
+    ]
     (copy,) = (runs / ".sweeps/pool/code").iterdir()
     assert sorted(path.relative_to(copy).as_posix() for path in copy.glob("*/*")) == sorted(
         f"{package}/{path.name}"

@@ -22,6 +22,7 @@ from o2o.errors import ConfigError
 from o2o.runs.directory import layout, reader
 from o2o.runs.directory import science as told
 from o2o.runs.directory.science import HASH_DIGITS
+from o2o.runs.sources import code_hash
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -90,18 +91,7 @@ def refuse_other_run(config: Config) -> None:
 
 def describe(config: Config) -> dict[str, Any]:
     """The content of a run's `identity.json`."""
-    return {**told.describe(_tree(config), _data(config)), "code_hash": code_hash()}
-
-
-@functools.cache
-def code_hash() -> str:
-    """The SHA-256 of this package's source files, by which results of other code are told apart."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return {**told.describe(_tree(config), _data(config)), "code_hash": code_hash(config)}
 
 
 @functools.lru_cache(maxsize=8)

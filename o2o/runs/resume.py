@@ -16,9 +16,10 @@ from o2o.config.schema import Config
 from o2o.machine.signals import Interruption
 from o2o.replay.buffer import Online, Replay
 from o2o.runs.directory.layout import CHECKPOINTS, REWOUND
-from o2o.runs.identity import code_hash, run_directory
+from o2o.runs.identity import run_directory
 from o2o.runs.lock import Leases
 from o2o.runs.recording.recorder import Recorder
+from o2o.runs.sources import code_hash
 from o2o.training.checkpoint import CheckpointError, Checkpoints
 from o2o.training.reports import Report, Resumed, Sums
 from o2o.training.seeds import Members
@@ -80,7 +81,7 @@ class Checkpointer:
             "rows_checksum": _COUNT,
             "records": dict.fromkeys(REWOUND, _COUNT),
             "seconds": dict.fromkeys(self._recorder.seconds, np.zeros(())),
-            "code": _code(),
+            "code": _code(self._configs[0]),
         }
         like: list[dict[str, Any]] = [{"state": state, **other} for state in states]
         action = np.zeros(self._replay.action_size, np.float32)
@@ -95,7 +96,7 @@ class Checkpointer:
                     step,
                     [{file: int(length) for file, length in tree["records"].items()} for tree in found],
                     {part: float(seconds) for part, seconds in found[0]["seconds"].items()},
-                    same_code=all(np.array_equal(tree["code"], _code()) for tree in found),
+                    same_code=all(np.array_equal(tree["code"], _code(self._configs[0])) for tree in found),
                 )
             except (CheckpointError, ValueError) as error:
                 print(f"a checkpoint is refused: {error}", file=sys.stderr)
@@ -121,7 +122,8 @@ class Checkpointer:
         return None
 
     def due(self, step: int) -> bool:
-        """Returns whether the phase should pause after `step`, to be saved or to end."""
+        """Returns whether the phase should pause after `step`, which is shown, to be saved or to end."""
+        self._recorder.reached(step)
         settings = self._configs[0].execution.checkpoint
         return (
             self._stop.requested
@@ -155,7 +157,11 @@ class Checkpointer:
                 continue
             done = report.is_stop and reported
             tree: dict[str, Any] = {"state": states[i], "updates": report.updates, "records": offsets[i]}
-            tree |= {"seconds": self._recorder.seconds, "code": _code(), "reported": int(done)}
+            tree |= {
+                "seconds": self._recorder.seconds,
+                "code": _code(self._configs[0]),
+                "reported": int(done),
+            }
             tree["sums"] = jax.tree.map(np.zeros_like, report.sums[i]) if done else report.sums[i]
             if report.online:
                 tree |= {"action": report.actions[i], "environment": report.environments[i]}
@@ -188,5 +194,5 @@ class Checkpointer:
         ]
 
 
-def _code() -> np.ndarray:
-    return np.frombuffer(bytes.fromhex(code_hash()), np.uint8)
+def _code(config: Config) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(code_hash(config)), np.uint8)

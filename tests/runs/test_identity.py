@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,11 @@ from o2o.config.schema import EXECUTION, Config
 from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
 from o2o.runs import identity as identities
-from o2o.runs import phases
+from o2o.runs import phases, sources
 from o2o.runs.directory import science as directory_science
 from o2o.runs.directory.science import BOTH_PHASES, ONLINE, flatten
 from o2o.runs.identity import (
     cell_hash,
-    code_hash,
     describe,
     identity,
     pretrain_directory,
@@ -28,6 +28,7 @@ from o2o.runs.identity import (
     run_directory,
     science,
 )
+from o2o.runs.sources import code_hash
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -308,10 +309,36 @@ def test_what_is_written_of_a_run_is_its_identity_its_code_and_its_science():
     assert written.pop("settings").keys() == {key for key in leaves(config) if key in SETTINGS}
     assert written == {
         "identity": identity(config),
-        "code_hash": code_hash(),
+        "code_hash": code_hash(config),
         "science": science(config),
         "pretraining": pretrain_identity(config),
     }
+
+
+def test_the_code_of_a_run_is_what_its_result_depends_on(tmp_path, monkeypatch):
+    copy = tmp_path / "o2o"
+    shutil.copytree(sources.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    monkeypatch.setattr(sources, "PACKAGE", copy)
+
+    def hashed(change=None):
+        sources.hash_of_sources.cache_clear()
+        if change is not None:
+            with (copy / change).open("a") as file:
+                file.write("# changed\n")
+        return sources.hash_of_sources(frozenset(["td3_bc"]))
+
+    first = hashed()
+    for change in (
+        "algorithms/mine.py",
+        "algorithms/__init__.py",
+        "algorithms/td3_c.py",
+        "sweep/__main__.py",
+    ):
+        assert hashed(change) == first, change
+    for change in ("algorithms/td3.py", "algorithms/losses.py", "algorithms/td3_bc.py", "training/loop.py"):
+        before, first = first, hashed(change)
+        assert before != first, change
+    sources.hash_of_sources.cache_clear()
 
 
 def leaves(config):

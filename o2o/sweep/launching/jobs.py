@@ -10,7 +10,8 @@ from typing import Any
 
 from o2o.config.schema import Config
 from o2o.runs.directory.layout import FINETUNE, IDENTITY, PRETRAIN, RESULT, read_object
-from o2o.runs.identity import code_hash, identity
+from o2o.runs.identity import identity
+from o2o.runs.sources import code_hash
 
 ACCELERATED_SEEDS = 10
 
@@ -34,8 +35,8 @@ class PlannedRun:
 
     @property
     def other_code(self) -> bool:
-        """Whether what lies in its directory was made by other code than this."""
-        return self._described().get("code_hash") != code_hash()
+        """Whether what lies in its directory was made by other code than its result would depend on now."""
+        return self._described().get("code_hash") != code_hash(self.config)
 
     @property
     def phase(self) -> str:
