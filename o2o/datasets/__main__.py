@@ -20,6 +20,7 @@ from o2o.datasets import comparison, d4rl, describe, diversity
 from o2o.datasets.regenerated import fidelity, recipes
 from o2o.errors import ConfigError
 from o2o.machine import terminal
+from o2o.machine.arguments import add_version
 from o2o.machine.installation import CONF
 from o2o.machine.names import quoting
 
@@ -113,6 +114,7 @@ def _near(name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m o2o.datasets", description=__doc__)
+    add_version(parser)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, command in COMMANDS.items():
         about = (inspect.getdoc(command.run) or "").partition("\n")[0]

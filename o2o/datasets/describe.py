@@ -10,6 +10,7 @@ from o2o.config.schema import Dataset, Paths
 from o2o.datasets import d4rl
 from o2o.datasets.files import hdf5
 from o2o.datasets.loading import load_for_task, locate
+from o2o.datasets.regenerated import recipes
 from o2o.envs.scores import REFERENCE_RETURNS, normalised_score
 from o2o.errors import ConfigError
 
@@ -43,7 +44,7 @@ def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
     """Prints rows, episodes, returns and ends of sets, beside what was published of D4RL's own."""
     missing = [dataset for dataset in sets if locate(dataset, paths.data) is None]
     if missing:
-        raise ConfigError(_way(dataset) for dataset in missing)
+        raise ConfigError(_way(dataset, paths) for dataset in missing)
     for dataset in sets:
         path = locate(dataset, paths.data)
         _print_table(dataset, hdf5.statistics(load_for_task(dataset, paths.data)), path)
@@ -59,20 +60,27 @@ def _state(dataset: Dataset, paths: Paths) -> str:
         found = locate(dataset, paths.data)
     except ConfigError as error:
         return str(error)
-    return _there(found) if found else "not there, to be generated"
+    if found:
+        return _there(found)
+    others = recipes.others_there(dataset, paths.data)
+    return f"there with {'; '.join(others)}" if others else "not there, to be generated"
 
 
 def _there(path: Path) -> str:
     return f"there, {path.stat().st_size / 1e6:.0f} MB"
 
 
-def _way(dataset: Dataset) -> str:
+def _way(dataset: Dataset, paths: Paths) -> str:
     command = {"d4rl": "fetch", "file": None, "minari": None}.get(dataset.source, "generate")
     if command is None:
         return (
             f"{dataset.name}: {dataset.path or dataset.id} is not there. Check dataset.path, or dataset.id."
         )
-    return f"{dataset.name}: not there yet. Get it with: python -m o2o.datasets {command} {dataset.name}"
+    others = recipes.others_there(dataset, paths.data) if dataset.made_here and not dataset.mix else []
+    there = f" (there with {'; '.join(others)})" if others else ""
+    return (
+        f"{dataset.name}: not there yet{there}. Get it with: python -m o2o.datasets {command} {dataset.name}"
+    )
 
 
 def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | None) -> None:

@@ -14,6 +14,8 @@ from o2o.datasets import columns, d4rl, minari, mix, own_file
 from o2o.datasets.files import hdf5
 from o2o.datasets.files.hdf5 import StoredRows
 from o2o.datasets.regenerated import recipes
+from o2o.envs import episodes
+from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.errors import ConfigError
 from o2o.types import Facts, Transition
 
@@ -58,7 +60,8 @@ def load_rows(
         return minari.read(str(dataset.id), **wanted)
     path = _obtain(dataset, data_directory, mirrors)
     if dataset.source == "file":
-        return own_file.read(path, **wanted, episode_length=dataset.episode_length)
+        limits = {"episode_length": dataset.episode_length, "time_limit": time_limit(dataset.task)}
+        return own_file.read(path, **wanted, **limits)
     rows = hdf5.read(path, **wanted)
     if dataset.made_here:
         recipes.verify(path, dataset)
@@ -87,6 +90,18 @@ def load_for_task(dataset: Dataset, data_directory: Path) -> StoredRows:
         except LookupError as error:
             raise ConfigError([f"dataset.{error}"]) from None
     return load_rows(dataset, data_directory, *sizes)
+
+
+def time_limit(task: str) -> int | None:
+    """After how many steps a task cuts an episode; None where it does not, or there is no such task."""
+    if task in REFERENCE_RETURNS:
+        return episodes.DEFAULT_TIME_LIMIT
+    from o2o.envs.tasks import find_task, own_time_limit  # loads the simulator
+
+    try:
+        return own_time_limit(find_task(task))
+    except LookupError:
+        return None
 
 
 def facts(transitions: Transition) -> Facts:

@@ -28,6 +28,7 @@ def read(
     action_size: int | None = None,
     rows: int | None = None,
     episode_length: int | None = None,
+    time_limit: int | None = None,
 ) -> StoredRows:
     """Returns what `hdf5.read` does, if the flags and the order of the rows can be what they should be.
 
@@ -37,6 +38,7 @@ def read(
         action_size: the task's; None does not check it.
         rows: at most the number of rows in the file.
         episode_length: after how many rows an episode was cut, unless a terminal had ended it.
+        time_limit: after how many steps the task cuts an episode; None where it is not known to.
 
     Raises:
         ConfigError: naming file, key, value and way out, if they cannot.
@@ -45,7 +47,7 @@ def read(
     arrays = hdf5.arrays(path, sizes, rows, may_lack=() if episode_length is None else ("timeouts",))
     terminals = _flags(path, arrays, "terminals")
     timeouts = _flags(path, arrays, "timeouts") if "timeouts" in arrays else np.zeros_like(terminals)
-    raise_any(path, _end_problems(terminals, timeouts, episode_length))
+    raise_any(path, _end_problems(terminals, timeouts, episode_length, time_limit))
     if episode_length is not None:
         arrays["timeouts"] = _cut(terminals, episode_length)
     found = hdf5.checked_rows(path, {key: array[:rows] for key, array in arrays.items()})
@@ -60,7 +62,10 @@ def _flags(path: Path, arrays: dict[str, np.ndarray], key: str) -> Bool[np.ndarr
 
 
 def _end_problems(
-    terminals: Bool[np.ndarray, " N"], timeouts: Bool[np.ndarray, " N"], episode_length: int | None
+    terminals: Bool[np.ndarray, " N"],
+    timeouts: Bool[np.ndarray, " N"],
+    episode_length: int | None,
+    time_limit: int | None,
 ) -> list[str]:
     """Checks that the flags say where episodes end; at most one problem."""
     count, ended = len(terminals), int(terminals.sum())
@@ -75,6 +80,14 @@ def _end_problems(
             "learned from. Say with dataset.episode_length=… after how many rows an episode was cut, or set "
             "'timeouts' there."
         ]
+    longest, start = _longest(terminals)
+    if episode_length is None and time_limit and not timeouts.any() and longest > time_limit:
+        return [
+            f"'timeouts' is false in all {count} rows, and rows {start} to {start + longest - 1} have no 'terminals' "
+            f"either, but the task cuts an episode after {time_limit} steps: resets would be learned from. Say "
+            f"with dataset.episode_length=… after how many rows an episode was cut (such as {time_limit}), or set "
+            "'timeouts' there: gymnasium's truncated and not terminated."
+        ]
     if ended and not (terminals & ~timeouts).any():
         return [
             f"each of its {ended} rows with 'terminals' has 'timeouts' as well, and rows with a timeout are left "
@@ -82,6 +95,14 @@ def _end_problems(
             "was only cut, clear 'terminals'."
         ]
     return []
+
+
+def _longest(terminals: Bool[np.ndarray, " N"]) -> tuple[int, int]:
+    """The length of the longest stretch of rows that ends with a terminal or the file, and its first row."""
+    ends = np.append(np.flatnonzero(terminals), len(terminals) - 1)
+    lengths = np.diff(ends, prepend=-1)
+    place = int(lengths.argmax())
+    return int(lengths[place]), int(ends[place] - lengths[place] + 1)
 
 
 def _cut(terminals: Bool[np.ndarray, " N"], episode_length: int) -> Bool[np.ndarray, " N"]:

@@ -13,7 +13,7 @@ import pytest
 
 from o2o.config.schema import Dataset
 from o2o.datasets import __main__ as command
-from o2o.datasets import loading
+from o2o.datasets import loading, own_file
 from o2o.datasets.files import hdf5
 from o2o.errors import ConfigError
 
@@ -269,6 +269,24 @@ def test_a_file_without_an_end_is_refused_and_read_with_the_length_of_its_episod
     rows = read_own(path, episode_length=4)
     np.testing.assert_array_equal(rows.timeouts, FOURTHS)
     assert not read_own(path, episode_length=100).timeouts.any()
+
+
+def test_a_file_without_timeouts_whose_terminals_come_too_seldom_is_refused(tmp_path: Path):
+    ends = {"terminals": np.arange(1500) == 100, "timeouts": np.zeros(1500, bool)}
+    steps = np.arange(1500, dtype=np.float32)
+    path = own(
+        tmp_path / "a.hdf5",
+        observations=np.stack([steps, steps], axis=1),
+        actions=np.zeros((1500, 1), np.float32),
+        rewards=steps,
+        **ends,
+    )
+    told = problem_of(path)
+    assert "'timeouts' is false in all 1500 rows, and rows 101 to 1499 have no 'terminals' either" in told
+    assert "such as 1000" in told
+    assert np.flatnonzero(read_own(path, episode_length=1000).timeouts).tolist() == [1100]
+    assert own_file.read(path, time_limit=1399).terminals.sum() == 1
+    assert own_file.read(path, time_limit=None).terminals.sum() == 1
 
 
 def test_a_part_of_a_file_need_not_hold_an_end(tmp_path: Path):

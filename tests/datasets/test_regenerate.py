@@ -601,3 +601,16 @@ def test_a_mixture_of_d4rls_sets_draws_whole_episodes_of_the_size_asked_for(monk
     assert found.terminals.sum() == 4
     with pytest.raises(ConfigError, match=r"150 rows of walker2d-medium-v2 are wanted, but it has 100"):
         loading.mix.mixed(replace(dataset, rows=300), [rows, rows])
+
+
+def test_a_set_that_is_there_with_other_rows_is_named(tmp_path, capsys):
+    recipes.obtain(replace(WALKER, seed=0), tmp_path)
+    named = ["regen-walker2d-medium", f"paths.data={tmp_path}"]
+    assert command.main(["list", *named]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "regen-walker2d-medium" in line)
+    assert line.endswith("there with dataset.rows=600")
+    assert command.main(["info", *named]) == 2
+    assert "not there yet (there with dataset.rows=600)" in capsys.readouterr().err
+    assert command.main(["list", *named, "dataset.rows=600"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "regen-walker2d-medium" in line)
+    assert " there, " in line

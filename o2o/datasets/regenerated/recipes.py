@@ -37,6 +37,8 @@ from o2o.machine.progress import Progress
 POLICIES = Path(__file__).with_name("policies")
 # Raise these with anything below that changes the values generated.
 RECIPE_VERSIONS = {"regenerated": 2, "snapshots": 2, "retrain": 3}
+OPTIONS = ("source", "rows", "seed", "snapshots")
+"""Keys of a set in which sets of one name may differ."""
 ENVIRONMENTS = 16  # in each stream
 GROUP = 16  # blocks that one policy collects together, at most
 QUALITIES = {"regenerated": "medium", "snapshots": "medium-replay", "retrain": "medium-replay"}
@@ -94,6 +96,17 @@ def file_path(dataset: Dataset, data_directory: Path) -> Path:
     return data_directory / "regen" / f"{dataset.name}-{identity[:8]}.hdf5"
 
 
+def others_there(dataset: Dataset, data_directory: Path) -> list[str]:
+    """The words that choose sets of the same name which are there, by other recipes: `dataset.rows=200000`."""
+    own, found = file_path(dataset, data_directory), []
+    for path in sorted(own.parent.glob(f"{dataset.name}-{8 * '?'}.hdf5")):
+        if path != own and (made_by := _recipe_in(path)):
+            differing = [key for key in OPTIONS if made_by.get(key) != getattr(dataset, key)]
+            words = " ".join(f"dataset.{key}={_word(made_by.get(key))}" for key in differing)
+            found.append(words or f"{path.name}, by an earlier recipe")
+    return found
+
+
 def policy_path(dataset: Dataset) -> Path | None:
     """The file of the shipped policies that the set is made with; None if it needs none."""
     if dataset.source == "retrain":
@@ -146,7 +159,7 @@ def obtain(dataset: Dataset, data_directory: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(path.with_suffix(".lock"), "generated"):
             if not path.is_file():
-                bar = Progress(dataset.shown_name, dataset.rows or 0, "rows")
+                bar = Progress([dataset.shown_name], dataset.rows or 0, "rows")
                 try:
                     generate(dataset, path, bar.at)
                 finally:
@@ -197,6 +210,19 @@ def verify(path: Path, dataset: Dataset) -> None:
         made_by = str(file.attrs.get("recipe"))
     if made_by != json.dumps(recipe(dataset)):
         raise ConfigError([f"{path}: not made by {dataset.name}'s recipe. Delete it to generate it anew."])
+
+
+def _recipe_in(path: Path) -> dict[str, Any]:
+    """The recipe that a file names; empty where it cannot be read."""
+    try:
+        with hdf5.opened(path) as file:
+            return json.loads(str(file.attrs.get("recipe")))
+    except (ConfigError, OSError, ValueError):
+        return {}
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def schedule(epochs: Sequence[int], blocks: int, count: int | None = None) -> list[int]:
