@@ -21,7 +21,7 @@ from o2o.config.parsing import BROKEN, MISSING, Reader, hints_of, shown, suggest
 from o2o.config.schema import EXECUTION, Config, Dataset, Execution, OnlineLearningRate, Pretrain
 from o2o.config.validation import contradictions
 from o2o.errors import ConfigError
-from o2o.types import ADDED_LATER, LearningRate
+from o2o.types import ADDED_LATER, Algorithm, LearningRate
 
 Composed = DictConfig
 """The type of a composition of Hydra's."""
@@ -158,6 +158,23 @@ def _read_algorithm(reader: Reader, tree: Any, key: str, shared: Mapping[str, An
         if isinstance(name, str) and name != MISSING and not near:
             near = " (a new one needs a row in o2o/algorithms/__init__.py)"
         return reader.note(f"{key}.name={shown(name)} is not one of {', '.join(ALGORITHMS)}{near}")
+    if problem := _class_problem(name):
+        return reader.note(problem)
     own = {field: value for field, value in tree.items() if field != "name"}
     wanted = {field.name for field in fields(ALGORITHMS[name])}
-    return reader.dataclass(ALGORITHMS[name], own, key, {k: v for k, v in shared.items() if k in wanted})
+    given = {k: v for k, v in shared.items() if k in wanted}
+    return reader.dataclass(ALGORITHMS[name], own, key, given, file=f"conf/algorithm/{name}.yaml")
+
+
+def _class_problem(name: str) -> str | None:
+    """Says why a row of `ALGORITHMS` is no algorithm, as far as its class shows; None where it is one."""
+    cls: Any = ALGORITHMS[name]
+    what = f"algorithm={name}: {getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', cls)}"
+    if not isinstance(cls, type) or not is_dataclass(cls):
+        return f"{what} is not a dataclass: write @dataclass(frozen=True) above its class"
+    if not cls.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        return f"{what} can be changed: write @dataclass(frozen=True) above it, for it is kept by its values"
+    there = {*dir(cls), *(field.name for field in fields(cls))}
+    if missing := [member for member in vars(Algorithm) if member[0] != "_" and member not in there]:
+        return f"{what} has no {', '.join(missing)}: o2o/types.py says what each is, o2o/algorithms/bc.py has them"
+    return None

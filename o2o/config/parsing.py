@@ -67,8 +67,11 @@ class Reader:
         """A reader that has found no problems yet."""
         self.problems: list[str] = []
 
-    def dataclass(self, cls: type, tree: Any, key: str, given: Mapping[str, Any]) -> Any:
-        """An instance of `cls` from the mapping `tree` that stands at `key`, with `given` fields."""
+    def dataclass(self, cls: type, tree: Any, key: str, given: Mapping[str, Any], file: str = "") -> Any:
+        """An instance of `cls` from the mapping `tree` that stands at `key`, with `given` fields.
+
+        `file` is where the values stand that should not be missing.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(tree, Mapping):
             return self.note(f"{key}={shown(tree)} should be a group of keys: {', '.join(names)}")
@@ -85,8 +88,13 @@ class Reader:
         for field in dataclasses.fields(cls):
             optional = field.default is not dataclasses.MISSING
             if field.name not in given and (field.name in tree or not optional):
-                value = tree.get(field.name, MISSING)
-                values[field.name] = self.value(hints[field.name], value, _join(key, field.name))
+                value, place = tree.get(field.name, MISSING), _join(key, field.name)
+                if value == MISSING and file:
+                    values[field.name] = self.note(
+                        f"{place} is missing: give it a value in {file}, or set {place}=…"
+                    )
+                else:
+                    values[field.name] = self.value(hints[field.name], value, place)
         return BROKEN if unknown or any(value is BROKEN for value in values.values()) else cls(**values)
 
     def value(self, annotation: Any, value: Any, key: str) -> Any:
@@ -167,7 +175,15 @@ class Reader:
                 return self.note(
                     f"{key}={shown(value)}: no home directory is known for it; write the path in full"
                 )
+        if kind not in KINDS:
+            return self.note(
+                f"{key} is declared as {kind}, which no key can be; as {', '.join(map(_named, KINDS))} it can"
+            )
         return self.note(f"{key}={shown(value)} should be {KINDS[kind]}")
+
+
+def _named(kind: type) -> str:
+    return kind.__name__
 
 
 def _join(key: str, name: str) -> str:

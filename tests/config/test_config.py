@@ -412,3 +412,49 @@ def test_warmup_leaves_steps_to_learn_in():
     words = ("dataset=hopper-medium-v2", "finetune.env_steps=3000", "finetune.warmup_steps=3000")
     (problem,) = problems_of(composed(*words))
     assert "finetune.warmup_steps=3000 leaves no step" in problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(ALGORITHMS["bc"]):
+    """An algorithm as somebody else writes it."""
+
+    temperature: float
+
+
+class NoDataclass:
+    pass
+
+
+@dataclasses.dataclass
+class NotFrozen:
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LacksAdopts:
+    period = 1
+    metrics: dict
+    init = adopt = update = act = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OddlyDeclared(Mine):
+    temperature: list[float]
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "told"),
+    [
+        (NoDataclass, {}, "NoDataclass is not a dataclass: write @dataclass(frozen=True) above its class"),
+        ("bc", {}, "is not a dataclass"),
+        (NotFrozen, {}, "NotFrozen can be changed: write @dataclass(frozen=True) above it"),
+        (LacksAdopts, {}, "LacksAdopts has no adopts: o2o/types.py says what each is"),
+        (Mine, {}, "algorithm.temperature is missing: give it a value in conf/algorithm/mine.yaml, or set"),
+        (OddlyDeclared, {"temperature": [1.0]}, "algorithm.temperature is declared as list[float]"),
+    ],
+)
+def test_what_is_wrong_with_an_algorithm_of_ones_own_is_one_sentence(tree, monkeypatch, cls, values, told):
+    monkeypatch.setitem(ALGORITHMS, "mine", cls)
+    tree["algorithm"] = {"name": "mine", "exploration_noise": 0.1, **values}
+    (problem,) = problems_of(tree)
+    assert told in problem
