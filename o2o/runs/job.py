@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from o2o import envs
+from o2o.config.build import container
 from o2o.config.schema import Config, Dataset, Paths, algorithm_name
 from o2o.config.validation import starvation
 from o2o.datasets import loading
@@ -33,8 +35,9 @@ from o2o.machine.signals import Interruption
 from o2o.replay.buffer import Replay, Rows, pack, row_width
 from o2o.runs import memory
 from o2o.runs.directory.layout import RESULT
-from o2o.runs.divergence import DivergedError, explained
-from o2o.runs.identity import refuse_other_run, run_directory
+from o2o.runs.directory.writer import RunDirectory
+from o2o.runs.divergence import DivergedError, explained, failure_of
+from o2o.runs.identity import describe, refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.runs.phases import Job, finetune, parts, pretrain, pretraining
 from o2o.runs.resume import cohort, store_of
@@ -62,7 +65,7 @@ def run(config: Config) -> None:
     ends at once. A pretraining that another process is making is waited for.
 
     Raises:
-        ConfigError: bad input, before anything is computed or written.
+        ConfigError: bad input, before anything is computed; it is recorded as FAILED.
         HeldError: another process is running this run.
         KeyboardInterrupt, SystemExit: if it was asked to stop; it is recorded as INTERRUPTED.
         Exception: whatever stopped the run; it is recorded as FAILED, with the traceback.
@@ -80,9 +83,14 @@ def run_members(configs: Sequence[Config]) -> None:
     """
     terminal.forgive()
     with Interruption() as stop, Leases() as leases:
-        job = _job(configs[0], stop, leases)
-        planned = memory.plan(configs[0], job.replay, len(configs))
-        memory.check(planned)
+        try:
+            job = _job(configs[0], stop, leases)
+            planned = memory.plan(configs[0], job.replay, len(configs))
+            memory.check(planned)
+        except Exception as error:
+            for config in configs:
+                _record_failure(config, leases, error)
+            raise
         if len(configs) > 1:
             print(planned, file=sys.stderr)
         failures: dict[int, BaseException] = {}
@@ -101,7 +109,7 @@ def run_members(configs: Sequence[Config]) -> None:
 
 
 def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
-    _configure(config)
+    configure(config)
     task = _task(config.dataset.task)
     sizes = task_sizes(task)
     offline, facts = jnp.zeros((0, row_width(*sizes))), NO_FACTS
@@ -132,6 +140,23 @@ def _algorithms(config: Config) -> list[Algorithm]:
         (config.finetune.env_steps, config.algorithm),
     )
     return [algorithm for length, algorithm in phases if length]
+
+
+def _record_failure(config: Config, leases: Leases, error: Exception) -> None:
+    """Marks a run as FAILED that could not begin, unless it is done, another's, or no run can be named by it."""
+    try:
+        directory = run_directory(config)
+        if (directory / RESULT).is_file():
+            return
+        refuse_other_run(config)
+        leases.take(directory)
+        attempt = RunDirectory(directory)
+        attempt.start(container(config), describe(config))
+        words = str(error) if isinstance(error, ConfigError) else explained(error)
+        attempt.fail("".join(traceback.format_exception(error)), words, failure_of(error))
+        leases.release(directory)
+    except (ConfigError, HeldError, OSError, ValueError) as second:
+        print(f"the failure of seed {config.seed} could not be recorded: {second}", file=sys.stderr)
 
 
 def _protocol_problems(config: Config, replay: Replay) -> list[str]:
@@ -226,7 +251,7 @@ class _Wait:
             print(f"waiting for {self._directory}, made by {owner}", file=sys.stderr, flush=True)
 
 
-def _configure(config: Config) -> None:
+def configure(config: Config) -> None:
     """Takes the platform, and keeps on disk what is compiled, so that only a machine's first start compiles."""
     device.configure(config.execution.device.platform)
     caches = config.execution.paths.runs.absolute() / ".cache"

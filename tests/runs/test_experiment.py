@@ -60,11 +60,12 @@ def test_a_run_writes_the_files_that_it_promises(finished):
         assert read_run(directory).state == layout.RunState.DONE
 
 
-def test_a_run_that_can_never_learn_is_refused_before_anything_is_written(configure, tmp_path):
+def test_a_run_that_can_never_learn_is_refused_before_anything_is_computed(configure, tmp_path):
     config = configure(tmp_path, "replay_init.min_size=1000")
     with pytest.raises(ConfigError, match=r"replay_init\.min_size=1000: updates would never begin"):
         job.run(config)
-    assert not run_directory(config).exists()
+    assert layout.read_state(run_directory(config)) == "FAILED"
+    assert not (run_directory(config) / layout.EVAL).exists()
 
 
 def test_what_must_be_known_of_episodes_stands_in_the_result(configure, tmp_path, finished):
@@ -87,7 +88,9 @@ def test_a_run_is_called_after_its_data_and_from_scratch_after_its_task(
 ):
     told: dict[str, Any] = {}
     monkeypatch.setattr(run_record, "open_tracker", lambda **settings: told.update(settings) or NoTracker())
-    monkeypatch.setattr(recorder, "Progress", lambda label, *_: told.update(label=label) or NoTracker())
+    monkeypatch.setattr(
+        recorder, "Progress", lambda labels, *_, **__: told.update(label=labels[0]) or NoTracker()
+    )
     with recorder.Recorder([configure(tmp_path, *words)]):
         pass
     assert f" {name} seed 0" in told["label"]
@@ -346,9 +349,35 @@ def test_what_is_reset_begins_anew_at_the_switch_and_the_rest_is_carried(finishe
 
 def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_offline_rows", lambda *_: (jnp.zeros((120, 27)), Facts(5.0, 5.0)))
-    words = "algorithm=iql", "algorithm@pretrain.algorithm=iql"
+    config = configure(tmp_path, "algorithm=iql", "algorithm@pretrain.algorithm=iql", exploring=False)
     with pytest.raises(ConfigError, match="all its trajectories return 5"):
-        job.run(configure(tmp_path, *words, exploring=False))
+        job.run(config)
+    # It failed before it began, and that is on record.
+    run = run_directory(config)
+    assert layout.read_state(run) == "FAILED"
+    status = json.loads((run / layout.STATUS).read_text())
+    assert (status["failure"], "all its trajectories return 5" in status["error"]) == ("code", True)
+    assert "Traceback" in json.loads((run / layout.ATTEMPTS / "1.json").read_text())["traceback"]
+    assert list(run.glob("lease-*.json")) == []
+
+
+def test_a_failure_before_the_beginning_touches_neither_what_is_done_nor_another_run(
+    configure, tmp_path, monkeypatch
+):
+    def fails(*_):
+        raise ConfigError(["no such device"])
+
+    monkeypatch.setattr(job, "_job", fails)
+    done, other = configure(tmp_path, "seed=1"), configure(tmp_path, "seed=2")
+    for config, written in ((done, {"result.json": "{}"}), (other, {"identity.json": '{"identity": "x"}'})):
+        run_directory(config).mkdir(parents=True)
+        for name, text in written.items():
+            (run_directory(config) / name).write_text(text)
+    (run_directory(other) / "config.yaml").write_text("records: {interval: 1}")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(ConfigError):
+        job.run_members([done, other])
+    assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -361,10 +390,10 @@ def test_where_code_cannot_be_kept_beside_the_package_it_is_kept_with_the_runs(
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     if not writable:
         monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-    job._configure(configure(tmp_path))
+    job.configure(configure(tmp_path))
     assert os.environ["NUMBA_CACHE_DIR"] == ("" if writable else str(tmp_path / ".cache" / "numba"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", "mine")
-    job._configure(configure(tmp_path))
+    job.configure(configure(tmp_path))
     assert os.environ["NUMBA_CACHE_DIR"] == "mine"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -73,6 +74,31 @@ def test_why_tells_class_traceback_log_and_a_way_out(tmp_path, say):
     for part in ("seeds 1-3", "(memory)", "MemoryError", "attempts/1.json", "--seeds-per-job"):
         assert part in said
     assert "the last word" in say("why", "seed=3")[1]
+
+
+def test_why_shows_ones_own_frames_of_a_traceback(tmp_path, say):
+    path = write(tmp_path, steps=[500], end="FAILED")
+    packages = "/venv/lib/python3.11/site-packages/jax/_src"
+    foreign = [
+        f'  File "{packages}/api.py", line {i}, in scan\n    return {i}\n           ^\n' for i in range(30)
+    ]
+    text = [
+        "Traceback (most recent call last):\n",
+        '  File "o2o/training/loop.py", line 3, in pretrain\n    learn(state)\n',
+        *foreign[:15],
+        '  File "o2o/algorithms/mine.py", line 7, in update\n    return jnp.dot(batches, 3)\n',
+        *foreign[15:],
+        "TypeError: dot needs arrays\n",
+    ]
+    attempt = path / "attempts/1.json"
+    attempt.write_text(json.dumps(json.loads(attempt.read_text()) | {"traceback": "".join(text)}))
+    said = say("why")[1]
+    assert "o2o/algorithms/mine.py" in said
+    assert "return jnp.dot(batches, 3)" in said
+    assert "site-packages" not in said
+    assert "TypeError: dot needs arrays" in said
+    attempt.write_text(json.dumps(json.loads(attempt.read_text()) | {"traceback": "".join(foreign)}))
+    assert "site-packages" in say("why")[1]
 
 
 def test_why_knows_what_is_stalled_and_what_is_well(tmp_path, say):

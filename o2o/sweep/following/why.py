@@ -6,6 +6,7 @@ Runs that ended alike are told together, so that one mistake in a thousand runs 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ def _told(root: Path, alike: Sequence[SeenRun]) -> str:
         before = run.before
         lines += _end(f"before that: {before.state}", before.failure, before.note, f"{place}{where}{since}")
     if traceback := str(attempt.get("traceback") or "").rstrip().splitlines():
-        lines += [f"traceback, in {_file(root, run, attempt)}:", *_end_of(traceback, TRACEBACK_LINES)]
+        lines += [f"traceback, in {_file(root, run, attempt)}:", *_end_of(_own(traceback), TRACEBACK_LINES)]
     log = log_of(root, run)
     if log is not None and (said := tail(log, LOG_LINES)):
         lines += [f"log, in {log}:", *(f"  {line}" for line in said)]
@@ -123,6 +124,20 @@ def _where(root: Path, alike: Sequence[SeenRun]) -> list[str]:
 
 def _file(root: Path, run: SeenRun, attempt: dict[str, Any]) -> Path:
     return run.path.relative_to(root) / ATTEMPTS / f"{attempt['attempt']}.json"
+
+
+def _own(traceback: Sequence[str]) -> list[str]:
+    """A traceback without the frames of installed packages, whose files say all that there is."""
+    kept: list[str] = []
+    foreign = False
+    for line in traceback:
+        if frame := re.match(r'\s*File "(.*)", line \d+', line):
+            foreign = bool(re.search(r"[/\\](site|dist)-packages[/\\]|^<frozen ", frame[1]))
+        elif not line.startswith("    "):
+            foreign = False
+        if not foreign and not line.startswith(("---", "For simplicity, JAX has removed")):
+            kept.append(line)
+    return kept if any('File "' in line for line in kept) else list(traceback)
 
 
 def _end_of(lines: Sequence[str], most: int) -> list[str]:
