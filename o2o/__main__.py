@@ -29,6 +29,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from o2o.machine import terminal
+from o2o.machine.arguments import VERSION
 from o2o.machine.installation import CONF
 from o2o.machine.names import pairing, quoting
 
@@ -77,6 +78,9 @@ def main() -> int:
     # Hydra would go on without a directory of presets that it was told of and cannot find.
     warnings.filterwarnings("error", r"\s*provider=.*is not available", UserWarning)
     OmegaConf.register_new_resolver("o2o.command", _command, replace=True)  # of the examples in --help
+    if "--version" in sys.argv[1:]:  # or Hydra would tell its own
+        print(VERSION)
+        return 0
     try:
         if any(word.startswith("--experimental-rerun") for word in sys.argv[1:]):
             print(

@@ -1,9 +1,18 @@
-"""Numbers of command lines, as types for argparse whose messages say what to write."""
+"""Words of command lines: numbers, as types for argparse whose messages say what to write, and the version."""
 
 from __future__ import annotations
 
 import argparse
 import re
+
+import o2o
+
+VERSION = f"o2o {o2o.__version__}"
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Adds `--version`, which prints the project's and ends."""
+    parser.add_argument("--version", action="version", version=VERSION, help="print the version and end")
 
 
 def whole_number(text: str) -> int:

@@ -18,7 +18,7 @@ from o2o.envs.scores import normalised_score, reference_returns
 from o2o.envs.tasks import find_task, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device, terminal
-from o2o.machine.arguments import whole_number
+from o2o.machine.arguments import add_version, whole_number
 from o2o.machine.counting import counted
 from o2o.replay.buffer import Replay
 from o2o.runs.directory.layout import CONFIG
@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m o2o.runs.evaluate", description="Scores a trained policy again."
     )
+    add_version(parser)
     parser.add_argument("run", type=Path, help="the directory of a finished run")
     parser.add_argument("--episodes", type=whole_number, default=100)
     parser.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from o2o.errors import ConfigError
 from o2o.machine import terminal
-from o2o.machine.arguments import number, whole_number
+from o2o.machine.arguments import add_version, number, whole_number
 from o2o.sweep.following import status
 
 FILTERS = """\
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m o2o.sweep", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=FILTERS
     )
+    add_version(parser)
     commands = parser.add_subparsers(metavar="command", required=True)
 
     def command(name: str, function: object, description: str) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import o2o
 from o2o import collapse
 from o2o.config.schema import Config, Dataset
 from o2o.envs.scores import normalised_score, reference_returns
@@ -73,7 +74,8 @@ def execution(
         "rounding": device.rounding_otherwise(),
         "device": f"{used.platform}: {used.device_kind}",
         "host": platform.node(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"o2o": o2o.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
     }
 
 
