@@ -16,6 +16,8 @@ from o2o.config.build import container
 from o2o.errors import ConfigError
 from o2o.runs.directory.layout import IDENTITY, RESULT
 from o2o.runs.identity import identity, run_directory
+from o2o.sweep.__main__ import main as follow
+from o2o.sweep.planning import trial
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = "dataset=hopper-medium-v2"
@@ -52,6 +54,7 @@ def launch(tmp_path, monkeypatch, capsys):
         (directory / IDENTITY).write_text(json.dumps({"identity": identity(config)}))
 
     call.raises = {}
+    monkeypatch.setattr(trial, "seconds_a_step", lambda config, phase, members: 0.01)
     stand_in = types.ModuleType("o2o.runs.job")
     monkeypatch.setattr(stand_in, "run_members", run_members, raising=False)
     monkeypatch.setitem(sys.modules, "o2o.runs.job", stand_in)
@@ -132,8 +135,39 @@ def test_hydra_leaves_nothing_of_its_own_behind(launch, tmp_path):
     launch(DATASET)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     directory = run_directory(launch.ran[0]).relative_to(tmp_path).as_posix()
-    assert written == {f"{directory}/{RESULT}", f"{directory}/{IDENTITY}"}
+    assert {path for path in written if not path.startswith("runs/.sweeps/")} == {
+        f"{directory}/{RESULT}",
+        f"{directory}/{IDENTITY}",
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_a_plan_ends_with_what_to_type_next(launch):
+    for _ in range(2):
+        _, output, _ = launch(DATASET, "launch.name=mine")
+        last = [line.strip().partition("  #")[0] for line in output.splitlines()[-2:]]
+        assert last == ["python -m o2o.sweep status mine", "python -m analysis runs --out report"]
+    launch.raises = {1: ValueError("no")}
+    _, output, _ = launch(DATASET, "launch.name=mine", "seed=0,1")
+    assert "0 of 1 run done" in output
+    assert "python -m o2o.sweep why mine" in output
+
+
+def test_what_takes_long_is_said_before_it_begins(launch):
+    _, output, _ = launch(DATASET)
+    assert "about 1.9 hours on this machine" in output
+
+
+def test_a_grid_that_was_interrupted_is_remembered_whole(launch, capsys):
+    launch.raises = {1: KeyboardInterrupt()}
+    words = [DATASET, "pretrain.updates=0", "replay_init=empty", "seed=range(3)", "launch.name=mine"]
+    assert launch(*words)[0] == 130
+    assert follow(["status", "mine"]) == 0
+    assert "DONE 1  PLANNED 2" in capsys.readouterr().out
+    assert follow(["retry", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "here, as mine: 2 runs" in said
+    assert "seeds 1-2" in said
 
 
 def test_an_experiment_sets_values_and_the_command_line_wins(launch):

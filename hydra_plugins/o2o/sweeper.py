@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
@@ -18,7 +20,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
 from hydra_plugins.o2o.launchers import JobLauncher
+from o2o.machine.counting import counted
 from o2o.machine.installation import ROOT
+
+if TYPE_CHECKING:
+    from o2o.sweep.planning.plan import Plan
 
 
 class PlanningSweeper(Sweeper):
@@ -40,28 +46,47 @@ class PlanningSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
-        from hydra_plugins.o2o.composition import Composer
-        from o2o.sweep.planning import plan
+        from hydra_plugins.o2o.composition import Composer, is_confined
+        from o2o.machine.progress import following
+        from o2o.sweep.launching import here, prepare
+        from o2o.sweep.planning import estimate, plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
         choices = self.master.hydra.runtime.choices
-        compose = Composer(partial(self.loader.load_sweep_config, self.master), self.loader.get_group_options)
+        load = partial(self.loader.load_sweep_config, self.master)
+        folders = [Path(source.path) for source in self.loader.get_sources() if source.scheme() == "file"]
+        compose = Composer(load, self.loader.get_group_options, partial(is_confined, folders))
         launcher = self.master.hydra.launcher._target_  # its file may be the user's, of any name
         planned = plan.make(products, compose, launcher.endswith(".SlurmLauncher"))
-        by_plans = isinstance(self.launcher, JobLauncher)
-        name = planned.name(choices.get("experiment")) if by_plans else ""
+        name = planned.name(choices.get("experiment"))
         print(planned.text(), flush=True)
         if planned.dry_run and planned.to_run and isinstance(self.launcher, JobLauncher):
             print(self.launcher.preview(planned))
-        if planned.dry_run or not planned.to_run:
+        if planned.dry_run:
+            return []
+        if not planned.to_run:
+            print(prepare.next_steps(planned.root, name))
             return []
         if isinstance(self.launcher, JobLauncher):
             if code := self.launcher.launch_plan(planned, name):
                 sys.exit(code)
             return []
         assert self.launcher is not None
-        packed = planned.jobs
-        by_submitit = "submitit" in launcher
+        by_submitit, seeds = "submitit" in launcher, planned.seeds_per_job
+        with here.under_way(planned.asked, planned.to_run, name, seeds):
+            seconds = {} if by_submitit else estimate.seconds_here(planned.root)
+            if not by_submitit and (told := estimate.ahead(planned.due, seeds, seconds)):
+                print(told, flush=True)
+            with following(estimate.agenda(planned.to_run, seeds, seconds)):
+                return self._launch(planned, name, by_submitit)
+
+    def _launch(self, planned: Plan, name: str, by_submitit: bool) -> Any:
+        """Gives the jobs to a launcher of Hydra's, and says how they ended."""
+        assert self.launcher is not None
+        from o2o.sweep.launching import prepare
+        from o2o.sweep.planning import plan
+
+        packed, began = planned.jobs, time.monotonic()
         if by_submitit:  # its jobs are started elsewhere, and must find this project there
             os.environ["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
@@ -75,8 +100,13 @@ class PlanningSweeper(Sweeper):
             sys.exit(1)
         # A failed job does not raise: Hydra keeps its exception as what it returned.
         errors = [job._return_value if job.status is JobStatus.FAILED else None for job in returns]
-        if report := plan.failures(packed, errors):
+        report = plan.failures(packed, errors)
+        if report:
             print(report, file=sys.stderr)
+        done, due = sum(run.done for run in planned.to_run), counted(len(planned.to_run), "run")
+        print(f"{done} of {due} done in {timedelta(seconds=int(time.monotonic() - began))}")
+        print(prepare.next_steps(planned.root, name, failed=bool(report)), flush=True)
+        if report:
             sys.exit(2 if plan.bad_input(errors) else 1)
         return returns
 

@@ -95,6 +95,14 @@ def beat_at(directory: Path, owner: Owner) -> float:
     return _beat(_path(directory, owner.number))
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process is at it. Of another machine's it is enough that it was there lately, by this one's clock."""
+    owner = read(directory)
+    if owner is None or owner.alive is not None:
+        return owner is not None and bool(owner.alive)
+    return time.time() - beat_at(directory, owner) < 2 * STALE_SECONDS
+
+
 class Leases:
     """The leases that a process holds at once: a context that releases them at its end."""
 

@@ -140,8 +140,10 @@ def pretrain(
             place = step % learner.algorithm.period
             state, sums = learn(state, sums, offline, keys, np.int32(step), count, place)
             step += count
-            if step < stop and pause_at(step):
-                yield report(is_stop=False)
+            if step < stop:
+                jax.block_until_ready(state)  # who is asked is to know how far it is
+                if pause_at(step):
+                    yield report(is_stop=False)
         yield report(is_stop=True)
         sums = members.bundle(nothing)
 

@@ -77,7 +77,7 @@ def test_a_pool_hands_a_signal_on_as_a_request_to_stop(number, tmp_path, monkeyp
     submission = Submission(
         sweep="s", token="t", launcher="local", at="", host="", user="", command=[], code="", settings={}, jobs=[only]
     )  # fmt: skip
-    assert pool._Pool(tmp_path, submission, [pool.Slot({})]).run() == 128 + number
+    assert pool._Pool(tmp_path, submission, [pool.Slot({})], {}).run() == 128 + number
     assert started[0].returncode == 143
 
 

@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from hydra_plugins.o2o.composition import Composer
+from hydra_plugins.o2o.composition import Composer, is_confined
 from hydra_plugins.o2o.grammar import expand
 from o2o.config.build import build, plain
 from o2o.datasets import loading
 from o2o.errors import ConfigError
-from o2o.runs.identity import code_hash, describe
+from o2o.runs.identity import describe
 from o2o.runs.lock import Leases
-from o2o.sweep.planning import grid, plan
+from o2o.runs.sources import code_hash
+from o2o.sweep.planning import estimate, grid, plan, trial
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 BASE = ["dataset=hopper-medium-v2"]
@@ -44,7 +46,8 @@ def planned(tmp_path, monkeypatch):
         make.composed = 0
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return plan.make(
-                expand([*BASE, *arguments], list(grids), options, **choices), Composer(counted, options)
+                expand([*BASE, *arguments], list(grids), options, **choices),
+                Composer(counted, options, partial(is_confined, [CONF])),
             )
 
     return make
@@ -53,7 +56,7 @@ def planned(tmp_path, monkeypatch):
 def finish(run, code=None):
     run.directory.mkdir(parents=True)
     (run.directory / "result.json").write_text("{}")
-    described = {"identity": run.identity, "code_hash": code or code_hash()}
+    described = {"identity": run.identity, "code_hash": code or code_hash(run.config)}
     (run.directory / "identity.json").write_text(json.dumps(described))
 
 
@@ -105,6 +108,25 @@ def test_planned_configurations_are_those_that_the_launcher_composes(planned):
         launched = [build(plain(compose("config", run.overrides))) for run in made.to_run]
     assert launched == [run.config for run in made.to_run]
     assert [repr(config) for config in launched] == [repr(run.config) for run in made.to_run]
+
+
+def test_groups_that_say_nothing_of_each_other_are_composed_one_by_one(planned):
+    words = ["algorithm=td3,td3_bc,td3_c", "dataset=glob(hopper-*)"]
+    replay = {"replay_init": ["empty", "offline"]}
+    made = planned(*words, grids=[replay, {"replay_init": "offline", "offline_ratio": ["r25", "r50"]}])
+    assert planned.composed == 3 + 1 + 5 + 2
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        launched = [build(plain(compose("config", run.overrides))) for run in made.to_run[::7]]
+    assert launched == [run.config for run in made.to_run[::7]]
+
+
+def test_groups_that_are_referred_to_are_composed_together(planned):
+    made = planned(
+        "algorithm=td3,td3_c", "dataset=hopper-medium-v2,ant-medium-v2", "+launch.name=${dataset.name}"
+    )
+    names = [(run.config.dataset.name, run.config.execution.launch.name) for run in made.to_run]
+    assert len(names) == 4
+    assert all(name == launch for name, launch in names)
 
 
 def test_grids_are_joined_and_runs_asked_for_twice_are_planned_once(planned):
@@ -338,19 +360,70 @@ def test_seeds_are_packed_into_jobs_that_the_launcher_composes(planned):
 
 def test_costs_come_from_runs_of_the_same_kind(planned):
     run = planned("pretrain.updates=0", "replay_init=empty", "finetune.env_steps=1000").to_run[0]
-    assert "device-hours: unknown" in planned("pretrain.updates=0", "replay_init=empty").text()
+    unknown = planned("pretrain.updates=0", "replay_init=empty", "launch.dry_run=true").text()
+    assert "device-hours: unknown" in unknown
     finish(run)
     execution = {"seconds": 59.0, "members": 2, "device": "gpu: tested"}
     (run.directory / "result.json").write_text(json.dumps({"execution": execution}))
     (run.directory / "identity.json").write_text(json.dumps(describe(run.config)))
     (run.directory / "config.yaml").write_text("")
     asked = ["pretrain.updates=0", "replay_init=empty", "finetune.env_steps=20000"]
-    assert "device-hours: unknown" in planned(*asked).text()  # too short: it mostly compiled
+    assert "device-hours" not in planned(*asked).text()  # too short: it mostly compiled
     (run.directory / "result.json").write_text(json.dumps({"execution": execution | {"seconds": 7200.0}}))
     assert "device-hours: 20 on gpu: tested (measured on 1 run)" in planned(*asked).text()
-    assert "device-hours: unknown" in planned(*asked, "algorithm=td3_c").text()
+    assert "device-hours" not in planned(*asked, "algorithm=td3_c").text()
+
+
+def test_what_is_large_and_unknown_is_tried_for_a_few_seconds(planned, monkeypatch, capsys):
+    tried = []
+
+    def seconds_a_step(config, phase, members):
+        tried.append((phase, members))
+        return 0.01
+
+    monkeypatch.setattr(trial, "seconds_a_step", seconds_a_step)
+    made = planned("algorithm=td3,td3_c", "seed=0,1", "pretrain.updates=400000", "finetune.env_steps=40000")
+    told = estimate.ahead(made.due, 10, {})
+    assert tried == [("pretrain", 2), ("finetune", 2)]
+    assert "about 2.7 hours on this machine" in told
+    assert "measured now: td3_bc 100 updates/s on hopper, td3 100 env steps/s on hopper" in told
+    assert max(map(len, told.splitlines())) <= 80
+    known = {estimate.kind_of(run): 0.1 for run in made.due}
+    assert "measured on earlier runs here" in estimate.ahead(made.due, 10, known)
+    assert len(tried) == 2
+
+
+def test_what_is_small_is_neither_tried_nor_told(planned, monkeypatch):
+    monkeypatch.delattr(trial, "seconds_a_step")
+    assert estimate.ahead(planned("pretrain.updates=30000", "finetune.env_steps=4000").due, 1, {}) == ""
+
+
+def test_a_trial_measures_steps(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 0.01)
+    config = configure(tmp_path)
+    assert 0 < trial.seconds_a_step(config, "pretrain", 1) < 1
+    assert 0 < trial.seconds_a_step(config, "finetune", 2) < 1
+
+
+def test_the_agenda_has_every_pretraining_once(planned):
+    made = planned("algorithm=td3,td3_c", "seed=0,1", "finetune.env_steps=1000", "pretrain.updates=500")
+    parts = estimate.agenda(made.to_run, 2, {})._parts
+    assert [(number, part.kind[0], part.steps) for number, part in parts] == [
+        (1, "pretrain", 1000),
+        (1, "finetune", 2000),
+        (2, "finetune", 2000),
+    ]
 
 
 def test_pretrainings_by_other_code_are_named(planned):
     finish(planned().to_run[0].pretraining, code="other")
     assert "to run 1, from 1 pretraining made by other code" in planned().text()
+
+
+def test_an_interval_that_others_hide_is_told(planned):
+    assert (
+        "evaluation.interval=100 holds online only after env step 20000"
+        in planned("evaluation.interval=100").text()
+    )
+    for words in ([], ["evaluation.interval=100", "evaluation.online_intervals=[]"]):
+        assert "evaluation.interval" not in planned(*words).text()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from o2o.config.schema import Config, algorithm_name
+from o2o.machine.counting import named_seeds
 from o2o.machine.progress import Progress
 from o2o.runs.directory import layout
 from o2o.runs.directory.layout import PRETRAIN
@@ -94,6 +95,10 @@ class Recorder:
         self._seconds[part] += now - self._last
         self._last = now
 
+    def reached(self, step: int) -> None:
+        """Shows a step of this phase to whoever watches; nothing is written."""
+        self._progress.at(step)
+
     def event(self, name: str, **details: Any) -> None:
         """Notes something in the history of every run."""
         for record in self._records:
@@ -140,6 +145,7 @@ class Recorder:
         self._write_evaluations(0, 0, evaluations)
         for record, found in zip(self._records, diagnostics, strict=True):
             record.metrics(0, found)
+        self._progress.resume(0)
 
     def finish(self) -> None:
         """Writes every run's result, last of all."""
@@ -155,8 +161,23 @@ class Recorder:
         config, phase = self._config, self._records[0].phase
         pretraining = phase == PRETRAIN
         total = config.pretrain.updates if pretraining else config.finetune.env_steps
-        algorithm = config.pretrain.algorithm if pretraining else config.algorithm
-        seeds = ",".join(str(record.config.seed) for record in self._records)
-        replay = "" if pretraining else f" {config.replay_init.name}"
-        label = f"{phase} {algorithm_name(algorithm)}{replay} {data_name(config)} seed {seeds}"
-        return Progress(label, total, "updates" if pretraining else "steps")
+        name = algorithm_name(config.pretrain.algorithm if pretraining else config.algorithm)
+        waits = not config.replay_init.preload or config.offline_ratio.value is not None
+        collecting = config.replay_init.min_size if waits else 0  # at least so long nothing is learned
+        seeds = named_seeds([record.config.seed for record in self._records])
+        arm = f"{name}{'' if pretraining else f' {config.replay_init.name}'}"
+        labels = [
+            f"{phase} {arm} {data_name(config)} {seeds}",
+            f"{phase} {arm} {seeds}",
+            f"{arm} {seeds}",
+            arm,
+        ]
+        return Progress(
+            labels,
+            total,
+            "updates" if pretraining else "steps",
+            note="" if pretraining else "evaluating the start",
+            place=str(self._records[0].directory.path),
+            members=len(self._records),
+            begins=0 if pretraining else max(config.finetune.warmup_steps, collecting),
+        )

@@ -116,7 +116,9 @@ def _processes(runs: Sequence[SeenRun]) -> tuple[dict[int, list[SeenRun]], list[
         elif owner is not None and owner.alive is None and run.state is Seen.RUNNING:
             beyond.append(f"{run.path}: {owner} has it; cancel it there")
         elif run.state is Seen.QUEUED and _slurm_job(run) is None:
-            beyond.append(f"{run.path}: it waits in a local pool; Ctrl-C there ends that")
+            beyond.append(
+                f"{run.path}: it waits behind others of its launch on this machine; Ctrl-C there ends that"
+            )
     return dict(found), beyond
 
 

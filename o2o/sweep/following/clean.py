@@ -95,7 +95,7 @@ def _snapshots(root: Path, runs: Sequence[SeenRun]) -> Iterator[tuple[str, Path]
         used = {
             root / launch.code
             for launch in manifest.submissions(root)
-            if any(str(root / run) in unfinished for job in launch.jobs for run in job.runs)
+            if launch.code and any(str(root / run) in unfinished for job in launch.jobs for run in job.runs)
         }
     except (OSError, ValueError):
         return  # a launch that cannot be read may need any of them

@@ -1,8 +1,8 @@
 """Running again what failed or stopped, from the configurations that were frozen when it began or was launched.
 
 What SLURM or a local pool had goes back there, under its sweep's name, with the settings it was launched with and the
-code as it is now; everything else runs in this process. A run goes on from its last checkpoint. What is under way is
-refused, and what would end the same way again is left out.
+code as it is now; everything else runs in this process, under its sweep's name where it has one. A run goes on from
+its last checkpoint. What is under way is refused, and what would end the same way again is left out.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import sys
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from o2o.errors import ConfigError
 from o2o.machine.counting import counted, named_seeds
+from o2o.machine.progress import following
 from o2o.runs.directory.layout import CONFIG, RESULT
 from o2o.runs.failures import Failure
 from o2o.sweep.following.status import look
@@ -78,7 +80,8 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
     for run in planned:
         by_launch[_launch(run, wishes.here)].append(run)
     for (launcher, sweep, _), members in by_launch.items():
-        print(f"{f'by {launcher}, as {sweep}' if launcher else 'here'}: {counted(len(members), 'run')}")
+        where = f"{f'by {launcher}' if launcher else 'here'}{sweep and f', as {sweep}'}"
+        print(f"{where}: {counted(len(members), 'run')}")
         for row in rows_of(members):
             print(f"  {row.cell.path.relative_to(root)}: {named_seeds([run.seed for run in row.runs])}")
     if wishes.dry_run:
@@ -92,7 +95,7 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
             packed = wishes.seeds_per_job or max(len(each.job.seeds) for each in launched)
             codes.append(_launch_again(launcher, due, sweep, packed, given))
         else:
-            codes.append(_here(due, wishes))
+            codes.append(_here(due, wishes, sweep))
     return max(codes)
 
 
@@ -169,6 +172,8 @@ def _launch(run: SeenRun, here: bool) -> tuple[str, str, str]:
     if here or run.launched is None:
         return "", "", ""
     submission = run.launched.submission
+    if submission.launcher == "here":
+        return "", submission.sweep, ""
     return submission.launcher, submission.sweep, json.dumps(submission.settings, sort_keys=True)
 
 
@@ -186,20 +191,26 @@ def _launch_again(
     return 2 if report.problem else 0
 
 
-def _here(due: Sequence[PlannedRun], wishes: Wishes) -> int:
+def _here(due: Sequence[PlannedRun], wishes: Wishes, sweep: str) -> int:
     from o2o.runs import job
+    from o2o.sweep.launching import here, prepare
     from o2o.sweep.launching.jobs import pack, seeds_per_job
+    from o2o.sweep.planning import estimate
 
-    code = 0
-    for members in pack(due, wishes.seeds_per_job or seeds_per_job(due[0].config, on_cluster=False)):
-        try:
-            job.run_members([run.config for run in members])
-        except ConfigError as error:
-            print(f"{members[0].directory}: {error}", file=sys.stderr)
-            code = max(code, 2)
-        except Exception:  # recorded in its directory; the others go on
-            traceback.print_exc()
-            code = max(code, 1)
+    code, root = 0, due[0].config.execution.paths.runs
+    seeds = wishes.seeds_per_job or seeds_per_job(due[0].config, on_cluster=False)
+    agenda = estimate.agenda(due, seeds, estimate.seconds_here(root))
+    with here.under_way(due, due, sweep, seeds) if sweep else nullcontext(), following(agenda):
+        for members in pack(due, seeds):
+            try:
+                job.run_members([run.config for run in members])
+            except ConfigError as error:
+                print(f"{members[0].directory}: {error}", file=sys.stderr)
+                code = max(code, 2)
+            except Exception:  # recorded in its directory; the others go on
+                traceback.print_exc()
+                code = max(code, 1)
+    print(prepare.next_steps(root, sweep, failed=bool(code)))
     return code
 
 

@@ -19,14 +19,18 @@ from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.machine.counting import counted, named_seeds
 from o2o.machine.names import sweep_command
+from o2o.machine.progress import Progress
 from o2o.machine.signals import signals
-from o2o.runs.directory.layout import PRETRAIN
+from o2o.runs import failures
+from o2o.runs.directory.layout import PRETRAIN, STATUS, read_object
 from o2o.sweep.launching import entry, prepare
-from o2o.sweep.launching.jobs import PlannedRun
+from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings
 from o2o.sweep.ledger import manifest
 from o2o.sweep.ledger.manifest import Submission, SubmittedJob
 
-POLL_SECONDS = 0.2
+POLL_SECONDS, LOOK_SECONDS = 0.2, 1.0
+RATE_SECONDS = 600.0
+"""Of which the rate is told: runs say how far they are every now and then, and begin with steps that take longer."""
 MEMORY_SHARE = 0.9
 """Of a GPU, for all jobs on it."""
 
@@ -63,7 +67,10 @@ def run(
             manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
     except OSError as error:
         raise ConfigError([prepare.unwritten(error, root)]) from None
-    return _Pool(root, submission, places).run()
+    code = _Pool(root, submission, places, _spans(root, due)).run()
+    if code in (0, failures.RUNS_FAILED):
+        print(prepare.next_steps(root, name, failed=bool(code)), flush=True)
+    return code
 
 
 def slots(processes: int | None, gpus: Sequence[int | str] | None) -> list[Slot]:
@@ -84,9 +91,21 @@ def slots(processes: int | None, gpus: Sequence[int | str] | None) -> list[Slot]
     ]
 
 
+def _spans(root: Path, runs: Sequence[PlannedRun]) -> dict[str, range]:
+    """The steps that runs and the pretrainings which they lack pass through, as their `status.json` counts them."""
+    spans = {}
+    for run in (*missing_pretrainings(runs), *runs):
+        updates, env_steps = run.config.pretrain.updates, run.config.finetune.env_steps
+        span = range(updates) if run.phase == PRETRAIN else range(updates, updates + env_steps)
+        spans[prepare.relative(root, run.directory)] = span
+    return spans
+
+
 class _Pool:
-    def __init__(self, root: Path, submission: Submission, places: list[Slot]) -> None:
-        self._root, self._submission = root, submission
+    def __init__(
+        self, root: Path, submission: Submission, places: list[Slot], spans: Mapping[str, range]
+    ) -> None:
+        self._root, self._submission, self._spans = root, submission, spans
         self._free = places
         self._due = list(submission.jobs)
         self._running: dict[subprocess.Popen[bytes], tuple[SubmittedJob, Slot]] = {}
@@ -100,6 +119,9 @@ class _Pool:
         print(f"{due}, {len(self._free)} at a time; output in {directory / manifest.LOGS}")
         (directory / manifest.LOGS).mkdir(parents=True, exist_ok=True)
         before = {number: signal.signal(number, self._stop) for number in signals()}
+        total = sum(map(len, self._spans.values()))
+        self._progress = Progress([self._submission.sweep, ""], total, "steps", window=RATE_SECONDS)
+        looked = 0.0
         try:
             while self._running or (self._due and self._stopped is None):
                 while self._free and self._stopped is None and (ready := self._next()) is not None:
@@ -107,7 +129,12 @@ class _Pool:
                 time.sleep(POLL_SECONDS)
                 for process in [process for process in self._running if process.poll() is not None]:
                     self._end(process, directory)
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    self._progress.at(self._steps(), self._told())
         finally:
+            self._progress.at(self._steps(), self._told())
+            self._progress.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         if self._stopped is not None:
@@ -152,9 +179,24 @@ class _Pool:
             self._failed.append(ended)
         how = "done" if code == 0 else f"ended with {code}"
         what = f"{Path(ended.runs[0]).parent} {named_seeds(ended.seeds)}"
-        print(f"{len(self._ended)}/{len(self._submission.jobs)} {how}: {what}", flush=True)
+        self._progress.say(f"{len(self._ended)}/{len(self._submission.jobs)} {how}: {what}")
         if code and self._stopped is None:
-            print(f"  {sweep_command(self._root, 'why', ended.runs[0])}", file=sys.stderr, flush=True)
+            self._progress.say(f"  {sweep_command(self._root, 'why', ended.runs[0])}", is_error=True)
+
+    def _steps(self) -> int:
+        """The steps that are made of all that are to be made; of jobs that have ended, all."""
+        made = 0
+        for job in self._submission.jobs:
+            for run in job.runs:
+                span = self._spans.get(run, range(0))
+                status = {} if job.number in self._ended else read_object(self._root / run / STATUS) or {}
+                step = span.stop if job.number in self._ended else int(status.get("step", 0))
+                made += len(range(span.start, min(step, span.stop)))
+        return made
+
+    def _told(self) -> str:
+        ended = f"{len(self._ended)} of {counted(len(self._submission.jobs), 'job')} done"
+        return f"{ended}, {len(self._running)} under way" if self._running else ended
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         again, self._stopped = self._stopped is not None, number

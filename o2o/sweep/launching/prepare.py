@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any, Literal
 from o2o.config.build import container
 from o2o.config.schema import Config
 from o2o.machine.counting import counted
+from o2o.machine.names import sweep_command
 from o2o.runs.directory.layout import PRETRAIN
 from o2o.sweep.launching import snapshot
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings, pack
@@ -34,7 +36,7 @@ def launch(
     runs: Sequence[PlannedRun],
     name: str,
     seeds: int,
-    launcher: Literal["slurm", "local"],
+    launcher: Literal["slurm", "local", "here"],
     settings: Mapping[str, Any],
     known: Mapping[str, Any],
 ) -> Submission:
@@ -55,7 +57,7 @@ def launch(
     if launcher == "local":
         jobs = [replace(job, id=f"local-{token}-{job.number}") for job in jobs]
     directory = manifest.sweep_directory(root, name)
-    code = snapshot.take(directory / manifest.CODE)
+    code = "" if launcher == "here" else relative(root, snapshot.take(directory / manifest.CODE))
     submission = Submission(
         sweep=name,
         token=token,
@@ -64,7 +66,7 @@ def launch(
         host=platform.node(),
         user=manifest.user(),
         command=sys.argv,
-        code=relative(root, code),
+        code=code,
         settings=dict(settings),
         jobs=jobs,
     )
@@ -100,6 +102,18 @@ def locked(root: Path) -> Iterator[None]:
         stream.write(f"process {os.getpid()} of {manifest.user()} on {platform.node()}\n")
         stream.flush()
         yield
+
+
+def next_steps(root: Path, name: str, failed: bool = False) -> str:
+    """The commands with which to go on from a sweep that has ended; of all runs where it has no name."""
+    which = [name] if name else []
+    why = [f"  {sweep_command(root, 'why', *which)}  # why runs failed, and what to do"] if failed else []
+    analysis = shlex.join(["python", "-m", "analysis", os.path.relpath(root), "--out", "report"])
+    told = [
+        f"  {sweep_command(root, 'status', *which)}  # scores, a row for each setting",
+        f"  {analysis}  # tables, curves, report/index.html",
+    ]
+    return "\n".join([*why, *told])
 
 
 def unwritten(error: OSError, root: Path) -> str:

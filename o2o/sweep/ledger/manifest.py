@@ -80,7 +80,7 @@ class SubmittedJob:
     needs: list[str]
     """Directories of the pretrainings that its runs start from; empty from scratch."""
     id: str | None = None
-    """SLURM's, such as `123_4`, or `local-<token>-<number>`; None as long as it is not submitted."""
+    """SLURM's, such as `123_4`, or `local-<token>-<number>`; None if not submitted, and of jobs `here`."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,14 @@ class Submission:
     sweep: str
     token: str
     """Also in the name of its SLURM jobs, `<sweep>-<token>`, by which they are found when nothing was recorded."""
-    launcher: Literal["slurm", "local"]
+    launcher: Literal["slurm", "local", "here"]
+    """`here` is the process that was started, which runs its jobs itself, one after the other."""
     at: str
     host: str
     user: str
     command: list[str]
     code: str
-    """The directory of the code that its jobs run, relative to `runs/`."""
+    """The directory of the code that its jobs run, relative to `runs/`; empty where it is not copied."""
     settings: dict[str, Any]
     """The launcher's."""
     jobs: list[SubmittedJob]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from o2o.config.parsing import shown
 from o2o.errors import ConfigError
 from o2o.machine.counting import counted
 from o2o.machine.names import PLAIN, is_plain
+from o2o.machine.progress import Progress
 from o2o.runs import lock
 from o2o.runs.directory.layout import RunState, read_state
 from o2o.runs.identity import identity, pretrain_directory, run_directory
@@ -33,6 +34,7 @@ from o2o.sweep.planning import estimate, grid, prerequisites
 from o2o.sweep.planning.grid import DEFAULT_SEED, PlannedCell, Product
 
 LISTED_RUNS = 12
+UNKNOWN_HOURS = "device-hours: unknown, for no run of this kind has been measured here"
 STARTED = {RunState.FAILED: "failed before", RunState.INTERRUPTED: "interrupted", RunState.RUNNING: "cut off"}
 """States in which a run that is to be run may be, and what they are called."""
 
@@ -50,12 +52,18 @@ class Plan:
     to_run: list[PlannedRun]
     seeds_per_job: int
     dry_run: bool
+    on_cluster: bool
     notes: list[str]
 
     @property
     def asked(self) -> list[PlannedRun]:
         """All runs."""
         return [*self.done, *itertools.chain.from_iterable(self.busy.values()), *self.to_run]
+
+    @property
+    def root(self) -> Path:
+        """The directory of runs."""
+        return self.asked[0].config.execution.paths.runs
 
     def name(self, experiment: str | None) -> str:
         """The sweep's: what was asked for, or the experiment's, or a hash of its runs.
@@ -77,6 +85,11 @@ class Plan:
             return name
         grid = sorted({run.directory.parent.as_posix() for run in self.asked})
         return f"sweep-{hashlib.sha256(json.dumps(grid).encode()).hexdigest()[:6]}"
+
+    @property
+    def due(self) -> list[PlannedRun]:
+        """The runs that are to be run, and the pretrainings that are made for them."""
+        return [*self.to_run, *jobs.missing_pretrainings(self.to_run)]
 
     @property
     def jobs(self) -> list[list[PlannedRun]]:
@@ -104,9 +117,9 @@ class Plan:
         if len(self.to_run) > LISTED_RUNS:
             lines.append(f"    … and {len(self.to_run) - LISTED_RUNS} more")
         if self.to_run:
-            root = self.to_run[0].config.execution.paths.runs
-            due = [*self.to_run, *jobs.missing_pretrainings(self.to_run)]
-            lines.append(f"  {estimate.device_hours(due, root)}")
+            told = estimate.device_hours(self.due, self.root)
+            if told or self.dry_run or self.on_cluster:
+                lines.append(f"  {told or UNKNOWN_HOURS}")
         notes = [*self.notes, *prerequisites.remarks(self.to_run)]
         return "\n".join([*lines, *(f"  {line}" for line in notes)])
 
@@ -143,9 +156,13 @@ def make(
         raise ConfigError(["nothing to plan: a sweep is empty, such as seed=range(0)"])
     runs: dict[str, PlannedRun] = {}
     problems: dict[str, list[str]] = {}
-    for cell in found:
-        for run in _runs(cell, compose, problems):
+    planned = sum(len(cell.seeds) for cell in found)
+    with closing(Progress(["planning"], planned, "runs", stays=False)) as progress:
+        for count, run in enumerate(
+            itertools.chain.from_iterable(_runs(cell, compose, problems) for cell in found), start=1
+        ):
             runs.setdefault(run.identity, run)
+            progress.at(count)
     if problems:
         raise ConfigError(_located(problem, labels, len(found)) for problem, labels in problems.items())
     prerequisites.check(runs.values())
@@ -155,7 +172,6 @@ def make(
     not_done = [run for run in ordered if launch.redo or not run.done]
     busy, notes = _busy(not_done, on_cluster)
     left_alone = {run.identity for each in busy.values() for run in each}
-    planned = sum(len(cell.seeds) for cell in found)
     return Plan(
         shape=_shape(products),
         duplicates=planned - len(runs),
@@ -165,6 +181,7 @@ def make(
         to_run=[run for run in not_done if run.identity not in left_alone],
         seeds_per_job=jobs.seeds_per_job(ordered[0].config, on_cluster),
         dry_run=launch.dry_run,
+        on_cluster=on_cluster,
         notes=notes,
     )
 
@@ -254,17 +271,9 @@ def _busy(runs: Sequence[PlannedRun], on_cluster: bool) -> tuple[dict[str, list[
                 job = queue.get(prepare.relative(root, run.directory))
                 if job is not None:
                     busy["queued" if job.state == "PENDING" else "running"].append(run)
-                elif _is_owned(run.directory):
+                elif lock.is_held(run.directory):
                     busy["running"].append(run)
     return busy, notes
-
-
-def _is_owned(directory: Path) -> bool:
-    """Whether a process is at it. Of another machine's it is enough that it was there lately, by this one's clock."""
-    owner = lock.read(directory)
-    if owner is None or owner.alive is not None:
-        return owner is not None and bool(owner.alive)
-    return time.time() - lock.beat_at(directory, owner) < 2 * lock.STALE_SECONDS
 
 
 def _located(problem: str, labels: list[str], cells: int) -> str:

@@ -56,14 +56,27 @@ def check(runs: Collection[PlannedRun]) -> None:
         raise ConfigError(problems)
 
 
-def remarks(runs: Iterable[PlannedRun]) -> Iterable[str]:
+def remarks(runs: Collection[PlannedRun]) -> Iterable[str]:
     """Returns remarks on the runs' sets and episodes, to be read before they begin."""
     yield from data_to_come(runs)
     for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
         if dataset.shown_name != dataset.name:
             yield f"this {dataset.name} is called {dataset.shown_name} in tables and figures"
+    yield from hidden_intervals(runs)
     for task, discount in dict.fromkeys((run.config.dataset.task, run.config.discount) for run in runs):
-        yield from episodes.remarks(task, _own_time_limit(task), discount)
+        yield from episodes.remarks(task, loading.time_limit(task), discount)
+
+
+def hidden_intervals(runs: Iterable[PlannedRun]) -> Iterable[str]:
+    """Returns a line where an interval of evaluations was asked for that others have the word before online."""
+    asked = [run for run in runs if any(word.startswith("evaluation.interval=") for word in run.overrides)]
+    for evaluation in dict.fromkeys(run.config.evaluation for run in asked if run.config.finetune.env_steps):
+        if evaluation.online_intervals:
+            yield (
+                f"evaluation.interval={evaluation.interval} holds online only after env step "
+                f"{evaluation.online_intervals[-1][0]}: until then evaluation.online_intervals says when; "
+                "'evaluation.online_intervals=[]' leaves it to the interval"
+            )
 
 
 def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
@@ -94,14 +107,6 @@ def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
         if dataset not in counts:
             counts[dataset] = len(hdf5.transitions(loading.load_for_task(dataset, data)).reward)
         yield from starvation(config, counts[dataset])
-
-
-def _own_time_limit(task: str) -> int | None:
-    if task in REFERENCE_RETURNS:
-        return episodes.DEFAULT_TIME_LIMIT
-    from o2o.envs.tasks import find_task, own_time_limit  # loads the simulator, as their check did
-
-    return own_time_limit(find_task(task))
 
 
 def _unwritable(directory: Path, key: str, variable: str) -> list[str]:

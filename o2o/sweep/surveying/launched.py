@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from o2o.runs import lock
 from o2o.runs.failures import Failure
 from o2o.sweep.ledger import manifest, slurm, unanswered
 from o2o.sweep.ledger.manifest import SbatchCall, Submission
@@ -25,6 +26,7 @@ ASK_AGAIN_SECONDS = 30.0
 BEGINNING_SECONDS = 60.0
 """So long a pool may take from its launch to the first sign of a job."""
 
+_NOT_BEGUN = "the command that was to run it ended before"
 _UNANSWERED = "SLURM gave no clear answer when it was submitted"
 
 _ENDINGS = {
@@ -77,7 +79,8 @@ def join(root: Path, cells: list[SeenCell]) -> list[str]:
                 for directory in job.runs:
                     if run := find(directory):
                         run.sweeps += [name] if name not in run.sweeps else []
-                        if job.id or job.number in lost or not (run.launched and run.launched.job.id):
+                        has = job.id or job.number in lost or submission.launcher == "here"
+                        if has or not (run.launched and run.launched.job.id):
                             run.launched = Launched(directory, submission, job)
     for cell in cells:
         cell.runs.sort(key=lambda run: run.seed)
@@ -105,6 +108,7 @@ def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
             if history:
                 begun.add(launched.submission.token)
     _hear_pools(runs, begun)
+    _hear_processes(root, runs)
     _hear_batches(root, runs)
 
 
@@ -124,6 +128,20 @@ def _hear_pools(runs: Sequence[SeenRun], begun: Collection[str]) -> None:
             for run in members:
                 if run.state is Seen.QUEUED:
                     histories.left(run, "the pool that was to run it has ended")
+
+
+def _hear_processes(root: Path, runs: Sequence[SeenRun]) -> None:
+    """A process that runs its plan itself holds that; where it does not any more, what has not begun will not."""
+    waiting = [run for run in runs if run.state is Seen.PLANNED and run.launched]
+    of_launch: dict[Path, list[SeenRun]] = defaultdict(list)
+    for run in waiting:
+        launch = run.launched.submission if run.launched else None
+        if launch is not None and launch.launcher == "here":
+            of_launch[manifest.submission_directory(root, launch.sweep, launch.token)].append(run)
+    for directory, members in of_launch.items():
+        alive = lock.is_held(directory)
+        for run in members:
+            run.state, run.note = (Seen.QUEUED, "") if alive else (Seen.PLANNED, _NOT_BEGUN)
 
 
 def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
