@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def seconds_a_step(config: Config, phase: str, members: int) -> float:
     offline, watch = jnp.asarray(noise, jnp.float32), _Watch()
     with ExitStack() as stack:
         if phase == PRETRAIN:
-            learner = Learner(algorithm, replay)
+            learner = Learner(algorithm, replace(replay, batch_size=config.batch_size))
             reports = loop.pretrain(learner, side_by_side, state, offline, keys, [10**9], pause_at=watch)
         else:
             seeds = side_by_side.groups(range(members))
