@@ -170,7 +170,9 @@ def _class_problem(name: str) -> str | None:
     """Says why a row of `ALGORITHMS` is no algorithm, as far as its class shows; None where it is one."""
     cls: Any = ALGORITHMS[name]
     what = f"algorithm={name}: {getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', cls)}"
-    if not isinstance(cls, type) or not is_dataclass(cls):
+    if not isinstance(cls, type) or "__dataclass_params__" not in vars(
+        cls
+    ):  # one that it inherits is not its own
         return f"{what} is not a dataclass: write @dataclass(frozen=True) above its class"
     if not cls.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         return f"{what} can be changed: write @dataclass(frozen=True) above it, for it is kept by its values"

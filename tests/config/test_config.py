@@ -425,6 +425,10 @@ class NoDataclass:
     pass
 
 
+class BasedOnOne(ALGORITHMS["td3"]):
+    temperature: float
+
+
 @dataclasses.dataclass
 class NotFrozen:
     temperature: float
@@ -446,6 +450,7 @@ class OddlyDeclared(Mine):
     ("cls", "values", "told"),
     [
         (NoDataclass, {}, "NoDataclass is not a dataclass: write @dataclass(frozen=True) above its class"),
+        (BasedOnOne, {}, "BasedOnOne is not a dataclass"),
         ("bc", {}, "is not a dataclass"),
         (NotFrozen, {}, "NotFrozen can be changed: write @dataclass(frozen=True) above it"),
         (LacksAdopts, {}, "LacksAdopts has no adopts: o2o/types.py says what each is"),

@@ -59,7 +59,7 @@ def device_hours(runs: Sequence[PlannedRun], root: Path) -> str:
 
 
 def seconds_here(root: Path) -> dict[Kind, float]:
-    """Seconds a step, evaluations included, of finished runs below `root` that this machine made last, by kind."""
+    """Seconds a step, evaluations included, of finished runs below `root` that this machine made, by kind."""
     here = [one for one in measure(root) if one.host == platform.node()]
     return {
         kind: statistics.median(one.seconds for one in ones) for kind, ones in _by(here, _kind_of).items()
