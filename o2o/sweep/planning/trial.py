@@ -37,7 +37,7 @@ def seconds_a_step(config: Config, phase: str, members: int) -> float:
     """
     job.configure(config)
     task = find_task(config.dataset.task)
-    replay = job.replay_for(config, task_sizes(task))
+    replay = job.make_replay(config, task_sizes(task))
     algorithm = config.pretrain.algorithm if phase == PRETRAIN else config.algorithm
     side_by_side = make_members(members)
     keys = side_by_side.bundle([jax.random.key(i) for i in range(members)])
