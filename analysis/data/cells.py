@@ -1,12 +1,13 @@
 """Cells, all seeds of one setting: the only runs that may be averaged.
 
-Their configurations agree in everything that can change a result except the seed. Cells that look the same in a figure
-(dataset, algorithm, replay) but differ in something else stay apart, and say in what.
+Their configurations agree in everything that can change a result except the seed. Cells of one algorithm that differ in
+something else than their replay stay apart, and are named by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,13 @@ from o2o.runs.directory.science import shortened
 # The order of the paper's tables; what it does not know comes after, by name.
 ALGORITHMS = ("td3", "td3_c", "td3_bc")
 REPLAY_INITS = ("offline", "empty")
+SPELLED = {FROZEN: "frozen policy", "cal_ql": "Cal-QL"}
+"""The names that are not written in capitals."""
+
+SHOWN_ELSEWHERE = ("algorithm.name", "replay_init.preload", "offline_ratio.value")
+"""The settings that figures and tables show by themselves, which are in no variant."""
+MOST_NAMED = 3
+"""A variant with more settings than this is cut to those that are enough to tell it from the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +32,7 @@ class Cell:
 
     runs: tuple[Finetuning, ...]
     variant: str = field(default="")
-    """The settings that tell it from cells that look the same, such as `constraint_epsilon=0.0001`, or ""."""
+    """The settings that tell it from others of its algorithm, such as `pretrain.updates=2000`, or ""."""
 
     @property
     def first(self) -> Finetuning:
@@ -63,9 +71,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The algorithm in the paper's spelling, and the variant in brackets where there is one."""
-        name = display_name(self.algorithm)
-        return f"{name} ({self.variant})" if self.variant else name
+        """The algorithm in the paper's spelling, and the variant where there is one: no other setting has it."""
+        return named(display_name(self.algorithm), self.variant)
 
     @property
     def replay(self) -> str:
@@ -80,11 +87,16 @@ def into_cells(finetunings: Iterable[Finetuning]) -> tuple[Cell, ...]:
     for run in finetunings:
         groups.setdefault(run.settings_key, []).append(run)
     cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed))) for runs in groups.values()]
-    looks: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in cells:
-        looks.setdefault(cell.look, []).append(cell)
-    named = [Cell(cell.runs, _variant(cell, looks[cell.look])) for cell in cells]
-    return tuple(sorted(named, key=_order))
+    variants: dict[int, str] = {}
+    for alike in by_dataset(cells).values():
+        lengths = {cell.first.switch for cell in alike}
+        for algorithm in dict.fromkeys(cell.algorithm for cell in alike):
+            own = [cell for cell in alike if cell.algorithm == algorithm]
+            always = ("pretrain.updates",) if len(lengths) > 1 else ()
+            found = variants_of([_told(cell.first.settings) for cell in own], always)
+            variants |= {id(cell): variant for cell, variant in zip(own, found, strict=True)}
+    named_cells = [Cell(cell.runs, variants[id(cell)]) for cell in cells]
+    return tuple(sorted(named_cells, key=_order))
 
 
 def by_dataset(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
@@ -97,29 +109,78 @@ def by_dataset(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 def display_name(algorithm: str) -> str:
     """The paper's spelling of an algorithm: td3_bc is TD3-BC."""
-    if algorithm == FROZEN:
-        return "frozen policy"
-    return algorithm.upper().replace("_", "-")
+    return SPELLED.get(algorithm) or algorithm.upper().replace("_", "-")
+
+
+def named(name: str, variant: str) -> str:
+    """A name, and what tells its bearer from others of that name, where there is anything."""
+    return f"{name}, {variant}" if variant else name
+
+
+def variants_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = ()) -> list[str]:
+    """For each of some settings that share a name, what tells it from the others: `key=value, …` or "".
+
+    What comes with an algorithm's name is not told beside it, and a key that one lacks is not told of it; … stands for
+    what was cut. `always` are told whether they differ or not.
+    """
+    keys = [key for key, values in _differing(settings).items() if len(set(map(word, values))) > 1]
+    told = [key for key in keys if not _comes_with_a_name(key, keys, settings)]
+    told.sort(key=lambda key: (not key.startswith("pretrain."), keys.index(key)))
+    kept = list(dict.fromkeys([*always, *(told if len(told) <= MOST_NAMED else _enough(told, settings))]))
+    more = ["…"] if set(told) - set(kept) else []
+    return [
+        ", ".join([*(f"{_short(key)}={word(own[key])}" for key in kept if key in own), *more])
+        for own in settings
+    ]
 
 
 def differing(cells: Iterable[Cell]) -> dict[str, list[Any]]:
     """The keys in which the cells differ, with each one's value, in the cells' order."""
-    settings = [cell.first.settings for cell in cells]
-    keys = dict.fromkeys(key for own in settings for key in own)
-    values = {key: [own.get(key, "absent") for own in settings] for key in keys}
-    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
-
-
-def _variant(cell: Cell, alike: list[Cell]) -> str:
-    differ = differing([cell, *(other for other in alike if other is not cell)])
-    if len(differ) > 3:  # too long for a legend; the notes have all of them
-        return cell.first.setting.name.rsplit("-", 1)[-1]
-    return ", ".join(f"{key.rsplit('.', 1)[-1]}={word(found[0])}" for key, found in differ.items())
+    return _differing([cell.first.settings for cell in cells])
 
 
 def word(value: Any) -> str:
     """A value of a configuration as it is typed; a digest by its beginning."""
     return "null" if value is None else str(shortened(value))
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    keys = dict.fromkeys(key for own in settings for key in own)
+    values = {key: [own.get(key, "absent") for own in settings] for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in SHOWN_ELSEWHERE}
+
+
+def _comes_with_a_name(key: str, keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the key, such as an algorithm's hyperparameter, has one value under each value of its `name`."""
+    name = f"{key.rpartition('.')[0]}.name"
+    if key == name or name not in keys:
+        return False
+    values: dict[str, set[str]] = {}
+    for own in settings:
+        values.setdefault(word(own.get(name)), set()).add(word(own.get(key, "absent")))
+    return all(len(found) == 1 for found in values.values())
+
+
+def _enough(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first of the keys by which all settings differ that differ by all of them."""
+    kept: list[str] = []
+
+    def parts(by: Sequence[str]) -> int:
+        return len({tuple(word(own.get(key, "absent")) for key in by) for own in settings})
+
+    for key in keys:
+        if parts([*kept, key]) > parts(kept):
+            kept.append(key)
+    return kept
+
+
+def _short(key: str) -> str:
+    """A key as it is typed, but for what is said of the algorithm that is named before it."""
+    return re.sub(r"^algorithm\.|\.name$", "", key)
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
@@ -132,6 +193,6 @@ def _order(cell: Cell) -> tuple[Any, ...]:
         rank(cell.replay_init, REPLAY_INITS),
         -1.0 if ratio is None else ratio,
         rank(cell.algorithm, ALGORITHMS),
-        cell.variant,
+        [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", cell.variant)],
         cell.first.path,
     )

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from o2o.config.dataset_names import MADE_HERE, shown_name
 from o2o.runs.directory import layout
 from o2o.runs.directory.reader import read_columns
+from o2o.runs.directory.science import BOTH_PHASES
 
 FROZEN = "frozen"
 """The algorithm that never learns: its arm is the null of every collapse."""
@@ -121,18 +122,18 @@ class Finetuning:
         """Their D4RL-normalised scores; the first is the offline score where there is one."""
         return self.evaluations["score"].astype(np.float64)
 
-    @cached_property
-    def curve(self) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]]:
-        """Learner steps (the paper's x axis) and scores of the online evaluations, from the switch on."""
-        return self.switch + self.env_steps, self.scores
+    @property
+    def updates_per_step(self) -> int:
+        """Gradient updates an env step."""
+        return self.config["finetune"].get("updates_per_step", 1)
 
     @cached_property
     def pretraining_curve(self) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]]:
-        """Learner steps and scores of the evaluations while pretraining; empty where they are not there."""
+        """Updates until the switch (0 and less) and scores of the evaluations while pretraining; empty without them."""
         columns = rows_of(layout.PRETRAIN, self.pretraining) if self.pretraining else _NO_COLUMNS
         if not columns:
             return np.empty(0, np.int64), np.empty(0)
-        return columns["step"], columns["score"].astype(np.float64)
+        return columns["step"] - self.switch, columns["score"].astype(np.float64)
 
     @cached_property
     def train(self) -> dict[str, np.ndarray]:
@@ -153,6 +154,12 @@ class Finetuning:
     def settings(self) -> dict[str, Any]:
         """Every value that can change a result, by its dotted key, without the seed."""
         return self.identity["settings"]
+
+    @cached_property
+    def pretraining_settings(self) -> dict[str, Any]:
+        """The part of the settings that its pretraining had, too."""
+        parts = ("pretrain", "dataset", *BOTH_PHASES)
+        return {key: value for key, value in self.settings.items() if key.partition(".")[0] in parts}
 
     @cached_property
     def settings_key(self) -> str:

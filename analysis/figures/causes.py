@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,29 +14,30 @@ from matplotlib.figure import Figure
 from analysis.data.cells import Cell
 from analysis.data.runs import Finetuning
 from analysis.figures.style import (
-    COLORS,
     PAGE_WIDTH,
-    SPARE_COLORS,
-    STEPS_LABEL,
     STYLE,
     NothingToDrawError,
+    Steps,
+    add_legend,
+    colors_of,
     dataset_title,
     mark_switch,
     new_figure,
     over_seeds,
     step_axis,
+    steps_of,
     styled,
 )
 from o2o.collapse import HORIZON
 
-# A column of panels: its title, the metrics in it, whether its axis may be logarithmic.
+# A column of panels: its title (a panel is 17 letters wide), the metrics in it, whether its axis may be logarithmic.
 COLUMNS = (
     ("score", ("score",), False),
-    ("overestimation\nQ − discounted return", ("q_minus_return",), False),
-    ("TD error: fresh (solid),\noffline (dashed) batches", ("td_error_fresh", "td_error_offline"), True),
-    ("distance from the\npretrained policy", ("policy_distance",), False),
-    ("TD3-C: multiplier λ", ("lambda",), True),
-    ("TD3-C: constraint", ("constraint",), True),
+    ("Q − discounted\nreturn earned", ("q_minus_return",), False),
+    ("TD error on fresh\n(– –: offline) rows", ("td_error_fresh", "td_error_offline"), True),
+    ("distance from\npretrained policy", ("policy_distance",), False),
+    ("TD3-C:\nmultiplier λ", ("lambda",), True),
+    ("TD3-C:\nconstraint", ("constraint",), True),
 )
 DASHES = ("solid", (0, (4, 1.5)))
 WIDE = 5.0
@@ -58,15 +59,16 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         raise NothingToDrawError("no run has diagnostics in train.jsonl")
     replays = list(dict.fromkeys(cell.replay for cell in cells))
     legend: dict[str, Artist] = {}
-    style: dict[Any, Any] = STYLE | {"axes.titlesize": 7, "xtick.labelsize": 6, "ytick.labelsize": 6}
+    axis, colors = steps_of(cells), colors_of(cells)
+    style: dict[Any, Any] = STYLE | {"axes.titlesize": 6.5, "xtick.labelsize": 6, "ytick.labelsize": 6}
     with styled(style):
-        figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.95)
+        figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.6)
         grid = figure.subplots(len(replays), len(drawn), squeeze=False, sharex=True, sharey="col")
         for row, replay in enumerate(replays):
             members = [cell for cell in cells if cell.replay == replay]
             for column, (title, metrics, _) in enumerate(drawn):
                 axes = grid[row, column]
-                legend |= _draw_panel(axes, members, metrics)
+                legend |= _draw_panel(axes, members, metrics, axis, colors)
                 if row == 0:
                     axes.set_title(title)
             grid[row, 0].set_ylabel(f"replay: {replay}", fontsize=7)
@@ -74,34 +76,32 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             if logarithmic and _spans(list(grid[:, column])):
                 grid[0, column].set_yscale("log")
         title = dataset_title(cells[0]).replace("\n", " ")
-        figure.supxlabel(f"{STEPS_LABEL}; dotted: the switch", fontsize=7)
-        figure.legend(
-            legend.values(), legend.keys(), loc="outside upper center", ncols=5, frameon=False, title=title
-        )
+        figure.supxlabel(f"{axis.label.partition(';')[0]}; dotted: the switch", fontsize=7)
+        add_legend(figure, legend, title)
     return figure, []
 
 
-def _draw_panel(axes: Axes, cells: Sequence[Cell], metrics: Sequence[str]) -> dict[str, Artist]:
+def _draw_panel(
+    axes: Axes, cells: Sequence[Cell], metrics: Sequence[str], axis: Steps, colors: Mapping[str, str]
+) -> dict[str, Artist]:
     legend: dict[str, Artist] = {}
-    spare = iter(SPARE_COLORS * len(cells))
-    used: set[str] = set()
-    switch = cells[0].first.switch
-    end = switch + min(HORIZON, max(int(cell.first.env_steps[-1]) for cell in cells))
+    shown = min(HORIZON, max(int(cell.first.env_steps[-1]) for cell in cells))
     for cell in cells:
-        known = cell.algorithm in COLORS and cell.algorithm not in used
-        color = COLORS[cell.algorithm] if known else next(spare)
-        used.add(cell.algorithm)
         for metric, dashes in zip(metrics, DASHES, strict=False):
             curves = [curve for run in cell.runs if (curve := _metric(run, metric)) is not None]
             if curves:
                 steps, values = over_seeds(curves)
-                early = steps <= end
+                early = steps <= shown
                 (line,) = axes.plot(
-                    steps[early], values.mean(0)[early], color=color, linestyle=dashes, linewidth=1.0
+                    axis.switch + steps[early],
+                    values.mean(0)[early],
+                    color=colors[cell.label],
+                    linestyle=dashes,
+                    linewidth=1.0,
                 )
                 legend.setdefault(cell.label, line)
-    mark_switch(axes, switch)
-    step_axis(axes, switch - BEFORE * (end - switch), end)
+    mark_switch(axes, axis.switch)
+    step_axis(axes, axis.switch - BEFORE * shown, axis.switch + shown)
     return legend
 
 
@@ -118,10 +118,10 @@ def _has(cell: Cell, metrics: Sequence[str]) -> bool:
 
 
 def _metric(run: Finetuning, name: str) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]] | None:
-    """Learner steps and values of one column of eval.jsonl or train.jsonl, where it is there and finite."""
+    """Env steps since the switch and finite values of a column of eval.jsonl or train.jsonl, where it is there."""
     columns = run.evaluations if name in run.evaluations else run.train
     if name not in columns:
         return None
     values = columns[name].astype(np.float64)
     finite = np.isfinite(values)
-    return (columns["step"][finite], values[finite]) if finite.any() else None
+    return (columns["step"][finite] - run.switch, values[finite]) if finite.any() else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -12,21 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.data.cells import Cell, by_dataset, display_name
+from analysis.data.cells import Cell, by_dataset, display_name, named, variants_of
+from analysis.data.runs import Finetuning
 from analysis.figures.style import (
-    COLORS,
     COLUMN_WIDTH,
     PAGE_WIDTH,
     PANEL_HEIGHT,
     PRETRAINING_COLOR,
-    SPARE_COLORS,
-    STEPS_LABEL,
     NothingToDrawError,
+    Steps,
+    add_legend,
+    colors_of,
     dataset_title,
     mark_switch,
     new_figure,
     over_seeds,
+    palette,
     step_axis,
+    steps_of,
     styled,
 )
 
@@ -35,6 +38,11 @@ TAIL = 0.25
 
 EMPTY_DASHES = (0, (4, 1.5))
 RATIO_COLORS = {0.25: "#56B4E9", 0.5: "#E69F00", 0.75: "#CC79A7"}
+OFFLINE_DASHES = (0, (5, 3))
+PRETRAININGS = (
+    ("0.35", "solid"), ("0.55", (0, (5, 1))), ("0.25", (0, (3, 1, 1, 1))), ("0.65", (0, (1, 1))), ("0.45", (0, (8, 2))),
+)  # fmt: skip
+"""Greys and dashes of pretrainings where a figure has several."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +67,23 @@ def learning_curves(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """Everything there is: a panel per dataset and replay setting, a line per cell, and its seeds."""
     if not cells:
         raise NothingToDrawError("no finished run")
-    panels = []
+    panels, colors = [], colors_of(cells)
     for alike in by_dataset(cells).values():
         for arm in dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in alike):
             members = [cell for cell in alike if (cell.replay_init, cell.offline_ratio) == arm]
-            panels.append(Panel(f"{dataset_title(alike[0])}\n{_arm_name(*arm)}", _one_color_each(members)))
+            panels.append(Panel(f"{dataset_title(alike[0])}\n{_arm_name(*arm)}", _lines(members, colors)))
     return draw(panels, columns=4 if len(panels) > 4 else 2, seeds=True), []
 
 
 def figure1(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC with the offline data in the replay, and TD3 from scratch, whose curve starts at the switch."""
     scratch = {cell.first.task: cell for cell in cells if cell.first.from_scratch and cell.algorithm == "td3"}
-    panels, notes = [], []
+    panels, notes, colors = [], [], colors_of(cells)
     for dataset, alike in _pretrained(cells).items():
         members = _select(alike, ("td3", "td3_bc"), replay_init="offline")
         if not members:
             continue
-        series = [*_one_color_each(members)]
+        series = [*_lines(members, colors)]
         beginner = scratch.get(alike[0].first.task)
         if beginner:
             series.append(Series(beginner, "TD3 from scratch", "0.25", EMPTY_DASHES))
@@ -87,7 +95,7 @@ def figure1(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 
 def figure2(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC, with (solid) and without (dashed) the offline data in the replay; no bands, as in the paper."""
-    panels, notes = [], []
+    panels, notes, colors = [], [], colors_of(cells)
     for dataset, alike in _pretrained(cells).items():
         series: list[Series] = []
         lacking: list[str] = []
@@ -97,7 +105,7 @@ def figure2(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             lacking += _missing(f"{dataset}, replay {replay_init}", there, {"td3", "td3_bc"})
             series += [
                 Series(s.cell, f"{s.label}, replay {replay_init}", s.color, dashes)
-                for s in _one_color_each(members)
+                for s in _lines(members, colors)
             ]
         if series:
             notes += lacking
@@ -108,7 +116,7 @@ def figure2(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 def figure3(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3, TD3-BC and TD3-C, in a panel with and in one without the offline data in the replay."""
     names = ("td3", "td3_c", "td3_bc")
-    panels, notes = [], []
+    panels, notes, colors = [], [], colors_of(cells)
     for dataset, alike in _pretrained(cells).items():
         arms = {arm: _select(alike, names, replay_init=arm) for arm in ("offline", "empty")}
         if not any(arms.values()):
@@ -116,7 +124,7 @@ def figure3(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         for arm, members in arms.items():
             notes += _missing(f"{dataset}, replay {arm}", {cell.algorithm for cell in members}, set(names))
             panels.append(
-                Panel(f"{dataset_title(alike[0])}\n{_arm_name(arm, None)}", _one_color_each(members))
+                Panel(f"{dataset_title(alike[0])}\n{_arm_name(arm, None)}", _lines(members, colors))
             )
     columns = 4 if len(panels) > 4 else 2
     return draw(_needed(panels, "TD3, TD3-BC or TD3-C"), columns=columns), notes
@@ -125,18 +133,20 @@ def figure3(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 def figure4(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC with a fixed share of offline rows in every batch, beside what the buffer gives."""
     panels, notes = [], []
+    shares = [cell for cell in cells if cell.offline_ratio is not None]
+    colors = palette({_share(cell): RATIO_COLORS.get(cell.offline_ratio or 0.0) for cell in shares})
     for dataset, alike in _pretrained(cells).items():
         for name in ("td3", "td3_bc"):
             fixed = [cell for cell in alike if cell.algorithm == name and cell.offline_ratio is not None]
             if not fixed:
                 continue
-            spare = cycle(SPARE_COLORS)
-            series = [
-                Series(cell, _share(cell), RATIO_COLORS.get(cell.offline_ratio or 0.0) or next(spare))
-                for cell in fixed
-            ]
+            series = [Series(cell, _share(cell), colors[_share(cell)]) for cell in fixed]
             uniform = _select(alike, (name,), replay_init="offline")
-            series += [Series(cell, _share(cell), "0.25", EMPTY_DASHES) for cell in uniform]
+            greys = np.linspace(0.25, 0.7, len(uniform)).round(2)
+            series += [
+                Series(cell, _share(cell), str(grey), EMPTY_DASHES)
+                for cell, grey in zip(uniform, greys, strict=True)
+            ]
             notes += [] if uniform else [f"{dataset}: no {display_name(name)} with what the buffer gives"]
             panels.append(Panel(f"{dataset_title(alike[0])}\n{display_name(name)}", tuple(series)))
     columns = 4 if len(panels) > 4 else 2
@@ -146,21 +156,23 @@ def figure4(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: bool = False) -> Figure:
     """The panels, in rows; lines are means over seeds, bands one standard deviation.
 
-    Thin lines are seeds, where they are wanted instead of bands. The dashed line is the mean offline score, the
-    dotted one the switch from pretraining to finetuning.
+    Thin lines are seeds, where they are wanted instead of bands. Dashed lines are the mean offline scores, one for each
+    pretraining, the dotted one is the switch from pretraining to finetuning.
     """
+    cells = [series.cell for panel in panels for series in panel.series]
+    steps, pretrainings = steps_of(cells), _pretrainings(cells)
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     legend: dict[str, Artist] = {}
     with styled():
         extra = 0.13 * max(panel.title.count("\n") for panel in panels)
-        figure = new_figure(width, (PANEL_HEIGHT + extra) * rows + 0.55)
+        figure = new_figure(width, (PANEL_HEIGHT + extra) * rows + 0.25)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=False):
             axes.set_title(panel.title, fontsize=7 if columns > 2 else 8)
             if panel.series:
-                legend |= _draw_panel(axes, panel, bands and not seeds, seeds)
+                legend |= _draw_panel(axes, panel, steps, pretrainings, bands and not seeds, seeds)
             else:
                 axes.set_axis_off()
                 axes.text(0.5, 0.5, "no runs", ha="center", transform=axes.transAxes, color="0.4")
@@ -168,39 +180,42 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("score (normalised)")
-        figure.supxlabel(STEPS_LABEL, fontsize=8)
-        legend = {label: artist for label, artist in legend.items() if artist}
-        figure.legend(
-            legend.values(),
-            legend.keys(),
-            loc="outside upper center",
-            ncols=4 if width == PAGE_WIDTH else 2,
-            frameon=False,
-        )
+        figure.supxlabel(steps.label, fontsize=8)
+        add_legend(figure, legend)
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, bands: bool, seeds: bool) -> dict[str, Artist]:
+def _draw_panel(
+    axes: Axes, panel: Panel, axis: Steps, pretrainings: Mapping[str, str], bands: bool, seeds: bool
+) -> dict[str, Artist]:
     legend: dict[str, Artist] = {}
-    pretrained = [series.cell for series in panel.series if not series.cell.first.from_scratch]
-    switch = pretrained[0].first.switch if pretrained else 0
-    runs = [run for cell in pretrained for run in cell.runs]
-    before = list({run.pretraining: run.pretraining_curve for run in runs if run.pretraining}.values())
-    if switch:
-        if before:
-            name = f"{display_name(runs[0].pretraining_algorithm)} pretraining"
-            legend[name] = _draw_curves(axes, before, PRETRAINING_COLOR, "solid", bands=False, seeds=seeds)
+    groups: dict[str, list[Finetuning]] = {}
+    for run in (run for series in panel.series for run in series.cell.runs if not run.from_scratch):
+        groups.setdefault(pretrainings[_key(run)], []).append(run)
+    names = list(dict.fromkeys(pretrainings.values()))
+    switch, alone = axis.switch, len(names) == 1
+    for name, runs in groups.items():
+        color, dashes = PRETRAININGS[names.index(name) % len(PRETRAININGS)]
+        before = {run.pretraining: run.pretraining_curve for run in runs if run.pretraining}
+        curves = [(switch + steps, scores) for steps, scores in before.values() if len(steps)]
+        style = (PRETRAINING_COLOR, "solid") if alone else (color, dashes)
+        if curves:
+            legend[name] = _draw_curves(axes, curves, *style, bands=False, seeds=seeds and alone)
+        scores = {run.pretraining_identity: run.offline_score for run in runs}
+        mean = float(np.mean([score for score in scores.values() if score is not None]))
+        level = axes.axhline(mean, linewidth=0.8, zorder=1)
+        level.set(color="0.3" if alone else color, linestyle=OFFLINE_DASHES if alone else dashes)
+        if not alone:
+            legend.setdefault(name, level)
+        legend["offline score" if alone else "thin: the offline score of a pretraining"] = level
+    if groups:
         legend["switch to online"] = mark_switch(axes, switch)
-        offline_scores = {run.pretraining_identity: run.offline_score for run in runs}
-        mean = float(np.mean([score for score in offline_scores.values() if score is not None]))
-        legend["offline score"] = axes.axhline(
-            mean, color="0.3", linewidth=0.8, linestyle=(0, (5, 3)), zorder=1
-        )
     for series in panel.series:
         curves = [(switch + run.env_steps, run.scores) for run in series.cell.runs]
         legend[series.label] = _draw_curves(axes, curves, series.color, series.dashes, bands, seeds)
+    longest = max((run.switch for runs in groups.values() for run in runs), default=0)
     last = switch + max(int(series.cell.first.env_steps[-1]) for series in panel.series)
-    step_axis(axes, switch - min(switch, TAIL * (last - switch)), last)
+    step_axis(axes, switch - min(longest, TAIL * (last - switch)), last)
     lowest = min(float(run.scores.min()) for series in panel.series for run in series.cell.runs)
     axes.set_ylim(bottom=min(0.0, lowest))
     return legend
@@ -221,16 +236,29 @@ def _draw_curves(
     return line
 
 
-def _one_color_each(cells: Sequence[Cell]) -> tuple[Series, ...]:
-    """An algorithm's own colour, or a spare one where it is taken by another setting of it."""
-    spare = cycle(SPARE_COLORS)
-    used: set[str] = set()
-    series = []
-    for cell in cells:
-        known = cell.algorithm in COLORS and cell.algorithm not in used
-        series.append(Series(cell, cell.label, COLORS[cell.algorithm] if known else next(spare)))
-        used.add(cell.algorithm)
-    return tuple(series)
+def _lines(cells: Sequence[Cell], colors: Mapping[str, str]) -> tuple[Series, ...]:
+    return tuple(Series(cell, cell.label, colors[cell.label]) for cell in cells)
+
+
+def _pretrainings(cells: Sequence[Cell]) -> dict[str, str]:
+    """The name of every pretraining that cells came from, by its `_key`: what tells it from others of its dataset."""
+    found: dict[str, str] = {}
+    for alike in _pretrained(cells).values():
+        lengths = {cell.first.switch for cell in alike}
+        for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
+            own = {_key(c.first): c.first for c in alike if c.first.pretraining_algorithm == algorithm}
+            settings = [
+                {key.removeprefix("pretrain."): value for key, value in run.pretraining_settings.items()}
+                for run in own.values()
+            ]
+            variants = variants_of(settings, ("updates",) if len(lengths) > 1 else ())
+            name = f"{display_name(algorithm)} pretraining"
+            found |= {key: named(name, variant) for key, variant in zip(own, variants, strict=True)}
+    return found
+
+
+def _key(run: Finetuning) -> str:
+    return json.dumps(run.pretraining_settings, sort_keys=True)
 
 
 def _pretrained(cells: Sequence[Cell]) -> Mapping[str, list[Cell]]:
@@ -260,7 +288,7 @@ def _missing(where: str, found: set[str], wanted: set[str]) -> list[str]:
 def _share(cell: Cell) -> str:
     ratio = cell.offline_ratio
     name = "what the buffer gives" if ratio is None else f"{100 * ratio:g} % offline rows"
-    return f"{name} ({cell.variant})" if cell.variant else name
+    return named(name, cell.variant)
 
 
 def _arm_name(replay_init: str, offline_ratio: float | None) -> str:

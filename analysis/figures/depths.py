@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ from matplotlib.figure import Figure
 
 from analysis.data.cells import Cell, by_dataset
 from analysis.figures.style import (
-    COLORS,
     COLUMN_WIDTH,
     PAGE_WIDTH,
     STYLE,
     NothingToDrawError,
+    add_legend,
+    colors_of,
     dataset_title,
     new_figure,
     styled,
@@ -47,10 +49,12 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     rows = -(-len(datasets) // columns)
     arms = list(dict.fromkeys(cell.label for cell in depths))
     replays = list(dict.fromkeys(cell.replay for cell in sorted(depths, key=_replay_order)))
+    names = [textwrap.fill(arm, 26, break_long_words=False) for arm in arms]
+    lines = max(1.0, sum(1 + name.count("\n") for name in names) / len(names))
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     style: dict[Any, Any] = STYLE | {"axes.grid": False}
     with styled(style):
-        figure = new_figure(width, rows * (0.75 + 0.21 * len(arms)) + 0.3)
+        figure = new_figure(width, rows * (0.75 + 0.05 * len(arms) + 0.16 * lines * len(arms)) + 0.3)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes, alike in zip(grid.flat, datasets.values(), strict=False):
             values = np.full((len(arms), len(replays)), np.nan)
@@ -62,7 +66,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
             axes.set_title(dataset_title(alike[0]), fontsize=7)
             axes.set_xticks(range(len(replays)), replays, rotation=40, ha="right", rotation_mode="anchor")
-            axes.set_yticks(range(len(arms)), arms)
+            axes.set_yticks(range(len(arms)), names)
             axes.tick_params(length=0)
         for axes in grid.flat[len(datasets) :]:
             axes.set_axis_off()
@@ -83,25 +87,26 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     legend = {}
+    colors = colors_of(cell for alike in tasks.values() for cell in alike)
     with styled():
-        figure = new_figure(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 1.9 * rows + 0.4)
+        figure = new_figure(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 1.9 * rows + 0.2)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, (task, alike) in zip(grid.flat, tasks.items(), strict=False):
             datasets = sorted({cell.dataset for cell in alike}, key=lambda name: _quality(name) or 0)
-            lines: dict[tuple[str, str, str], list[Cell]] = {}
+            lines: dict[tuple[str, str], list[Cell]] = {}
             for cell in alike:
-                lines.setdefault((cell.algorithm, cell.replay_init, cell.variant), []).append(cell)
-            for (algorithm, replay_init, _), own in lines.items():
+                lines.setdefault((cell.label, cell.replay_init), []).append(cell)
+            for (label, replay_init), own in lines.items():
                 points = sorted((datasets.index(cell.dataset), mean_depth(cell)) for cell in own)
                 (line,) = axes.plot(
                     *zip(*points, strict=True),
-                    color=COLORS.get(algorithm, "0.2"),
+                    color=colors[label],
                     linestyle=REPLAYS.get(replay_init, "solid"),
                     marker="o",
                     markersize=3,
                     linewidth=1.2,
                 )
-                legend[f"{own[0].label}, replay {replay_init}"] = line
+                legend[f"{label}, replay {replay_init}"] = line
             axes.set_xticks(range(len(datasets)), [_short(name, task) for name in datasets])
             axes.set_xlim(-0.3, len(datasets) - 0.7)
             regenerated = any(cell.first.regenerated for cell in alike)
@@ -112,7 +117,7 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             row[0].set_ylabel("collapse depth (points)")
             row[0].set_ylim(bottom=0.0)
         figure.supxlabel("dataset, more diverse to the right", fontsize=8)
-        figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=3, frameon=False)
+        add_legend(figure, legend)
     return figure, []
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import colorsys
+import io
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -40,12 +47,20 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 
-# Okabe and Ito's palette; an algorithm has the same colour in every figure.
-COLORS = {"td3": "#D55E00", "td3_bc": "#0072B2", "td3_c": "#009E73", "sac": "#CC79A7", "frozen": "#7F7F7F"}
-SPARE_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#000000")
+# Okabe and Ito's palette, and after it Tol's; an algorithm has the same colour in every figure.
+COLORS = {
+    "td3": "#D55E00", "td3_bc": "#0072B2", "td3_c": "#009E73", "sac": "#CC79A7", "iql": "#E69F00", "awac": "#56B4E9",
+    "bc": "#999933", "cql": "#882255", "cal_ql": "#6A5ACD", "frozen": "#7F7F7F",
+}  # fmt: skip
+SPARE_COLORS = (
+    "#E69F00", "#56B4E9", "#CC79A7", "#882255", "#999933", "#6A5ACD", "#DDCC77", "#117733", "#44AA99", "#661100",
+)  # fmt: skip
 PRETRAINING_COLOR = "0.45"
 PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
-STEPS_LABEL = "learner steps (thousands): pretraining updates + env steps"
+LEARNER_STEPS = "learner steps (thousands): pretraining updates + env steps"
+ENV_STEPS = "env steps since the switch (thousands); left of it, pretraining updates"
+LETTER, HANDLE, LEGEND_ROW = 4.5, 34.0, 0.17
+"""The width of a legend's letter and of a line beside it, in points, and the height of its row, in inches."""
 
 
 class NothingToDrawError(Exception):
@@ -61,9 +76,81 @@ def styled(style: Mapping[Any, Any] = STYLE) -> Iterator[None]:
         yield
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as it would be saved."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        with styled():
+            self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches, in the style."""
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.04, hspace=0.04))
+    return Picture(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.04, hspace=0.04))
+
+
+def add_legend(figure: Figure, entries: Mapping[str, Artist], title: str | None = None) -> None:
+    """Adds the legend above all panels, in as many columns as its labels allow, and makes the figure higher for it."""
+    width = 72 * figure.get_figwidth()
+    labels = [textwrap.fill(label, int((width / (1 + (width > 300)) - HANDLE) / LETTER)) for label in entries]
+    columns = next(count for count in (5, 4, 3, 2, 1) if count == 1 or _columns_width(labels, count) <= width)
+    rows = max(sum(1 + label.count("\n") for label in part) for part in _in_columns(labels, columns))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows + (title is not None)))
+    figure.legend(
+        entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False, title=title
+    )
+
+
+def _in_columns(labels: Sequence[str], count: int) -> list[list[str]]:
+    """The labels as matplotlib fills columns with them."""
+    parts = np.array_split(np.arange(len(labels)), count)
+    return [[labels[i] for i in part] for part in parts]
+
+
+def _columns_width(labels: Sequence[str], count: int) -> float:
+    lines = [[line for label in part for line in label.split("\n")] for part in _in_columns(labels, count)]
+    return sum(LETTER * max(map(len, part), default=0) + HANDLE for part in lines)
+
+
+def palette(wishes: Mapping[str, str | None]) -> dict[str, str]:
+    """A colour for each label that no other has: the one it wishes, if it is the first who does, else a spare one."""
+    wished = {color for color in wishes.values() if color}
+    spare = itertools.chain((color for color in SPARE_COLORS if color not in wished), _more_colors())
+    found: dict[str, str] = {}
+    for label, color in wishes.items():
+        found[label] = next(spare) if color is None or color in found.values() else color
+    return found
+
+
+def colors_of(cells: Iterable[Cell]) -> dict[str, str]:
+    """The colour of every label among the cells."""
+    return palette({cell.label: COLORS.get(cell.algorithm) for cell in cells})
+
+
+def _more_colors() -> Iterator[str]:
+    """Colours without end, neighbours far apart: hues at multiples of the golden ratio."""
+    for number in itertools.count():
+        yield to_hex(colorsys.hls_to_rgb(number * 0.618034 % 1, 0.35 + 0.1 * (number % 3), 0.6))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The x axis that all panels of a figure share."""
+
+    switch: int
+    """The place of the switch on it."""
+    label: str
+
+
+def steps_of(cells: Iterable[Cell]) -> Steps:
+    """The paper's learner steps where all pretrainings have one length and an env step one update, else env steps."""
+    runs = [cell.first for cell in cells]
+    lengths = {run.switch for run in runs if not run.from_scratch}
+    if len(lengths) == 1 and all(run.updates_per_step == 1 for run in runs):
+        return Steps(lengths.pop(), LEARNER_STEPS)
+    return Steps(0, ENV_STEPS if lengths else "env steps (thousands)")
 
 
 def save(figure: Figure, stem: Path) -> Path:
@@ -91,10 +178,10 @@ def dataset_title(cell: Cell) -> str:
 
 
 def step_axis(axes: Axes, first: float, last: float) -> None:
-    """Learner steps, labelled in thousands."""
+    """Steps, labelled in thousands."""
     axes.set_xlim(first, last)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}".replace("-", "−")))
 
 
 def mark_switch(axes: Axes, switch: int) -> Any:

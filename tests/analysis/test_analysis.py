@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from analysis.figures.budgets import budgets
 from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
-from analysis.figures.style import COLORS, NothingToDrawError
+from analysis.figures.style import COLORS, NothingToDrawError, palette
 
 REGENERATED = "regen-hopper-medium"
 
@@ -187,7 +188,7 @@ def test_settings_that_differ_in_something_unseen_are_two_lines_with_their_diffe
         )
     figure, _ = figure1(collect(tmp_path).cells)
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"TD3 (policy_delay=1)", "TD3 (policy_delay=2)"} <= labels
+    assert {"TD3, policy_delay=1", "TD3, policy_delay=2"} <= labels
 
 
 def test_seeds_with_different_grids_are_averaged_where_all_were_evaluated(tmp_path):
@@ -228,11 +229,64 @@ def test_who_overtakes_whom_is_said(cells):
 def test_why_shows_what_the_critic_believed(cells):
     figure, _ = why([cell for cell in cells if cell.dataset == "hopper-medium-v2"])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert any("overestimation" in title for title in titles)
+    assert any("discounted" in title for title in titles)
     assert any("multiplier" in title for title in titles)
     steps, values = line_of_any(figure.axes[1], COLORS["td3"])
     assert (steps[0], steps[-1]) == (500_000, 550_000)
     assert values.max() > values[0]
+
+
+def test_runs_of_two_pretraining_lengths_are_aligned_at_the_switch_with_an_offline_line_each(tmp_path):
+    for updates, start in ((2_000, 30.0), (30_000, 60.0)):
+        for algorithm in ("td3", "td3_bc"):
+            own = {"pretrain.updates": updates}
+            write_run(tmp_path, "hopper-medium-v2", algorithm, steady(start, 50.0), overrides=own)
+    found = collect(tmp_path).cells
+    figure, _ = learning_curves(found)
+    (axes,) = figure.axes
+    curves = [line for line in axes.get_lines() if line.get_linewidth() > 1]
+    assert [line.get_xdata()[0] for line in curves] == [0] * 4
+    assert len({to_hex(line.get_color()) for line in curves}) == 4
+    levels = [line.get_ydata()[0] for line in axes.get_lines() if line.get_linewidth() == 0.8][:-1]
+    assert sorted(levels) == [30.0, 60.0]
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"TD3, pretrain.updates=2000", "TD3-BC pretraining, updates=30000"} <= labels
+    assert figure.get_supxlabel().startswith("env steps since the switch")
+    (alone,) = learning_curves([cell for cell in found if cell.first.switch == 2_000])[0].axes
+    assert alone.get_lines()[-1].get_xdata()[0] == 2_000  # learner steps where all share one length
+    why_lines = why(found)[0].axes[0].get_lines()
+    assert [line.get_xdata()[0] for line in why_lines] == [0] * 5
+
+
+def test_several_updates_a_step_are_drawn_over_env_steps(tmp_path):
+    write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    write_run(
+        tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0), overrides={"finetune.updates_per_step": 4}
+    )
+    figure, _ = learning_curves(collect(tmp_path).cells)
+    assert figure.axes[0].get_lines()[-1].get_xdata()[0] == 0
+
+
+def test_no_two_labels_share_a_colour_and_known_algorithms_keep_theirs():
+    wishes = {f"TD3, seed={i}": COLORS["td3"] for i in range(30)} | {"IQL": COLORS["iql"], "MINE": None}
+    found = palette(wishes)
+    assert len(set(found.values())) == len(wishes)
+    assert (found["TD3, seed=0"], found["IQL"]) == (COLORS["td3"], COLORS["iql"])
+
+
+def test_titles_and_legends_do_not_meet(tmp_path):
+    for updates in (2_000, 30_000):
+        for algorithm in ("td3", "td3_bc", "td3_c"):
+            own = {"pretrain.updates": updates}
+            write_run(tmp_path, "hopper-medium-v2", algorithm, steady(50.0, 50.0), overrides=own)
+    figure, _ = why(collect(tmp_path).cells)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert all(left.x1 < right.x0 - 5 for left, right in itertools.pairwise(boxes))
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 > 0
+    assert legend.x1 < figure.bbox.x1
+    assert max(box.y1 for box in boxes) <= legend.y0
 
 
 def line_of_any(axes, color):

@@ -43,7 +43,7 @@ def test_settings_that_differ_in_something_unseen_are_never_averaged(tmp_path, k
     collection = collect(tmp_path)
     assert sorted(cell.seeds for cell in collection.cells) == [(0,), (1,)]
     assert {cell.variant for cell in collection.cells} == {
-        f"{key.rsplit('.', 1)[-1]}={one}" for one in said.partition("(")[2].rstrip(")").split(", ")
+        f"{key.removeprefix('algorithm.')}={one}" for one in said.partition("(")[2].rstrip(")").split(", ")
     }
     (note,) = [note for note in collection.notes if "kept apart" in note]
     first, second = said.partition("(")[2].rstrip(")").split(", ")
@@ -57,14 +57,38 @@ def test_where_and_how_a_run_ran_makes_no_other_cell(tmp_path):
     assert cell.seeds == (0, 1)
 
 
-def test_settings_that_differ_in_much_are_named_by_their_hash_and_the_note_says_all(tmp_path):
+def test_settings_that_differ_in_much_are_named_by_enough_of_it_and_the_note_says_all(tmp_path):
     td3(tmp_path)
     changes = {"algorithm.policy_delay": 3, "discount": 0.9, "batch_size": 64, "evaluation.episodes": 5}
-    path = td3(tmp_path, overrides=changes)
+    td3(tmp_path, overrides=changes)
     collection = collect(tmp_path)
-    assert path.parent.name.rsplit("-", 1)[1] in [cell.variant for cell in collection.cells]
+    assert [cell.label for cell in collection.cells] == ["TD3, batch_size=64, …", "TD3, batch_size=256, …"]
     (note,) = collection.notes
     assert all(key in note for key in changes)
+
+
+def test_pretrainings_of_two_lengths_are_named_by_them_in_every_setting_of_the_dataset(tmp_path):
+    td3(tmp_path, overrides={"pretrain.updates": 2_000})
+    td3(tmp_path, overrides={"pretrain.updates": 30_000})
+    write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0))
+    write_run(tmp_path, "ant-medium-v2", "td3", steady(50.0, 60.0))
+    assert [cell.label for cell in collect(tmp_path).cells] == [
+        "TD3",  # of the ant's there is one
+        "TD3, pretrain.updates=2000",
+        "TD3, pretrain.updates=30000",
+        "TD3-BC, pretrain.updates=500000",
+    ]
+
+
+def test_what_comes_with_an_algorithms_name_is_not_named_beside_it(tmp_path):
+    for name, alpha in (("td3_bc", 2.5), ("td3_bc", 1.0), ("iql", None)):
+        own = {"name": name} | ({"temperature": 3.0} if alpha is None else {"alpha": alpha, "bc": name})
+        td3(tmp_path, overrides={"pretrain.algorithm": own})
+    assert [cell.variant for cell in collect(tmp_path).cells] == [
+        "pretrain.algorithm=iql",
+        "pretrain.algorithm=td3_bc, pretrain.algorithm.alpha=1.0",
+        "pretrain.algorithm=td3_bc, pretrain.algorithm.alpha=2.5",
+    ]
 
 
 def test_where_keeps_what_reads_as_given(tmp_path):
@@ -89,7 +113,7 @@ def test_a_run_finds_its_own_pretraining(tmp_path):
     (run,) = collect(tmp_path).finetunings
     assert run.pretraining is not None
     assert run.pretraining.name == "seed-1"
-    assert (run.pretraining_curve[0][-1], run.pretraining_curve[1][-1]) == (500_000, 51.0)
+    assert (run.pretraining_curve[0][-1], run.pretraining_curve[1][-1]) == (0, 51.0)
 
 
 def test_unfinished_and_failed_runs_are_left_out_with_the_reason(tmp_path):
@@ -284,7 +308,10 @@ def test_files_of_one_name_and_other_rows_are_not_averaged(tmp_path):
         science = {"dataset": {"sha256": rows}}
         identity.write_text(json.dumps(json.loads(identity.read_text()) | {"science": science}))
     collection = collect(tmp_path)
-    assert [cell.variant for cell in collection.cells] == ["sha256=00000000", "sha256=ffffffff"]
+    assert [cell.variant for cell in collection.cells] == [
+        "dataset.sha256=00000000",
+        "dataset.sha256=ffffffff",
+    ]
     assert collection.left_out == ()
 
 

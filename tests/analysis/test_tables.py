@@ -250,13 +250,13 @@ def test_of_two_variants_the_published_number_stands_beside_the_papers(tmp_path)
         overrides = {"algorithm.policy_delay": delay}
         write_run(tmp_path, DATASET, "td3", steady(55.0, 90.0), overrides=overrides)
     table = table_1(collect(tmp_path).cells)
-    assert row_of(table, method="TD3 (policy_delay=2)")["published by"] == "the paper"
-    assert row_of(table, method="TD3 (policy_delay=1)")["Online (published)"] == "–"
+    assert row_of(table, method="TD3, policy_delay=2")["published by"] == "the paper"
+    assert row_of(table, method="TD3, policy_delay=1")["Online (published)"] == "–"
     for start in (1.0, 10.0):  # the paper does not say which: neither
         overrides = {"algorithm.dual_init": start}
         write_run(tmp_path, DATASET, "td3_c", steady(55.0, 90.0), overrides=overrides)
     table = table_1(collect(tmp_path).cells)
-    row = row_of(table, method="TD3-C (dual_init=10.0)")
+    row = row_of(table, method="TD3-C, dual_init=10.0")
     assert row["published by"] == "several of our settings may be the paper's"
     assert row_of(table, method="TD3-C")["Online (published)"] == "87.30 ± 24.62"
 
