@@ -17,6 +17,7 @@ from rich.console import Console
 
 from analysis.dashboard import dashboard
 from analysis.data.collect import collect
+from analysis.data.frames import curves_of
 from analysis.data.measures import measure
 from analysis.importing.conversion import read_curves, write_curves
 from analysis.importing.foreign import REPLAYS, Given
@@ -55,7 +56,7 @@ def _report(arguments: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="only runs with these values in their configuration, such as dataset.task=hopper",
+        help="only runs with these values in their configuration, such as dataset.task=hopper,ant (* is anything)",
     )
     parser.add_argument(
         "--diversity",
@@ -92,13 +93,21 @@ def _report(arguments: list[str]) -> int:
         say(f"left out: {run}")
     tables = every_table(collection.cells, diversity)
     write(tables, options.out / "tables")
+    settings = {run.path: cell.label for cell in collection.cells for run in cell.runs}
+    curves = options.out / "curves.csv"
+    curves_of(collection.finetunings, settings).to_csv(curves, index=False)
     drawn = list(draw_all(collection.cells, options.out / "figures"))
     for figure in drawn:
         for note in figure.notes:
             say(f"{figure.name}: {note}" if figure.png else f"{figure.name} was not drawn: {note}")
     others = [table for table in tables if table.name not in ("collapse", "per_seed")]  # the page has its own
     page = write_report(collection, measure(collection.cells), options.out / "index.html", drawn, others)
-    say(f"tables: {options.out / 'tables'}\nfigures: {options.out / 'figures'}\nreport: {page}")
+    say(
+        f"tables: {options.out / 'tables'}\ncurves: {curves}\nfigures: {options.out / 'figures'}\nreport: {page}"
+    )
+    for figure in drawn:
+        if figure.name == "learning_curves" and figure.png:
+            say(f"the learning curves: {figure.png}")
     complete = not (collection.left_out or collection.notes) and all(figure.png for figure in drawn)
     return 1 if options.strict and not (complete and collection.cells) else 0
 

@@ -62,6 +62,7 @@ DOORS = {
     "hydra": ("o2o/sweep/planning/", *COMPOSERS),
     "h5py": ("o2o/datasets/files/", "benchmarks/reading.py"),
     "matplotlib": ("analysis/",),
+    "pandas": ("analysis/data/frames.py",),
     "scipy": ("analysis/statistics.py", "o2o/datasets/diversity.py"),
     "submitit": ("o2o/sweep/launching/", "hydra_plugins/"),
     # What others are measured with lives in an environment of its own.

@@ -77,8 +77,7 @@ class Cell:
     @property
     def replay(self) -> str:
         """The replay setting in words: `offline`, `empty`, `25 % offline`."""
-        ratio = self.offline_ratio
-        return self.replay_init if ratio is None else f"{100 * ratio:g} % offline"
+        return self.first.replay
 
 
 def into_cells(finetunings: Iterable[Finetuning]) -> tuple[Cell, ...]:
@@ -89,7 +88,7 @@ def into_cells(finetunings: Iterable[Finetuning]) -> tuple[Cell, ...]:
     cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed))) for runs in groups.values()]
     variants: dict[int, str] = {}
     for alike in by_dataset(cells).values():
-        lengths = {cell.first.switch for cell in alike}
+        lengths = {cell.first.switch for cell in alike if cell.first.source != "imported"}
         for algorithm in dict.fromkeys(cell.algorithm for cell in alike):
             own = [cell for cell in alike if cell.algorithm == algorithm]
             always = ("pretrain.updates",) if len(lengths) > 1 else ()

@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Collection:
 def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
     """Reads the finished finetuning runs below `root`, in the order of the tables.
 
-    `where` keeps the runs whose value at a dotted key of the configuration reads as given.
+    `where` keeps the runs that `matches` it.
     """
     notes: list[str] = []
     paths = find_runs(root, notes)
@@ -77,7 +78,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
         if isinstance(found, LeftOut):
             left_out.append(found)
             continue
-        if any(word(science.flatten(found.config).get(key)) != value for key, value in (where or {}).items()):
+        if not matches(found.config, where):
             continue
         first = finished.setdefault((found.settings_key, found.seed), found)
         if first is not found:
@@ -85,6 +86,18 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
     cells = into_cells(finished.values())
     notes += [*_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
     return Collection(cells, tuple(left_out), tuple(notes))
+
+
+def matches(config: Mapping[str, Any], where: Mapping[str, str] | None) -> bool:
+    """Whether a configuration's values at dotted keys read as given: one of several, with * for anything."""
+    if not where:
+        return True
+    flat = science.flatten(config)
+
+    def fits(value: str, given: str) -> bool:
+        return value == given or any(fnmatchcase(value, pattern) for pattern in given.split(","))
+
+    return all(fits(word(flat.get(key)), given) for key, given in where.items())
 
 
 def _is_pretraining(path: Path) -> bool:

@@ -83,6 +83,12 @@ class Finetuning:
         return self.config["offline_ratio"]["value"]
 
     @property
+    def replay(self) -> str:
+        """The replay setting in words: `offline`, `empty`, `25 % offline`."""
+        ratio = self.offline_ratio
+        return self.replay_init if ratio is None else f"{100 * ratio:g} % offline"
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return self.config["seed"]

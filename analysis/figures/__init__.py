@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.data.cells import Cell, by_dataset
+from analysis.data.cells import Cell, by_dataset, into_cells
+from analysis.data.collect import collect
+from analysis.data.frames import Runs
 from analysis.figures.budgets import budgets
 from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
@@ -41,6 +45,34 @@ class Drawn:
     """None where it could not be drawn; `notes` then say why."""
     notes: tuple[str, ...] = ()
     """Remarks on what is missing in it, or must be known of it."""
+
+
+def plot(runs: Runs | str | os.PathLike[str] = "runs", figure: str = "learning_curves") -> Figure:
+    """Draws one figure of finished finetunings.
+
+    Args:
+        runs: what `load_runs` returned, as a whole or a part of it (`Runs.only`), or the directory of runs.
+        figure: the name of one of `FIGURES`, or `why_<dataset>`; `why` is enough where there is one dataset.
+
+    Raises:
+        ValueError: there is no figure of that name, or nothing that it could show.
+    """
+    root = runs.root if isinstance(runs, Runs) else Path(runs)
+    finetunings = collect(root).finetunings
+    if isinstance(runs, Runs):
+        kept = set(runs.runs.index)
+        finetunings = [run for run in finetunings if str(run.path) in kept]
+    cells = into_cells(finetunings)
+    draws: dict[str, Callable[[], tuple[Figure, list[str]]]] = {
+        name: partial(draw, cells) for name, (_, draw) in FIGURES.items()
+    }
+    reasons = by_dataset(cell for cell in cells if not cell.first.from_scratch)
+    draws |= {f"why_{_file_name(dataset)}": partial(why, alike) for dataset, alike in reasons.items()}
+    if len(reasons) == 1:
+        draws["why"] = draws[f"why_{_file_name(*reasons)}"]
+    if figure not in draws:
+        raise ValueError(f"there is no figure {figure!r} of these runs, but {', '.join(draws)}")
+    return draws[figure]()[0]
 
 
 def draw_all(cells: Sequence[Cell], out: Path) -> Iterator[Drawn]:

@@ -63,7 +63,7 @@ LETTER, HANDLE, LEGEND_ROW = 4.5, 34.0, 0.17
 """The width of a legend's letter and of a line beside it, in points, and the height of its row, in inches."""
 
 
-class NothingToDrawError(Exception):
+class NothingToDrawError(ValueError):
     """There is nothing that the figure could show; the text says what is missing."""
 
 
@@ -106,7 +106,7 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist], title: str | None 
 def _in_columns(labels: Sequence[str], count: int) -> list[list[str]]:
     """The labels as matplotlib fills columns with them."""
     parts = np.array_split(np.arange(len(labels)), count)
-    return [[labels[i] for i in part] for part in parts]
+    return [[labels[int(i)] for i in part] for part in parts]
 
 
 def _columns_width(labels: Sequence[str], count: int) -> float:
@@ -145,10 +145,13 @@ class Steps:
 
 
 def steps_of(cells: Iterable[Cell]) -> Steps:
-    """The paper's learner steps where all pretrainings have one length and an env step one update, else env steps."""
+    """The paper's learner steps where all pretrainings have one length and an env step one update, else env steps.
+
+    A length of 1 is that of imported curves whose own is not known.
+    """
     runs = [cell.first for cell in cells]
     lengths = {run.switch for run in runs if not run.from_scratch}
-    if len(lengths) == 1 and all(run.updates_per_step == 1 for run in runs):
+    if len(lengths) == 1 and lengths != {1} and all(run.updates_per_step == 1 for run in runs):
         return Steps(lengths.pop(), LEARNER_STEPS)
     return Steps(0, ENV_STEPS if lengths else "env steps (thousands)")
 

@@ -9,24 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from o2o.config.build import load
 from o2o.config.schema import Config
 from o2o.envs.scores import normalised_score, reference_returns
-from o2o.envs.tasks import find_task, task_sizes
 from o2o.errors import ConfigError
-from o2o.machine import device, terminal
+from o2o.machine import terminal
 from o2o.machine.arguments import add_version, whole_number
 from o2o.machine.counting import counted
-from o2o.replay.buffer import Replay
-from o2o.runs.directory.layout import CONFIG
-from o2o.runs.phases import FINAL_STATE
-from o2o.training import checkpoint
+from o2o.runs.policy import load_trained
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.training.seeds import make_members
-from o2o.types import NO_FACTS
 
 EPISODES_AT_ONCE = 10
 
@@ -37,25 +28,11 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     Raises:
         ConfigError: if it is not the directory of a finished run of this version, or JAX cannot be had as it must be.
     """
-    device.configure()
-    if not (directory / CONFIG).is_file():
-        raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
-    config = load(directory / CONFIG)
-    algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
-    task = find_task(config.dataset.task)
-    replay = Replay(1, 1, 1, *task_sizes(task))
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example(), NO_FACTS)
-    try:
-        state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
-    except checkpoint.CheckpointError as error:
-        raise ConfigError([f"{error} (is the run finished?)"]) from None
-    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-        raise ConfigError(
-            [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
-        )
+    trained = load_trained(directory)
     members = make_members(1)
-    evaluator = Evaluator(algorithm, members, task, min(episodes, EPISODES_AT_ONCE), config.discount)
-    (evaluation,) = evaluator.evaluate(members.bundle([state]), [episode_seeds(seed, 0, episodes)])
+    config, at_once = trained.config, min(episodes, EPISODES_AT_ONCE)
+    evaluator = Evaluator(trained.algorithm, members, trained.task, at_once, config.discount)
+    (evaluation,) = evaluator.evaluate(members.bundle([trained.state]), [episode_seeds(seed, 0, episodes)])
     return config, evaluation
 
 

@@ -72,6 +72,10 @@ def test_the_command_writes_everything_and_says_where(command):
     out = root / "report"
     assert f"report: {out / 'index.html'}" in done.stdout
     assert (out / "index.html").stat().st_size > 10_000
+    assert (
+        (out / "curves.csv").read_text().startswith("run,dataset,setting,algorithm,replay,seed,since_switch,")
+    )
+    assert f"the learning curves: {out / 'figures' / 'learning_curves.png'}" in done.stdout
     for name in (
         "figure1",
         "figure2",

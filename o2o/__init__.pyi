@@ -1,0 +1,3 @@
+from analysis.data.frames import load_runs as load_runs
+from analysis.figures import plot as plot
+from o2o.runs.policy import load_policy as load_policy

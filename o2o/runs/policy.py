@@ -1,0 +1,112 @@
+"""The policy that a run ended with, as a function from observations to actions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from o2o.config.build import load
+from o2o.config.schema import Config
+from o2o.envs.tasks import Task, find_task, make, task_sizes
+from o2o.errors import ConfigError
+from o2o.machine import device
+from o2o.replay.buffer import Replay
+from o2o.runs.directory.layout import CONFIG
+from o2o.runs.phases import FINAL_STATE
+from o2o.training import checkpoint
+from o2o.types import NO_FACTS, Algorithm, State
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The final state of a finished run, and whose it is."""
+
+    config: Config
+    algorithm: Algorithm
+    """The finetuning one, or the pretraining's where the run is a pretraining."""
+    task: Task
+    state: State
+
+
+def load_trained(directory: Path) -> Trained:
+    """The final state of the run in `directory`, a finetuning or a pretraining.
+
+    Raises:
+        ConfigError: it is not the directory of a finished run of this version, its state holds values that are not
+            finite, or JAX cannot be had as it must be.
+    """
+    device.configure()
+    if not (directory / CONFIG).is_file():
+        raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
+    config = load(directory / CONFIG)
+    algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
+    task = find_task(config.dataset.task)
+    replay = Replay(1, 1, 1, *task_sizes(task))
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example(), NO_FACTS)
+    try:
+        state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
+    except checkpoint.CheckpointError as error:
+        raise ConfigError([f"{error} (is the run finished?)"]) from None
+    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+        raise ConfigError(
+            [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
+        )
+    return Trained(config, algorithm, task, state)
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A trained policy without noise: called with one observation [O], or many [B, O], it returns the actions.
+
+    Observations are the environment's, of which ant's may lack the zeros that D4RL's have; actions lie between the
+    environment's bounds.
+    """
+
+    config: Config = field(repr=False)
+    """The run's."""
+    observation_size: int
+    action_size: int
+    _padding: int = field(repr=False)
+    _bounds: tuple[np.ndarray, np.ndarray] = field(repr=False)
+    _act: Any = field(repr=False)
+
+    def __call__(self, observation: Any) -> Float[np.ndarray, "*B A"]:
+        """The actions for the observations.
+
+        Raises:
+            ValueError: the last axis of `observation` has another size.
+        """
+        given = np.asarray(observation, dtype=np.float32)
+        size = given.shape[-1] if given.ndim else 0
+        if self._padding and size == self.observation_size - self._padding:
+            given = np.concatenate([given, np.zeros((*given.shape[:-1], self._padding), np.float32)], axis=-1)
+        elif size != self.observation_size:
+            raise ValueError(f"an observation has {self.observation_size} numbers, not {size}")
+        low, high = self._bounds
+        return low + (np.asarray(self._act(given)) + 1) * (0.5 * (high - low))
+
+
+def load_policy(run: str | os.PathLike[str]) -> Policy:
+    """The policy that a finished run ended with, of any algorithm, and of a finetuning or a pretraining.
+
+        policy = o2o.load_policy("runs/…/seed-0")
+        action = policy(observation)
+
+    Raises:
+        ConfigError: `run` is not the directory of a finished run of this version.
+    """
+    trained = load_trained(Path(run))
+    environment = make(trained.task)
+    space = environment.action_space
+    environment.close()
+    algorithm, state = trained.algorithm, trained.state
+    act = jax.jit(lambda observation: algorithm.act(state, observation, jax.random.key(0), evaluate=True))
+    sizes = task_sizes(trained.task)
+    return Policy(trained.config, *sizes, trained.task.padding, (space.low, space.high), act)
