@@ -25,9 +25,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 	@echo "Installed. Next: make demo (some six minutes on two cores), or . .venv/bin/activate and python launch.py --help"
 
-demo: venv  ## pretrain, finetune, print the table and draw the curves
+demo: venv  ## pretrain, finetune, print the table and draw the curves, of the demo's runs alone
 	$(BIN)/python launch.py experiment=demo
-	$(BIN)/python -m analysis $(RUNS)
+	$(BIN)/python -m analysis $(RUNS) --where $(DEMO)
+
+# What tells the demo's runs from others in RUNS: values of conf/experiment/demo.yaml.
+DEMO := dataset.name=regen-hopper-medium dataset.rows=200000 pretrain.updates=30000 finetune.env_steps=4000
 
 test: venv  ## the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"

@@ -86,7 +86,8 @@ def _report(arguments: list[str]) -> int:
     for table in finetuning_tables(collection.cells):
         console.print(table)
     if not collection.cells:
-        say(f"no finished finetuning run below {options.runs}")
+        chosen = f" with {' '.join(options.where)}" if options.where else ""
+        say(f"no finished finetuning run below {options.runs}{chosen}")
     for note in collection.notes:
         say(f"note: {note}")
     for run in collection.left_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table as RichTable
@@ -16,7 +17,20 @@ from analysis.data.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, A
 from analysis.tables.budget import budget_table, crossover_table
 from analysis.tables.comparisons import comparisons_table
 from analysis.tables.coverage import DiversityRows, diversity_table
-from analysis.tables.forms import NOTHING, Entry, Table, interval, mean, number, thousands, to_terminal, words
+from analysis.tables.forms import (
+    NOTHING,
+    Entry,
+    Table,
+    interval,
+    mean,
+    number,
+    thousands,
+    to_terminal,
+    truth,
+    whole,
+    words,
+)
+from analysis.tables.methods import methods_table
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
 from o2o.machine.counting import counted
@@ -42,6 +56,7 @@ def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -
     found = findings(cells, arms)
     made = [
         collapse_table(arms),
+        methods_table(cells, arms),
         sensitivity_table(arms),
         table_1(cells),
         table_c3(cells),
@@ -60,6 +75,7 @@ def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -
 def collapse_table(arms: Sequence[Arm]) -> Table:
     """The table of every arm's loss at the switch to online learning, how deep, for how long."""
     most = most_seeds([arm.cell for arm in arms])
+    column, updates = _updates([arm.cell for arm in arms])
     rows = []
     for arm in arms:
         runs = [run.run for run in arm.runs]
@@ -75,6 +91,7 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
                 words(arm.cell.label),
                 words(arm.cell.replay),
                 seeds_entry(arm.cell, most),
+                *updates[id(arm.cell)],
                 mean(offline, runs),
                 mean(regrets, runs),
                 interval(float(statistics.interquartile_mean(regrets)), low, high),
@@ -136,8 +153,8 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
             f"(the earliest at {thousands(last)}): the regret there is the mean over the shorter time."
         )
     columns = (
-        "dataset", "algorithm", "replay", "seeds", "offline", "regret", "regret IQM", "collapsed", "detectable",
-        "null 99 %", "effect", "depth",
+        "dataset", "algorithm", "replay", "seeds", *column, "offline", "regret", "regret IQM", "collapsed",
+        "detectable", "null 99 %", "effect", "depth",
         "depth (% of offline)", "recovery (env steps)", "training regret", "δ", "area", "early regret, late grid",
         "late regret",
     )  # fmt: skip
@@ -194,14 +211,13 @@ def per_seed_table(arms: Sequence[Arm]) -> Table:
     for arm in arms:
         for run in arm.runs:
             path = (run.run.path,)
-            values = [getattr(run, metric) for metric in PER_SEED]
-            numbers = [number(None if v is None else float(v), 2, runs=path) for v in values]
+            numbers = [_exactly(getattr(run, metric), path) for metric in PER_SEED]
             rows.append(
                 (
                     words(dataset_name(arm.cell)),
                     words(arm.cell.label),
                     words(arm.cell.replay),
-                    Entry(str(run.run.seed), float(run.run.seed), runs=path),
+                    whole(run.run.seed, path),
                     number(run.run.offline_score, 2, runs=path),
                     number(run.run.online_score, 2, runs=path),
                     *numbers,
@@ -235,10 +251,11 @@ def recovery_entry(arm: Arm) -> Entry:
 def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
     rows = []
     most = most_seeds(cells)
+    column, updates = _updates(cells)
     for cell in cells:
         arm = arms.get(id(cell))
         online = mean([run.online_score for run in cell.runs])
-        front = (words(cell.label), words(cell.replay), seeds_entry(cell, most))
+        front = (words(cell.label), words(cell.replay), seeds_entry(cell, most), *updates[id(cell)])
         if arm is None:
             rows.append((*front, Entry(NOTHING), online, *([Entry(NOTHING)] * 6)))
             continue
@@ -259,6 +276,7 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
         "algorithm",
         "replay",
         "seeds",
+        *column,
         "offline",
         "online",
         "δ",
@@ -269,6 +287,19 @@ def _short(dataset: str, cells: Sequence[Cell], arms: dict[int, Arm]) -> Table:
         "detectable",
     )
     return Table(dataset, dataset_name(cells[0]), columns, tuple(rows))
+
+
+def _exactly(value: float | bool | None, runs: tuple[Path, ...]) -> Entry:
+    if isinstance(value, bool):
+        return truth(value, runs)
+    return whole(value, runs) if isinstance(value, int) else number(value, 2, runs=runs)
+
+
+def _updates(cells: Sequence[Cell]) -> tuple[tuple[str, ...], dict[int, tuple[Entry, ...]]]:
+    """A column of the updates an env step, where settings differ in it, and its entry of each cell."""
+    if len({cell.first.updates_per_step for cell in cells}) < 2:
+        return (), {id(cell): () for cell in cells}
+    return ("updates per env step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
 
 
 def _iqm_interval(values: np.ndarray) -> tuple[float, float]:

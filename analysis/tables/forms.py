@@ -24,7 +24,7 @@ class Entry:
 
     text: str
     value: float | None = None
-    """The number to sort by and to write into a CSV; None for words and where there is nothing."""
+    """The number, or truth, to sort by and to write into a CSV; None for words and where there is nothing."""
     spread: float | None = None
     """Its standard deviation over seeds."""
     bold: bool = False
@@ -77,6 +77,16 @@ def mean(
     return Entry(_minus(text), float(present.mean()), spread, runs=paths)
 
 
+def whole(value: int | None, runs: Iterable[Path] = ()) -> Entry:
+    """A whole number; a dash where there is none."""
+    return Entry(NOTHING) if value is None else Entry(thousands(value), value, runs=tuple(runs))
+
+
+def truth(value: bool, runs: Iterable[Path] = ()) -> Entry:
+    """Yes or no."""
+    return Entry("yes" if value else "no", value, runs=tuple(runs))
+
+
 def thousands(count: float) -> str:
     """A whole number with its thousands apart."""
     return f"{count:,.0f}".replace(",", "\u202f")
@@ -119,11 +129,15 @@ def to_csv(table: Table) -> str:
         written: list[str] = []
         for entry, spread in zip(row, spreads, strict=True):
             missing = "" if entry.text == NOTHING else entry.text
-            written.append(missing if entry.value is None else repr(entry.value))
+            written.append(missing if entry.value is None else _exact(entry.value))
             if spread:
                 written.append("" if entry.spread is None else repr(entry.spread))
         writer.writerow(written)
     return stream.getvalue()
+
+
+def _exact(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def to_latex(table: Table) -> str:

@@ -42,7 +42,7 @@ def seeds_entry(cell: Cell, most: dict[str, int]) -> Entry:
     count, of = len(cell.seeds), most[cell.dataset]
     return Entry(
         f"{count}" if count == of else f"{count} of {of}",
-        float(count),
+        count,
         runs=tuple(run.path for run in cell.runs),
     )
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 import yaml
 from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write_pretraining, write_run
 
 from analysis.data.cells import into_cells
-from analysis.data.collect import collect
+from analysis.data.collect import collect, matches
 from o2o.runs.directory.layout import RunState, find_runs, read_state
 from o2o.sweep.surveying.survey import survey
 
@@ -96,6 +97,31 @@ def test_where_keeps_what_reads_as_given(tmp_path):
     td3(tmp_path, overrides={"algorithm.policy_delay": 3})
     (cell,) = collect(tmp_path, where={"algorithm.policy_delay": "3"}).cells
     assert (cell.variant, cell.first.config["algorithm"]["policy_delay"]) == ("", 3)
+
+
+@pytest.mark.parametrize(
+    ("where", "seeds"),
+    [
+        ({"seed": "0,2"}, [0, 2]),
+        ({"dataset.name": "hopper-*", "seed": "1"}, [1]),
+        ({"network.hidden_sizes": "[256, 256]"}, [0, 1, 2]),
+        ({"seed": "0,2", "discount": "0.9"}, []),
+    ],
+)
+def test_where_takes_several_values_and_patterns(tmp_path, where, seeds):
+    for seed in range(3):
+        td3(tmp_path, seed)
+    assert [run.seed for run in collect(tmp_path, where).finetunings] == seeds
+
+
+def test_make_demo_shows_the_runs_of_its_preset():
+    root = Path(__file__).resolve().parents[2]
+    (line,) = [line for line in (root / "Makefile").read_text().splitlines() if line.startswith("DEMO :=")]
+    preset = yaml.safe_load((root / "conf" / "experiment" / "demo.yaml").read_text())
+    preset["dataset"]["name"] = preset["defaults"][0]["override /dataset"]
+    where = dict(pair.split("=") for pair in line.split()[2:])
+    assert len(where) == 4
+    assert matches(preset, where)
 
 
 def test_the_same_run_twice_counts_once(tmp_path):

@@ -35,6 +35,7 @@ from analysis.tables.forms import (
     words,
     write,
 )
+from analysis.tables.methods import methods_table
 from analysis.tables.paper_tables import table_1, table_c3
 
 DATASET = "hopper-medium-v2"
@@ -78,6 +79,34 @@ def test_every_seed_is_kept(tmp_path):
     assert all(entry.runs == (run.path,) for row, run in zip(table.rows, collect(tmp_path).finetunings, strict=True)
                for entry in row[4:6])  # fmt: skip
     assert row_of(collapse_table(arms), algorithm="TD3")["offline"] == "51.0 ± 1.0"
+
+
+def test_seeds_and_outcomes_are_whole_numbers_and_truths_in_a_csv(tmp_path):
+    write_run(tmp_path, DATASET, "td3", collapsing(50.0, 10.0, 90.0), seed=3)
+    write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 0.0), seed=3)
+    rows = list(csv.DictReader(io.StringIO(to_csv(per_seed_table(arms_of(tmp_path))))))
+    assert [row["seed"] for row in rows] == ["3", "3"]
+    assert [row["collapsed"] for row in rows] == ["true", "true"]
+    assert [row["detectable"] for row in rows] == ["false", "false"]
+    assert rows[0]["recovery"].isdecimal()
+    assert rows[1]["recovery"] == ""
+
+
+def test_methods_have_a_row_a_dataset_their_mean_and_what_they_cost(tmp_path):
+    for dataset, end in ((DATASET, 90.0), ("ant-medium-v2", 70.0)):
+        write_run(tmp_path, dataset, "td3", steady(50.0, end))
+    own = {"pretrain.algorithm.name": "iql", "finetune.updates_per_step": 4}
+    write_run(tmp_path, DATASET, "iql", steady(60.0, 80.0), overrides=own)
+    cells = collect(tmp_path).cells
+    table = methods_table(cells, measure(cells))
+    row = row_of(table, pretraining="IQL")
+    assert (row["finetuning"], row["updates per env step"], row["δ"]) == ("IQL", "4", "+20.0")
+    assert (row["finetuning (device hours)"], row["pretraining (device hours)"]) == ("0.017", "–")  # 60 s
+    mean = row_of(table, dataset="mean of 2 datasets")
+    assert (mean["finetuning"], mean["online"], mean["δ"], mean["regret"]) == ("TD3", "80.0", "+30.0", "0.0")
+    assert "updates per env step" in collapse_table(measure(cells)).columns
+    alone = collect(tmp_path, {"algorithm.name": "td3"}).cells
+    assert "updates per env step" not in collapse_table(measure(alone)).columns
 
 
 def test_missing_seeds_show_in_the_table(tmp_path):
@@ -129,7 +158,7 @@ def test_what_is_only_detectable_is_not_called_a_collapse(tmp_path, start, shape
     row = row_of(collapse_table(arms), algorithm="TD3-C")
     assert (row["collapsed"][:6], row["detectable"]) == ("0 of 1", "1 of 1")
     row = row_of(per_seed_table(arms), algorithm="TD3-C")
-    assert (row["collapsed"], row["detectable"]) == ("0.00", "1.00")
+    assert (row["collapsed"], row["detectable"]) == ("no", "yes")
     row = row_of(sensitivity_table(arms), algorithm="TD3-C")
     assert row["collapsed or detectable, null 99 %"] == "1 of 1"
     assert row["collapsed, null 99 %"] == row["collapsed, T_c 50k"] == "0 of 1"
@@ -413,7 +442,7 @@ def test_every_table_is_written_in_every_form(tmp_path):
     write_grid(tmp_path / "runs", (DATASET, "hopper-medium-replay-v2"), seeds=(0, 1), ratios=(0.25, 0.75))
     tables = every_table(collect(tmp_path / "runs").cells, {DATASET: {"spread": 1.0}})
     paths = write(tables, tmp_path / "out")
-    assert len({table.name for table in tables}) == len(tables) == 13
+    assert len({table.name for table in tables}) == len(tables) == 14
     assert {path.suffix for path in paths} == {".md", ".csv", ".tex"}
     for table in tables:
         assert table.rows, table.name

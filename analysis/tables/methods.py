@@ -1,0 +1,107 @@
+"""Methods against each other over all datasets: how they are trained, what comes of it, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.data.cells import Cell, display_name
+from analysis.data.measures import Arm
+from analysis.data.runs import Finetuning
+from analysis.tables.forms import NOTHING, Entry, Table, mean, words
+from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry
+from o2o.runs.directory import layout
+
+SCORES = ("offline", "online", "δ", "regret", "depth")
+
+
+def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
+    """A row for each method and dataset, and the mean over the datasets of each method that has several."""
+    measured = {id(arm.cell): arm for arm in arms}
+    most = most_seeds(cells)
+    rows: list[tuple[Entry, ...]] = []
+    methods: dict[tuple[str, str, str], list[tuple[Cell, tuple[Entry, ...]]]] = {}
+    for cell in cells:
+        entries = _entries(cell, measured.get(id(cell)))
+        name = _pretraining(cell), cell.label, cell.replay
+        methods.setdefault(name, []).append((cell, entries))
+        rows.append((words(dataset_name(cell)), *map(words, name), seeds_entry(cell, most), *entries))
+    for name, own in methods.items():
+        if len(own) > 1:
+            columns = zip(*(entries for _, entries in own), strict=True)
+            seeds = [len(cell.seeds) for cell, _ in own]
+            shown = str(seeds[0]) if len(set(seeds)) == 1 else f"{min(seeds)} to {max(seeds)}"
+            means = (_mean_of(entries) for entries in columns)
+            rows.append(
+                (words(f"mean of {len(own)} datasets"), *map(words, name), Entry(shown, min(seeds)), *means)
+            )
+    columns = (
+        "dataset", "pretraining", "finetuning", "replay", "seeds", *SCORES, "updates per env step",
+        "finetuning (device hours)", "pretraining (device hours)",
+    )  # fmt: skip
+    found = {str(_execution(run).get("device", "unknown")) for cell in cells for run in cell.runs}
+    notes = (
+        "Mean ± one standard deviation over seeds; regret and depth as in the collapse table. In a mean over datasets "
+        "each of them counts the same.",
+        "Device hours: of one seed, by the clock, training and evaluating; a job's are divided by the seeds in it. "
+        "A pretraining is paid once for all that finetune from it. "
+        f"Recorded on: {', '.join(sorted(found)) or 'nothing'}.",
+    )
+    return Table("methods", "Methods and datasets", columns, tuple(rows), notes)
+
+
+def _entries(cell: Cell, arm: Arm | None) -> tuple[Entry, ...]:
+    """The scores, the updates per env step and the costs of a cell."""
+    runs = cell.runs
+    online = mean([run.online_score for run in runs], runs)
+    if arm:
+        offline, delta = mean(arm.scores()[0], runs), mean(arm.values("delta"), runs, sign="+")
+        lost = [mean(arm.values(metric), runs) for metric in ("regret", "depth")]
+    else:
+        offline, delta, lost = Entry(NOTHING), Entry(NOTHING), [Entry(NOTHING)] * 2
+    updates = cell.first.updates_per_step
+    costs = [_hours(map(_execution, runs), runs), _hours((_executed(run.pretraining) for run in runs), runs)]
+    return (offline, online, delta, *lost, Entry(str(updates), updates), *costs)
+
+
+def _hours(executions: Iterable[dict[str, Any]], runs: Sequence[Finetuning]) -> Entry:
+    """The mean over the seeds of which they are recorded, with two digits."""
+    found = [seconds / 3600 for execution in executions if not np.isnan(seconds := _seconds(execution))]
+    if not found:
+        return Entry(NOTHING)
+    hours = float(np.mean(found))
+    return Entry(
+        np.format_float_positional(float(f"{hours:.2g}"), trim="-"), hours, runs=tuple(r.path for r in runs)
+    )
+
+
+def _seconds(execution: dict[str, Any]) -> float:
+    """Of one seed; NaN where it is not recorded."""
+    return float(execution.get("seconds", np.nan)) / max(1, execution.get("members", 1))
+
+
+def _execution(run: Finetuning) -> dict[str, Any]:
+    return run.result.get("execution") or {}
+
+
+@cache
+def _executed(path: Path | None) -> dict[str, Any]:
+    result = layout.read_object(path / layout.RESULT) if path else None
+    return (result or {}).get("execution") or {}
+
+
+def _mean_of(entries: Sequence[Entry]) -> Entry:
+    values = [float(entry.value) for entry in entries if entry.value is not None]
+    if len(values) < len(entries):
+        return Entry(NOTHING)
+    decimals = max(len(entry.text.split(" ")[0].partition(".")[2]) for entry in entries)
+    found = mean([float(np.mean(values))], sign="+" if entries[0].text[0] in "+−" else "", decimals=decimals)
+    return Entry(found.text, found.value, runs=tuple(path for entry in entries for path in entry.runs))
+
+
+def _pretraining(cell: Cell) -> str:
+    return NOTHING if cell.first.from_scratch else display_name(cell.first.pretraining_algorithm)
