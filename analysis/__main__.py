@@ -24,6 +24,7 @@ from analysis.importing.foreign import REPLAYS, Given
 from analysis.tables.coverage import read_diversity
 from analysis.tables.every import every_table, finetuning_tables
 from analysis.tables.forms import write
+from analysis.tables.headline import headline
 from o2o.machine import terminal
 from o2o.machine.arguments import number, whole_number
 from o2o.machine.counting import counted
@@ -88,6 +89,9 @@ def _report(arguments: list[str]) -> int:
     if not collection.cells:
         chosen = f" with {' '.join(options.where)}" if options.where else ""
         say(f"no finished finetuning run below {options.runs}{chosen}")
+    arms = measure(collection.cells)
+    for dataset, sentences in headline(arms).items():
+        say("\n".join([f"{dataset}:", *(f"  {sentence}" for sentence in sentences)]))
     for note in collection.notes:
         say(f"note: {note}")
     for run in collection.left_out:
@@ -102,7 +106,7 @@ def _report(arguments: list[str]) -> int:
         for note in figure.notes:
             say(f"{figure.name}: {note}" if figure.png else f"{figure.name} was not drawn: {note}")
     others = [table for table in tables if table.name not in ("collapse", "per_seed")]  # the page has its own
-    page = write_report(collection, measure(collection.cells), options.out / "index.html", drawn, others)
+    page = write_report(collection, arms, options.out / "index.html", drawn, others)
     say(
         f"tables: {options.out / 'tables'}\ncurves: {curves}\nfigures: {options.out / 'figures'}\nreport: {page}"
     )

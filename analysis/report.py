@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,14 +22,22 @@ from analysis.data.collect import Collection
 from analysis.data.measures import Arm, Measured
 from analysis.data.runs import Finetuning
 from analysis.figures import Drawn
-from analysis.figures.style import COLORS, SPARE_COLORS, caveat, over_seeds
+from analysis.figures.causes import COLUMNS, reasons
+from analysis.figures.curves import pretraining_names
+from analysis.figures.style import caveat, colors_of, over_seeds, steps_of
 from analysis.tables.every import collapse_table
 from analysis.tables.forms import NOTHING, Entry, Table, mean, number, thousands, words
+from analysis.tables.headline import headline
+from analysis.tables.paper_tables import CAVEATS
 from o2o import collapse
 
 TEMPLATES = Path(__file__).parent / "templates"
 DECIMALS = 2
 """Of a score in the page: a hundredth of a point."""
+POINTS = 80
+"""A curve of a reason has at most so many."""
+MARKS = dict(zip(CAVEATS, "†‡", strict=True))
+"""What stands for a caveat, told once, behind the name of a dataset, by its source."""
 
 RUN_COLUMNS = (
     "offline",
@@ -68,19 +75,28 @@ def write_report(
     lost = collapse_table(arms)
     rows = {id(arm.cell): row for arm, row in zip(arms, lost.rows, strict=True)}
     cells = [
-        page.cell(cell, measured.get(id(cell)), rows.get(id(cell), _scratch_row(cell, len(lost.columns))))
+        page.cell(
+            cell, measured.get(id(cell)), rows.get(id(cell), _scratch_row(cell, lost.columns)), lost.columns
+        )
         for cell in collection.cells
     ]
     runs, datasets = len(collection.finetunings), len({cell.dataset for cell in collection.cells})
-    caveats = dict.fromkeys(c for cell in collection.cells if (c := caveat(cell.first)))
+    axis = steps_of(collection.cells)
     content = {
         "summary": f"finished runs: {runs}, settings: {len(cells)}, datasets: {datasets}, "
         f"runs left out: {len(collection.left_out)}",
-        "caveat": "; ".join(f"Contains {c}" for c in caveats),
+        "headline": [[page.marked(dataset), sentences] for dataset, sentences in headline(arms).items()],
+        "caveats": page.caveats,
         "horizon": collapse.HORIZON,
+        "switch": axis.switch,
+        "axis": axis.label.partition(":")[0].partition(";")[0],
+        "reasons": [
+            {"title": title.replace("\n", " "), "metrics": metrics, "log": log}
+            for title, metrics, log in COLUMNS[1:]
+        ],
         "grids": page.grids,
         "pretrainings": page.pretrainings,
-        "columns": _with_online(lost.columns, "online"),
+        "columns": _with_online(lost.columns, "online", lost.columns),
         "run_columns": RUN_COLUMNS,
         "cells": cells,
         "collapse_notes": lost.notes,
@@ -111,19 +127,30 @@ class _Page:
         self._numbers = {id(cell): number for number, cell in enumerate(cells)}
         self._cell_of = {run.path: number for number, cell in enumerate(cells) for run in cell.runs}
         self._grid_numbers: dict[tuple[int, ...], int] = {}
-        self._colors: dict[str, str] = {}
-        self._spare = cycle(SPARE_COLORS[:-1])  # black would not be seen on a dark page
-        self.pretrainings: dict[str, Any] = {}
+        self._colors = colors_of(cells)
+        self._sources = {cell.dataset: cell.first.source for cell in cells if not cell.first.from_scratch}
+        self._names = pretraining_names(cells)
+        self.caveats = [
+            [mark, caveat(cell.first)]
+            for source, mark in MARKS.items()
+            for cell in [c for c in cells if c.first.source == source and caveat(c.first)][:1]
+        ]
+        self.pretrainings = [self._pretraining(key, cells) for key in self._names]
 
     @property
     def grids(self) -> list[tuple[int, ...]]:
         """The env steps of evaluations; a run names its own by number."""
         return list(self._grid_numbers)
 
-    def cell(self, cell: Cell, arm: Arm | None, row: Sequence[Entry]) -> dict[str, Any]:
+    def marked(self, dataset: str) -> str:
+        """The dataset's name, with the mark of its caveat."""
+        return dataset + MARKS.get(self._sources.get(dataset, ""), "")
+
+    def cell(
+        self, cell: Cell, arm: Arm | None, row: Sequence[Entry], columns: Sequence[str]
+    ) -> dict[str, Any]:
         """A setting: its mean curve, its row in the collapse table, and its seeds."""
         steps, values = over_seeds([(run.env_steps, run.scores) for run in cell.runs])
-        offline = [run.offline_score for run in cell.runs if run.offline_score is not None]
         online = mean([run.online_score for run in cell.runs], cell.runs)
         measured = arm.runs if arm else [None] * len(cell.runs)
         return {
@@ -131,15 +158,17 @@ class _Page:
             "dataset": cell.dataset,
             "label": cell.label,
             "replay": cell.replay,
-            "caveat": caveat(cell.first),
-            "color": self._color(cell),
+            "name": self.marked(cell.dataset),
+            "color": self._colors[cell.label],
             "switch": cell.first.switch,
-            "offline": _rounded(np.mean(offline)) if offline else None,
             "grid": self._grid(steps),
             "mean": _rounded(values.mean(0)),
             "deviation": _rounded(values.std(0, ddof=1)) if len(values) > 1 else None,
-            "pretraining": self._pretraining(cell),
-            "row": [[entry.text, entry.value] for entry in _with_online(row, online)],
+            "pretraining": None
+            if cell.first.from_scratch
+            else list(self._names).index(cell.first.pretraining_key),
+            "why": {} if cell.first.from_scratch else self._reasons(cell),
+            "row": [[entry.text, entry.value] for entry in _with_online(row, online, columns)],
             "runs": [self._run(run, own) for run, own in zip(cell.runs, measured, strict=True)],
         }
 
@@ -147,12 +176,20 @@ class _Page:
         """A table whose numbers name the setting whose runs they were made from."""
         rows = [
             [
-                [entry.text, entry.bold, self._cell_of.get(entry.runs[0]) if entry.runs else None]
+                [
+                    _shortened(entry.text),
+                    entry.bold,
+                    self._cell_of.get(entry.runs[0]) if entry.runs else None,
+                    entry.value is not None or entry.text == NOTHING,
+                ]
                 for entry in row
             ]
             for row in table.rows
         ]
-        return {"title": table.title, "columns": table.columns, "rows": rows, "notes": table.notes}
+        idle = [row for place, row in enumerate(rows) if place in table.idle]
+        rows = [row for place, row in enumerate(rows) if place not in table.idle]
+        told = {"name": table.name, "title": table.title, "columns": table.columns, "notes": table.notes}
+        return told | {"rows": rows, "idle": idle}
 
     def _run(self, run: Finetuning, lost: Measured | None) -> dict[str, Any]:
         texts = [number(run.offline_score).text, number(run.online_score).text]
@@ -183,38 +220,46 @@ class _Page:
     def _grid(self, steps: np.ndarray) -> int:
         return self._grid_numbers.setdefault(tuple(steps.tolist()), len(self._grid_numbers))
 
-    def _pretraining(self, cell: Cell) -> str | None:
-        """The mean curve of the pretrainings of its seeds, in env steps: less than 0."""
-        found = {run.pretraining: run.pretraining_curve for run in cell.runs if run.pretraining}
+    def _pretraining(self, key: str, cells: Sequence[Cell]) -> dict[str, Any]:
+        """The pretrainings of one setting: name, mean offline score, mean curve over updates until the switch."""
+        runs = [run for cell in cells if cell.first.pretraining_key == key for run in cell.runs]
+        scores = {run.pretraining_identity: run.offline_score for run in runs}
+        found = {run.pretraining: run.pretraining_curve for run in runs if run.pretraining}
         curves = [curve for curve in found.values() if len(curve[0])]
-        if not curves:
-            return None
-        name = "|".join(sorted(str(path) for path in found))
-        if name not in self.pretrainings:
-            steps, values = over_seeds(curves)
-            self.pretrainings[name] = {
-                "steps": (steps - cell.first.switch).tolist(),
-                "scores": _rounded(values.mean(0)),
-            }
-        return name
+        steps, values = over_seeds(curves) if curves else (np.empty(0), np.empty((1, 0)))
+        return {
+            "label": self._names[key],
+            "offline": _rounded(np.mean([score for score in scores.values() if score is not None])),
+            "steps": steps.tolist(),
+            "scores": _rounded(values.mean(0)),
+        }
 
-    def _color(self, cell: Cell) -> str:
-        """An algorithm's own; its variants, which a label tells apart, get spare ones."""
-        if cell.label not in self._colors:
-            own = None if cell.variant else COLORS.get(cell.algorithm)
-            self._colors[cell.label] = own or next(self._spare)
-        return self._colors[cell.label]
+    def _reasons(self, cell: Cell) -> dict[str, Any]:
+        found = {}
+        for metric, (steps, values) in reasons(cell).items():
+            every = -(-len(steps) // POINTS)
+            digits = [float(f"{value:.4g}") for value in values[::every]]
+            found[metric] = {"grid": self._grid(steps[::every]), "values": digits}
+        return found
 
 
-def _scratch_row(cell: Cell, width: int) -> tuple[Entry, ...]:
+def _scratch_row(cell: Cell, columns: Sequence[str]) -> tuple[Entry, ...]:
     """A setting that was not pretrained, so that nothing can be lost."""
     known = (words(cell.dataset), words(cell.label), words(cell.replay), number(len(cell.runs), 0))
-    return known + (Entry(NOTHING),) * (width - len(known))
+    return known + (Entry(NOTHING),) * (len(columns) - len(known))
 
 
-def _with_online(row: Sequence[Any], online: Any) -> list[Any]:
-    """The online score has its place behind the offline one, the fifth."""
-    return [*row[:5], online, *row[5:]]
+def _with_online(row: Sequence[Any], online: Any, columns: Sequence[str]) -> list[Any]:
+    """The online score has its place behind the offline one."""
+    place = columns.index("offline") + 1
+    return [*row[:place], online, *row[place:]]
+
+
+def _shortened(text: str) -> str:
+    """A dataset's name with the mark of its caveat instead of the caveat."""
+    for source, told in CAVEATS.items():
+        text = text.replace(told, MARKS[source])
+    return text
 
 
 def _figure(drawn: Drawn, folder: Path) -> dict[str, Any]:

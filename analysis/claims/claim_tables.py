@@ -15,6 +15,7 @@ from o2o import collapse
 def claims_table(found: Sequence[Finding]) -> Table:
     """The register: every claim, its estimand, what each body of evidence estimates, and the verdict."""
     rows = []
+    idle = set()
     judged = {finding.claim.name for finding in found if _has_parts(finding)}
     for finding in _in_order(found):
         if not _has_parts(finding) and finding.claim.name in judged:
@@ -22,6 +23,8 @@ def claims_table(found: Sequence[Finding]) -> Table:
         judged.add(finding.claim.name)
         claim = finding.claim
         sided, count = finding.by_means
+        if not _has_parts(finding):
+            idle.add(len(rows))
         rule = {"mean": "mean > 0", "all": "> 0 on all"}.get(
             str(claim.rule), f"> 0 on {claim.rule} of {len(claim.over)}"
         )
@@ -64,7 +67,7 @@ def claims_table(found: Sequence[Finding]) -> Table:
             "Not used, because several settings look the same (choose one with --where KEY=VALUE): "
             f"{'; '.join(unusable)}."
         )
-    return Table("claims", "The paper's claims", columns, tuple(rows), tuple(notes))
+    return Table("claims", "The paper's claims", columns, tuple(rows), tuple(notes), frozenset(idle))
 
 
 def claims_by_dataset(found: Sequence[Finding]) -> Table:

@@ -168,6 +168,11 @@ class Finetuning:
         return {key: value for key, value in self.settings.items() if key.partition(".")[0] in parts}
 
     @cached_property
+    def pretraining_key(self) -> str:
+        """Equal for the pretrainings, whatever their seeds, of one setting."""
+        return json.dumps(self.pretraining_settings, sort_keys=True)
+
+    @cached_property
     def settings_key(self) -> str:
         """Equal for the seeds of one setting."""
         return json.dumps(self.settings, sort_keys=True)

@@ -81,6 +81,18 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     return figure, []
 
 
+def reasons(cell: Cell) -> dict[str, tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]]]:
+    """What `why` draws of a cell, means over its seeds, but for the score: by metric, env steps and values."""
+    found = {}
+    for metric in (metric for _, metrics, _ in COLUMNS[1:] for metric in metrics):
+        curves = [curve for run in cell.runs if (curve := _metric(run, metric)) is not None]
+        if curves:
+            steps, values = over_seeds(curves)
+            early = steps <= HORIZON
+            found[metric] = steps[early], values.mean(0)[early]
+    return found
+
+
 def _draw_panel(
     axes: Axes, cells: Sequence[Cell], metrics: Sequence[str], axis: Steps, colors: Mapping[str, str]
 ) -> dict[str, Artist]:

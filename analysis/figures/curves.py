@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -160,7 +159,7 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
     pretraining, the dotted one is the switch from pretraining to finetuning.
     """
     cells = [series.cell for panel in panels for series in panel.series]
-    steps, pretrainings = steps_of(cells), _pretrainings(cells)
+    steps, pretrainings = steps_of(cells), pretraining_names(cells)
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
@@ -191,7 +190,7 @@ def _draw_panel(
     legend: dict[str, Artist] = {}
     groups: dict[str, list[Finetuning]] = {}
     for run in (run for series in panel.series for run in series.cell.runs if not run.from_scratch):
-        groups.setdefault(pretrainings[_key(run)], []).append(run)
+        groups.setdefault(pretrainings[run.pretraining_key], []).append(run)
     names = list(dict.fromkeys(pretrainings.values()))
     switch, alone = axis.switch, len(names) == 1
     for name, runs in groups.items():
@@ -240,13 +239,15 @@ def _lines(cells: Sequence[Cell], colors: Mapping[str, str]) -> tuple[Series, ..
     return tuple(Series(cell, cell.label, colors[cell.label]) for cell in cells)
 
 
-def _pretrainings(cells: Sequence[Cell]) -> dict[str, str]:
-    """The name of every pretraining that cells came from, by its `_key`: what tells it from others of its dataset."""
+def pretraining_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """The name of every pretraining by its `pretraining_key`: what tells it from the others of its dataset."""
     found: dict[str, str] = {}
     for alike in _pretrained(cells).values():
         lengths = {cell.first.switch for cell in alike}
         for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
-            own = {_key(c.first): c.first for c in alike if c.first.pretraining_algorithm == algorithm}
+            own = {
+                c.first.pretraining_key: c.first for c in alike if c.first.pretraining_algorithm == algorithm
+            }
             settings = [
                 {key.removeprefix("pretrain."): value for key, value in run.pretraining_settings.items()}
                 for run in own.values()
@@ -255,10 +256,6 @@ def _pretrainings(cells: Sequence[Cell]) -> dict[str, str]:
             name = f"{display_name(algorithm)} pretraining"
             found |= {key: named(name, variant) for key, variant in zip(own, variants, strict=True)}
     return found
-
-
-def _key(run: Finetuning) -> str:
-    return json.dumps(run.pretraining_settings, sort_keys=True)
 
 
 def _pretrained(cells: Sequence[Cell]) -> Mapping[str, list[Cell]]:

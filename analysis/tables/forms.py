@@ -42,6 +42,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     notes: tuple[str, ...] = field(default=())
+    idle: frozenset[int] = field(default=frozenset())
+    """The rows that rest on no runs, which a page folds away."""
 
 
 def words(text: object) -> Entry:

@@ -13,6 +13,9 @@ from analysis.data.published import Published, Score
 from analysis.data.runs import FROZEN
 from analysis.tables.forms import NOTHING, Entry, Table, mean, number, words
 
+CAVEATS = {"regenerated": " (regenerated, not D4RL's)", "imported": " (imported curves)"}
+"""The words behind the name of a dataset, by its source."""
+
 
 def table_1(cells: Sequence[Cell]) -> Table:
     """Table 1 of the paper: the online replay starts with the offline data."""
@@ -28,8 +31,7 @@ def table_c3(cells: Sequence[Cell]) -> Table:
 
 def dataset_name(cell: Cell) -> str:
     """The dataset's name, marked where the data are not what their name may be taken for."""
-    labels = {"regenerated": " (regenerated, not D4RL's)", "imported": " (imported curves)"}
-    return cell.dataset + ("" if cell.first.from_scratch else labels.get(cell.first.source, ""))
+    return cell.dataset + ("" if cell.first.from_scratch else CAVEATS.get(cell.first.source, ""))
 
 
 def most_seeds(cells: Iterable[Cell]) -> dict[str, int]:

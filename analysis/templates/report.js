@@ -2,7 +2,10 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 244, HEIGHT = 180, LEFT = 32, RIGHT = 16, TOP = 8, BOTTOM = 32;
+const LEFT = 38, RIGHT = 14, TOP = 8, BOTTOM = 34, GAP = 12;
+const MANY = 4;                             // with more datasets than that, only the first is unfolded
+const DASHES = ["6 4", "2 3", "9 3", "6 2 1 2", "3 1"];
+const narrow = matchMedia("(max-width: 700px)");
 const number = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -10,6 +13,7 @@ const chosen = {};                          // of every filter, the set of value
 let earlyOnly = false;
 let order = { column: 0, descending: false };
 const opened = new Set();                   // the cells whose runs are shown below their row
+const folded = new Map();                   // whether a part of the curves is unfolded, where somebody said so
 
 /** An element with attributes and children; text is only ever text. */
 function element(tag, attributes = {}, ...children) {
@@ -29,12 +33,14 @@ function drawn(tag, attributes, text = "") {
   return made;
 }
 
-const swatch = cell => {
-  const line = element("span", { class: "swatch" });
-  line.style.borderTopColor = cell.color;
-  return line;
-};
-const badge = cell => cell.caveat ? element("span", { class: "badge" }, cell.caveat) : null;
+/** Lets an element have a colour, which is lighter on a dark page. */
+function colored(made, color) {
+  made.classList.add("colored");
+  made.style.setProperty("--c", color);
+  return made;
+}
+
+const swatch = cell => colored(element("span", { class: "swatch" }), cell.color);
 const unique = values => [...new Set(values)];
 
 /* Filters */
@@ -78,7 +84,7 @@ function show() {
   const cells = shown();
   const runs = cells.reduce((sum, cell) => sum + cell.runs.length, 0);
   document.getElementById("shown").textContent =
-    `Shown: ${cells.length} of ${data.cells.length} settings, ${runs} run${runs === 1 ? "" : "s"}.`;
+    `(shown: ${cells.length} of ${data.cells.length} settings, ${runs} run${runs === 1 ? "" : "s"})`;
   curves(cells);
   collapseTable(cells);
 }
@@ -87,65 +93,167 @@ function show() {
 
 function curves(cells) {
   const place = document.getElementById("curves");
-  place.replaceChildren();
-  for (const dataset of unique(cells.map(cell => cell.dataset))) {
+  const datasets = unique(cells.map(cell => cell.dataset));
+  const height = place.offsetHeight;
+  place.style.minHeight = `${height}px`;    // or the page would jump while it is empty
+  place.replaceChildren(...datasets.map((dataset, i) => {
     const alike = cells.filter(cell => cell.dataset === dataset);
-    const panels = element("div", { class: "panels" });
-    for (const replay of unique(alike.map(cell => cell.replay))) {
-      const members = alike.filter(cell => cell.replay === replay);
-      panels.append(element("figure", {}, panel(members), element("figcaption", {}, `replay: ${replay}`)));
-    }
-    place.append(element("h3", {}, dataset, " ", badge(alike[0])), panels);
-  }
+    const title = element("span", {}, alike[0].name);
+    return fold(`dataset ${dataset}`, title, i === 0 || datasets.length <= MANY, "dataset", inside => inside.append(...ofDataset(alike, dataset)));
+  }));
+  place.style.minHeight = "";
   if (!cells.length) place.append(element("p", {}, "Nothing is chosen."));
 }
 
-function panel(cells) {
-  const last = Math.max(...cells.map(cell => data.grids[cell.grid].at(-1)));
-  const end = earlyOnly ? Math.min(last, data.horizon) : last;
-  const start = -Math.min(cells[0].switch, end / 4);
-  const values = cells.flatMap(cell => cell.mean.map((mean, i) => mean + (cell.deviation?.[i] ?? 0)));
-  const lows = cells.flatMap(cell => cell.mean.map((mean, i) => mean - (cell.deviation?.[i] ?? 0)));
-  const bottom = Math.min(0, ...lows), top = Math.max(1, ...values);
-  const x = step => LEFT + (step - start) / (end - start) * (WIDTH - LEFT - RIGHT);
-  const y = score => TOP + (top - score) / (top - bottom) * (HEIGHT - TOP - BOTTOM);
-  const path = (steps, scores) => steps.map((step, i) => [step, scores[i]]).filter(([step]) => step <= end && step >= start)
-    .map(([step, score], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(score).toFixed(1)}`).join("");
-  const names = cells.map(cell => cell.label).join(", ");
-  const view = drawn("svg", { width: WIDTH, height: HEIGHT, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: 0, role: "img",
-    "aria-label": `${cells[0].dataset}, replay ${cells[0].replay}: ${names}` });
-  for (const tick of ticks(bottom, top, 5)) {
-    view.append(drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick) }),
-      drawn("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, tick));
-  }
-  for (const tick of ticks(cells[0].switch + start, cells[0].switch + end, 3)) {
-    view.append(drawn("text", { x: x(tick - cells[0].switch), y: HEIGHT - BOTTOM + 14, "text-anchor": "middle" }, tick / 1000));
-  }
-  view.append(drawn("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, "learner steps (thousands)"));
-  view.append(drawn("line", { class: "switch", x1: x(0), x2: x(0), y1: TOP, y2: HEIGHT - BOTTOM }));
-  if (cells[0].offline !== null) {
-    view.append(drawn("line", { class: "offline", x1: LEFT, x2: WIDTH - RIGHT, y1: y(cells[0].offline), y2: y(cells[0].offline) }));
-  }
-  const before = data.pretrainings[cells[0].pretraining];
-  if (before) view.append(drawn("path", { class: "before", d: path(before.steps, before.scores) }));
-  const lines = cells.map(cell => {
-    const steps = data.grids[cell.grid];
-    if (cell.deviation) {
-      const kept = steps.filter(step => step <= end).length;
-      const edge = sign => steps.slice(0, kept).map((step, i) =>
-        `${x(step).toFixed(1)} ${y(cell.mean[i] + sign * cell.deviation[i]).toFixed(1)}`);
-      view.append(drawn("path", { class: "band", fill: cell.color, d: `M${[...edge(1), ...edge(-1).reverse()].join("L")}Z` }));
-    }
-    return drawn("path", { class: "mean", stroke: cell.color, d: path(steps, cell.mean) });
-  });
-  view.append(...lines);
-  pointing(view, cells, lines, x, y, path, start, end);
+/** A part that is drawn when it is unfolded, and stays as it was left when the page draws its curves again. */
+function fold(name, title, open, kind, draw) {
+  const part = element("details", { class: kind, open: folded.get(name) ?? open }, element("summary", {}, title));
+  const inside = element("div", {});
+  part.append(inside);
+  const fill = () => { if (part.open && !inside.childNodes.length) draw(inside); };
+  part.addEventListener("toggle", () => { folded.set(name, part.open); fill(); });
+  fill();
+  return part;
+}
+
+function ofDataset(alike, dataset) {
+  const replays = unique(alike.map(cell => cell.replay));
+  const [columns, width, height] = sizes(replays.length, 480, 300);
+  const panels = grid(columns, replays.map(replay =>
+    element("figure", {}, element("figcaption", {}, `replay: ${replay}`),
+      panel(alike.filter(cell => cell.replay === replay), width, height))));
+  const labels = unique(alike.map(cell => cell.label)).map(label => alike.find(cell => cell.label === label));
+  const origins = pretrainingsOf(alike);
+  const key = element("ul", { class: "key" }, ...labels.map(cell => element("li", {}, swatch(cell), cell.label)),
+    ...origins.map((number, i) => element("li", {}, drawnKey(i), data.pretrainings[number].label)));
+  const why = fold(`why ${dataset}`, "Why: what critic and policy did", false, "why", inside => inside.append(...reasons(alike)));
+  return [panels, key, ...(alike.some(cell => Object.keys(cell.why).length) ? [why] : [])];
+}
+
+/** The width and height of panels, as many in a row as there is room for. */
+function sizes(count, least, height) {
+  const room = document.getElementById("curves").clientWidth;
+  const columns = Math.max(1, Math.min(count, Math.floor((room + GAP) / (least + GAP))));
+  const width = Math.min(900, Math.floor((room - GAP * (columns - 1)) / columns));
+  return [columns, width, Math.min(height, Math.round(0.7 * width))];
+}
+
+function grid(columns, figures) {
+  const made = element("div", { class: "panels" }, ...figures);
+  made.style.setProperty("--columns", columns);
+  return made;
+}
+
+const pretrainingsOf = cells => unique(cells.map(cell => cell.pretraining)).filter(number => number !== null);
+
+function drawnKey(i) {
+  const view = drawn("svg", { width: 30, height: 8, style: "display: inline; background: none" });
+  view.append(drawn("line", { class: "offline", x1: 3, x2: 27, y1: 4, y2: 4, "stroke-dasharray": DASHES[i % DASHES.length] }));
   return view;
 }
 
+/** Axes, ticks and the switch; returns the drawing and its scales. */
+function axes(width, height, [start, end], [bottom, top], log, label) {
+  const view = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
+  const scale = log ? Math.log10 : value => value;
+  const x = step => LEFT + (step - start) / (end - start) * (width - LEFT - RIGHT);
+  const y = value => TOP + (scale(top) - scale(value)) / (scale(top) - scale(bottom) || 1) * (height - TOP - BOTTOM);
+  const path = (steps, values) => {
+    const points = [];
+    steps.forEach((step, i) => {
+      const cut = edge => [edge, values[i - 1] + (edge - steps[i - 1]) / (step - steps[i - 1]) * (values[i] - values[i - 1])];
+      if (i && steps[i - 1] < start && step > start) points.push(cut(start));
+      if (step >= start && step <= end) points.push([step, values[i]]);
+      if (i && steps[i - 1] < end && step > end) points.push(cut(end));
+    });
+    return points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  };
+  for (const tick of log ? decades(bottom, top) : ticks(bottom, top, height < 200 ? 4 : 6)) {
+    view.append(drawn("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
+      drawn("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
+  }
+  for (const tick of ticks(data.switch + start, data.switch + end, width < 300 ? 3 : 6)) {
+    view.append(drawn("text", { x: x(tick - data.switch), y: height - BOTTOM + 14, "text-anchor": "middle" }, short(tick / 1000)));
+  }
+  view.append(drawn("text", { x: (LEFT + width) / 2, y: height - 4, "text-anchor": "middle" },
+    width < 300 ? label.replace(" since the switch", "") : label));
+  view.append(drawn("line", { class: "switch", x1: x(0), x2: x(0), y1: TOP, y2: height - BOTTOM }));
+  return { view, x, y, path };
+}
+
+const short = value => String(Number(value.toPrecision(4))).replace("-", "−").replace(/^(−?)0\./, "$1.");
+
+function decades(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    for (const factor of [1, 2, 5]) {
+      const tick = factor * 10 ** power;
+      if (tick >= low && tick <= high) found.push(tick);
+    }
+  }
+  return found.length > 7 ? found.filter(tick => Number.isInteger(Math.log10(tick) + 1e-12) || Math.abs(Math.log10(tick) % 1) < 1e-9) : found;
+}
+
+function panel(cells, width, height) {
+  const last = Math.max(...cells.map(cell => data.grids[cell.grid].at(-1)));
+  const end = earlyOnly ? Math.min(last, data.horizon) : last;
+  const origins = pretrainingsOf(cells);
+  const start = -Math.min(Math.max(...cells.map(cell => cell.pretraining === null ? 0 : cell.switch)), end / 4);
+  const levels = origins.map(number => data.pretrainings[number].offline);
+  const high = cells.flatMap(cell => cell.mean.map((mean, i) => mean + (cell.deviation?.[i] ?? 0)));
+  const low = cells.flatMap(cell => cell.mean.map((mean, i) => mean - (cell.deviation?.[i] ?? 0)));
+  const range = [Math.min(0, ...low), Math.max(1, ...high, ...levels)];
+  const { view, x, y, path } = axes(width, height, [start, end], range, false, data.axis);
+  const names = cells.map(cell => cell.label).join(", ");
+  for (const [name, value] of Object.entries({ tabindex: 0, role: "img",
+    "aria-label": `${cells[0].dataset}, replay ${cells[0].replay}: ${names}` })) view.setAttribute(name, value);
+  const known = pretrainingsOf(data.cells.filter(cell => cell.dataset === cells[0].dataset));
+  for (const number of origins) {
+    const own = data.pretrainings[number], dashes = DASHES[known.indexOf(number) % DASHES.length];
+    view.append(drawn("line", { class: "offline", x1: LEFT, x2: width - RIGHT, y1: y(own.offline), y2: y(own.offline),
+      "stroke-dasharray": dashes }), drawn("path", { class: "before", d: path(own.steps, own.scores) }));
+  }
+  for (const cell of cells.filter(own => own.deviation)) {
+    const steps = data.grids[cell.grid], kept = steps.filter(step => step <= end).length;
+    const edge = sign => steps.slice(0, kept).map((step, i) =>
+      `${x(step).toFixed(1)} ${y(cell.mean[i] + sign * cell.deviation[i]).toFixed(1)}`);
+    view.append(colored(drawn("path", { class: cells.length > 4 ? "band faint" : "band", d: `M${[...edge(1), ...edge(-1).reverse()].join("L")}Z` }), cell.color));
+  }
+  const lines = cells.map(cell => colored(drawn("path", { class: "mean", d: path(data.grids[cell.grid], cell.mean) }), cell.color));
+  view.append(...lines);
+  pointing(view, cells, lines, x, y, path, start, end, width, height);
+  return view;
+}
+
+/** Small panels, a row for each replay: overestimation, TD errors, distances, TD3-C's constraint. */
+function reasons(alike) {
+  const parts = data.reasons.filter(({ metrics }) => alike.some(cell => metrics.some(metric => cell.why[metric])));
+  const [columns, width, height] = sizes(parts.length, 230, 190);
+  return unique(alike.map(cell => cell.replay)).map(replay => element("div", {},
+    element("figcaption", {}, `replay: ${replay}`),
+    grid(columns, parts.map(part =>
+      reason(part, alike.filter(cell => cell.replay === replay), alike, width, height)))));
+}
+
+function reason({ title, metrics, log }, cells, alike, width, height) {
+  const values = alike.flatMap(cell => metrics.flatMap(metric => cell.why[metric]?.values ?? []));
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const logarithmic = log && low > 0 && high > 5 * low;
+  const end = Math.min(data.horizon, Math.max(...alike.map(cell => data.grids[cell.grid].at(-1))));
+  const range = low === high ? [low - 1, high + 1] : [low, high];
+  const { view, path } = axes(width, height, [-0.04 * end, end], range, logarithmic, data.axis);
+  metrics.forEach((metric, i) => cells.filter(cell => cell.why[metric]).forEach(cell => {
+    const { grid, values } = cell.why[metric];
+    const line = drawn("path", { class: i ? "mean second" : "mean", d: path(data.grids[grid], values) });
+    line.append(drawn("title", {}, cell.label));
+    view.append(colored(line, cell.color));
+  }));
+  return element("figure", {}, element("figcaption", {}, title), view);
+}
+
 /** What pointing at a panel, or moving in it with the arrow keys, shows: values at a step, the seeds of one line. */
-function pointing(view, cells, lines, x, y, path, start, end) {
-  const cursor = drawn("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM });
+function pointing(view, cells, lines, x, y, path, start, end, width, height) {
+  const cursor = drawn("line", { class: "cursor", y1: TOP, y2: height - BOTTOM });
   const seeds = drawn("g", {});
   const steps = data.grids[cells[0].grid].filter(step => step <= end);
   let at = 0, nearest = 0;
@@ -160,7 +268,7 @@ function pointing(view, cells, lines, x, y, path, start, end) {
     cursor.setAttribute("x1", x(step));
     cursor.setAttribute("x2", x(step));
     seeds.replaceChildren(...cell.runs.map(run =>
-      drawn("path", { class: "seed", stroke: cell.color, d: path(data.grids[run.grid], run.scores) })));
+      colored(drawn("path", { class: "seed", d: path(data.grids[run.grid], run.scores) }), cell.color)));
     lines.forEach((line, i) => line.classList.toggle("dimmed", i !== nearest));
     view.append(seeds, cursor);
     const rows = cells.map((own, i) => {
@@ -171,7 +279,8 @@ function pointing(view, cells, lines, x, y, path, start, end) {
       return line;
     });
     const each = cell.runs.map(run => `${run.seed}: ${number.format(run.scores[valueAt({ grid: run.grid }, step)])}`);
-    tooltip.replaceChildren(element("div", {}, `learner step ${whole.format(cell.switch + step)} (env step ${whole.format(step)})`),
+    tooltip.replaceChildren(element("div", {}, data.switch
+        ? `learner step ${whole.format(data.switch + step)} (env step ${whole.format(step)})` : `env step ${whole.format(step)}`),
       ...rows, element("div", {}, `seeds of ${cell.label}: ${each.join(", ")}`));
     tooltip.hidden = false;
     const box = view.getBoundingClientRect();
@@ -187,7 +296,7 @@ function pointing(view, cells, lines, x, y, path, start, end) {
   }
   view.addEventListener("pointermove", event => {
     const box = view.getBoundingClientRect();
-    const step = start + (event.clientX - box.left - LEFT) / (WIDTH - LEFT - RIGHT) * (end - start);
+    const step = start + (event.clientX - box.left - LEFT) / (width - LEFT - RIGHT) * (end - start);
     at = steps.reduce((best, own, i) => Math.abs(own - step) < Math.abs(steps[best] - step) ? i : best, 0);
     const distance = cell => Math.abs(y(cell.mean[valueAt(cell, steps[at])]) - (event.clientY - box.top));
     nearest = cells.reduce((best, cell, i) => distance(cell) < distance(cells[best]) ? i : best, 0);
@@ -239,6 +348,30 @@ function collapseTable(cells) {
   } }, title + (i === column ? (descending ? " ↓" : " ↑") : ""))));
   document.getElementById("collapse").replaceChildren(element("thead", {}, element("tr", {}, ...heads)),
     element("tbody", {}, ...sorted.flatMap(cell => opened.has(cell.id) ? [row(cell), runsRow(cell)] : [row(cell)])));
+  stick(document.getElementById("collapse"), WORDS);
+}
+
+/** Keeps the first columns in sight, of the `count` that name a row those that leave room; on a phone its algorithm. */
+function stick(table, count) {
+  const room = table.parentElement.clientWidth;
+  const heads = [...table.tHead.rows[0].cells];
+  const own = Math.max(0, heads.findIndex(head => /^(algorithm|finetuning|method|claim)/.test(head.textContent)));
+  let left = 0;
+  const places = new Map();
+  heads.slice(0, count).forEach((head, i) => {
+    if (narrow.matches ? i !== own : left + head.offsetWidth > 0.5 * room) return;
+    places.set(i, left);
+    left += head.offsetWidth;
+  });
+  const last = Math.max(...places.keys());
+  for (const row of [table.tHead.rows[0], ...table.tBodies[0].rows]) {
+    if (row.className === "runs") continue;
+    [...row.cells].slice(0, count).forEach((cell, i) => {
+      cell.classList.toggle("stuck", places.has(i));
+      cell.classList.toggle("edge", i === last);
+      cell.style.left = places.has(i) ? `${places.get(i)}px` : "";
+    });
+  }
 }
 
 function row(cell) {
@@ -251,8 +384,8 @@ function row(cell) {
   const link = text => text === "–" ? text
     : element("a", { href: `#cell-${cell.id}`, onclick: toggle, "aria-expanded": String(opened.has(cell.id)) }, text);
   return element("tr", { id: `cell-${cell.id}` },
-    element("td", {}, cell.dataset, " ", badge(cell)),
-    element("td", { class: "label" }, swatch(cell), cell.label), element("td", { class: "label" }, cell.replay),
+    element("td", { class: "label" }, cell.name),
+    element("td", { class: "label" }, swatch(cell), cell.label), element("td", {}, cell.replay),
     ...cell.row.slice(WORDS).map(([text]) => element("td", { class: "number" }, link(text))));
 }
 
@@ -285,10 +418,10 @@ function goToRuns(cell) {
 
 /* All that does not change */
 
-function entry([text, bold, id]) {
+function entry([text, bold, id, numeric]) {
   const cell = data.cells.find(own => own.id === id);
   const shownText = bold ? element("strong", {}, text) : text;
-  if (!cell) return element("td", {}, shownText);
+  if (!cell) return element("td", { class: numeric ? "number" : "label" }, shownText);
   const go = event => {
     event.preventDefault();
     goToRuns(cell);
@@ -296,19 +429,43 @@ function entry([text, bold, id]) {
   return element("td", { class: "number" }, element("a", { href: `#cell-${id}`, onclick: go }, shownText));
 }
 
+const list = sentences => element("ul", {}, ...sentences.map(sentence => element("li", {}, sentence)));
+
+/** A table in a fold; the rows that rest on no runs are in a fold of their own. */
+function section(table) {
+  const first = table.columns.findIndex((_, i) => table.rows.some(row => row[i][2] !== null));
+  const count = Math.max(1, Math.min(4, first));
+  const body = rows => {
+    const made = element("table", {},
+      element("thead", {}, element("tr", {}, ...table.columns.map(title => element("th", { scope: "col" }, title)))),
+      element("tbody", {}, ...rows.map(entries => element("tr", {}, ...entries.map(entry)))));
+    return [made, element("div", { class: "scroll" }, made)];
+  };
+  const part = (title, open, rows, ...more) => {
+    const [made, scroll] = body(rows);
+    const fold = element("details", { open }, element("summary", {}, title), scroll, ...more);
+    fold.addEventListener("toggle", () => { if (fold.open) stick(made, count); });
+    return fold;
+  };
+  const idle = table.idle.length ? [part(`without runs: ${table.idle.length}`, false, table.idle)] : [];
+  const notes = table.notes.length ? [element("ul", { class: "hint" }, ...table.notes.map(note => element("li", {}, note)))] : [];
+  return part(`${table.title} (${table.rows.length})`, table.name === "methods", table.rows, ...idle, ...notes);
+}
+
 function fixed() {
   document.getElementById("summary").textContent = data.summary;
   const caveat = document.getElementById("caveat");
-  caveat.textContent = data.caveat;
-  caveat.hidden = !data.caveat;
-  document.getElementById("collapse-notes").append(...data.collapse_notes.map(note => element("li", {}, note)));
-  for (const table of data.tables) {
-    const head = element("tr", {}, ...table.columns.map(title => element("th", { scope: "col" }, title)));
-    const rows = table.rows.map(entries => element("tr", {}, ...entries.map(entry)));
-    document.getElementById("tables").append(element("section", {}, element("h2", {}, table.title),
-      element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))),
-      element("ul", { class: "hint" }, ...table.notes.map(note => element("li", {}, note)))));
+  caveat.textContent = data.caveats.map(([mark, text]) => `${mark} ${text}`).join("; ");
+  caveat.hidden = !data.caveats.length;
+  const told = ([dataset, sentences]) => [element("h2", {}, dataset), list(sentences)];
+  const first = data.headline.length > MANY ? 1 : data.headline.length;  // which then sums them up
+  document.getElementById("headline").append(...data.headline.slice(0, first).flatMap(told));
+  if (first < data.headline.length) {
+    document.getElementById("headline").append(element("details", {}, element("summary", {}, "each of them"),
+      ...data.headline.slice(first).flatMap(told)));
   }
+  document.getElementById("collapse-notes").append(...data.collapse_notes.map(note => element("li", {}, note)));
+  document.getElementById("tables").append(...data.tables.map(section));
   for (const figure of data.figures) {
     const links = figure.png ? [": ", element("a", { href: figure.png }, "PNG"), ", ", element("a", { href: figure.pdf }, "PDF")] : [];
     const notes = figure.notes.length ? [element("span", { class: "hint" }, ` ${figure.png ? "" : "not drawn: "}${figure.notes.join("; ")}`)] : [];
@@ -326,6 +483,13 @@ function fixed() {
 }
 
 const tooltip = document.getElementById("tooltip");
+document.getElementById("choice").open = !narrow.matches && data.cells.length > 1;
 filters();
 fixed();
 show();
+let drawnFor = document.getElementById("curves").clientWidth;
+new ResizeObserver(([{ contentRect }]) => {
+  if (Math.abs(contentRect.width - drawnFor) < 20) return;  // a scroll bar came or went
+  drawnFor = contentRect.width;
+  show();
+}).observe(document.getElementById("curves"));

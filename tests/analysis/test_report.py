@@ -13,6 +13,8 @@ from urllib.parse import unquote
 import pytest
 from synthetic_runs import collapsing, steady, write_pretraining, write_run
 
+from analysis.claims.claim_tables import claims_table
+from analysis.claims.verdicts import findings
 from analysis.data.collect import collect
 from analysis.data.measures import measure
 from analysis.figures import Drawn
@@ -29,8 +31,9 @@ LOOK = """
 const rows = () => [...document.querySelectorAll("#collapse > tbody > tr")];
 const names = () => rows().map(row => [...row.cells].slice(0, 3).map(cell => cell.innerText.trim()).join(" | "));
 const box = (filter, value) => [...document.querySelectorAll(`[data-filter=${filter}]`)].find(b => b.value === value);
-const panels = () => document.querySelectorAll("#curves svg").length;
+const panels = () => document.querySelectorAll("#curves svg[role=img]").length;
 const tooltip = () => document.getElementById("tooltip");
+await new Promise(done => setTimeout(done, 50));
 const found = {rows: names(), panels: panels(), caveat: document.getElementById("caveat").innerText};
 found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 box("label", "TD3").click();
@@ -48,7 +51,7 @@ found.focused = document.activeElement.innerText;
 rows()[0].querySelector("td.number a").click();
 found.links = [...document.querySelectorAll("tr.runs a")].map(a => a.getAttribute("href"));
 found.seeds = document.querySelectorAll("tr.runs tbody tr").length;
-const svg = [...document.querySelectorAll("#curves svg")].find(s => s.getAttribute("aria-label").startsWith("regen"));
+const svg = document.querySelector("#curves svg[aria-label^=regen]");
 svg.focus();
 svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
 found.tooltip = tooltip().innerText;
@@ -65,6 +68,15 @@ document.getElementById("theme").click();
 found.dark = getComputedStyle(document.body).backgroundColor !== paper;
 found.hacked = Boolean(window.hacked);
 found.hostile = document.body.innerText.includes("<script>");
+const why = [...document.querySelectorAll("details.why")].find(part => !part.open);
+why.open = true;
+await new Promise(done => setTimeout(done, 50));
+found.reasons = [...why.querySelectorAll("figcaption")].map(caption => caption.innerText);
+found.reasonLines = why.querySelectorAll("path.mean").length;
+found.headline = document.getElementById("headline").innerText;
+found.stuck = rows()[0].querySelectorAll(".stuck").length;
+found.levels = [...document.querySelectorAll("#curves .panels svg")][0].querySelectorAll("line.offline").length;
+found.widest = Math.max(...[...document.querySelectorAll("#curves svg[role=img]")].map(view => view.clientWidth));
 found.figures = document.getElementById("figures").innerText;
 """
 
@@ -72,7 +84,7 @@ found.figures = document.getElementById("figures").innerText;
 def open_page(path: Path, look: str, tmp_path: Path) -> tuple[dict, list[str]]:
     """What `look` found in the page, and the browser's complaints."""
     page = path.with_name("looked-at.html")
-    end = f"<script>{{{look}; document.body.dataset.found = JSON.stringify(found);}}</script></body>"
+    end = f"<script>(async () => {{{look}; document.body.dataset.found = JSON.stringify(found);}})()</script></body>"
     page.write_text(path.read_text(encoding="utf-8").replace("</body>", end), encoding="utf-8")
     options = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -139,7 +151,7 @@ def test_a_filter_takes_its_lines_and_rows_away(looked):
     found, _ = looked
     assert [row for row in found["withoutTd3"] if "| TD3 |" in row] == []
     assert len(found["withoutTd3"]) == 3
-    assert found["shown"].startswith("Shown: 3 of 6 settings, 7 runs")
+    assert found["shown"].startswith("(shown: 3 of 6 settings, 7 runs")
     assert found["panelsWithoutScratch"] == 3
 
 
@@ -180,8 +192,52 @@ def test_what_a_run_is_called_is_shown_and_never_run(looked):
 
 def test_regenerated_data_is_labelled(looked):
     found, _ = looked
-    assert "regenerated data, not D4RL's" in found["caveat"]
-    assert [row for row in found["rows"] if row.startswith("regen") and "not D4RL's" not in row] == []
+    assert "† regenerated data, not D4RL's" in found["caveat"]
+    assert [row for row in found["rows"] if row.startswith("regen") and "medium†" not in row] == []
+    assert "regen-hopper-medium†" in found["headline"]
+
+
+def test_the_page_says_what_happened_and_why(looked):
+    found, _ = looked
+    lost = r"TD3 \(replay offline\) lost [34]\d of 50 points within 2\s000 env steps in 3 of 3 seeds\."
+    assert re.search(lost, found["headline"])
+    assert "No seed of TD3-BC (replay offline), TD3-BC (replay empty) collapsed." in found["headline"]
+    assert found["reasons"][0] == "replay: offline"
+    assert "Q − discounted return earned" in found["reasons"]
+    assert found["reasonLines"] > 0
+
+
+def test_panels_use_the_page_and_first_columns_stay(looked):
+    found, _ = looked
+    assert found["widest"] > 500
+    assert found["stuck"] == 3
+    assert found["levels"] == 1
+
+
+def test_settings_of_two_pretrainings_have_an_axis_from_the_switch_and_two_levels(tmp_path):
+    for updates, start in ((2_000, 30.0), (30_000, 60.0)):
+        own = {"pretrain.updates": updates}
+        write_run(tmp_path / "runs", "hopper-medium-v2", "td3", steady(start, 50.0), overrides=own)
+    collection = collect(tmp_path / "runs")
+    page = write_report(collection, measure(collection.cells), tmp_path / "index.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert (data["switch"], data["axis"]) == (0, "env steps since the switch (thousands)")
+    assert [own["offline"] for own in data["pretrainings"]] == [30.0, 60.0]
+    assert [cell["pretraining"] for cell in data["cells"]] == [0, 1]
+    assert len({cell["color"] for cell in data["cells"]}) == 2
+
+
+def test_claims_without_runs_are_told_apart_from_those_with(tmp_path):
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3", collapsing(50.0, 10.0, 90.0))
+    collection = collect(tmp_path / "runs")
+    arms = measure(collection.cells)
+    claims = claims_table(findings(collection.cells, arms))
+    page = write_report(collection, arms, tmp_path / "index.html", tables=[claims]).read_text()
+    (told,) = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])["tables"]
+    shown, idle = ({row[0][0] for row in told[part]} for part in ("rows", "idle"))
+    assert "td3-collapses" in shown
+    assert "td3-bc-does-not-collapse" in idle
+    assert shown.isdisjoint(idle)
 
 
 def test_what_was_not_drawn_is_said(looked):

@@ -35,6 +35,7 @@ from analysis.tables.forms import (
     words,
     write,
 )
+from analysis.tables.headline import headline
 from analysis.tables.methods import methods_table
 from analysis.tables.paper_tables import table_1, table_c3
 
@@ -107,6 +108,27 @@ def test_methods_have_a_row_a_dataset_their_mean_and_what_they_cost(tmp_path):
     assert "updates per env step" in collapse_table(measure(cells)).columns
     alone = collect(tmp_path, {"algorithm.name": "td3"}).cells
     assert "updates per env step" not in collapse_table(measure(alone)).columns
+
+
+def test_the_headline_says_who_lost_how_much_how_soon_and_who_did_not(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, DATASET, "td3", collapsing(36.0, 3.0, 90.0, fall=500), seed=seed)
+        write_run(tmp_path, DATASET, "td3_c", steady(36.0, 30.0 if seed else 5.0), seed=seed)
+        write_run(tmp_path, DATASET, "td3_bc", steady(36.0, 40.0), seed=seed)
+        write_run(tmp_path, DATASET, "frozen", steady(36.0, 36.0), seed=seed)
+    assert headline(arms_of(tmp_path)) == {
+        DATASET: [
+            "TD3 lost 33 of 36 points within 500 env steps in 3 of 3 seeds.",
+            "No seed of TD3-C, TD3-BC collapsed.",
+        ]
+    }
+    write_run(tmp_path, "ant-medium-v2", "td3", steady(50.0, 60.0), replay="empty")
+    told = headline(arms_of(tmp_path))
+    assert told["2 datasets"] == [
+        "Collapsed: TD3 (replay offline) in 3 of 3 seeds.",
+        "No seed of TD3 (replay empty), TD3-C (replay offline), TD3-BC (replay offline) collapsed.",
+    ]
+    assert told["ant-medium-v2"] == ["No seed of TD3 collapsed."]
 
 
 def test_missing_seeds_show_in_the_table(tmp_path):

@@ -1,0 +1,105 @@
+"""The outcome in words: who lost how much of what, how soon, in how many seeds, and who did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.data.measures import Arm, Measured
+from analysis.data.runs import FROZEN
+from analysis.tables.forms import thousands
+from o2o import collapse
+
+MOST_TOLD = 4
+"""The settings of a dataset that a headline tells of one by one."""
+NEARLY_ALL = 0.9
+"""The share of the largest fall by which it is called a loss."""
+
+
+def headline(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """For each dataset a sentence for every setting that collapsed, the worst first, and one for those that did not.
+
+    Several datasets are summed up before, under a name that says how many.
+
+    Points lost are those by the first evaluation that has nine tenths of a seed's largest fall within the horizon; they
+    and the offline score are means over the seeds that collapsed, and the steps the most that one of them took.
+    """
+    datasets: dict[str, list[Arm]] = {}
+    for arm in arms:
+        if arm.cell.algorithm != FROZEN:
+            datasets.setdefault(arm.cell.dataset, []).append(arm)
+    told = {dataset: _told(own) for dataset, own in datasets.items()}
+    if len(datasets) < 2:
+        return told
+    return {f"{len(datasets)} datasets": _summed_up([arm for own in datasets.values() for arm in own])} | told
+
+
+def _summed_up(arms: Sequence[Arm]) -> list[str]:
+    """In how many seeds of all datasets each setting collapsed, the most first."""
+    several = len({arm.cell.replay for arm in arms}) > 1
+    seeds: dict[str, list[bool]] = {}
+    for arm in arms:
+        seeds.setdefault(_name(arm, several), []).extend(run.collapsed for run in arm.runs)
+    shares = {name: sum(found) / len(found) for name, found in seeds.items()}
+    lost = sorted((name for name in seeds if shares[name]), key=lambda name: -shares[name])
+    kept = [name for name in seeds if not shares[name]]
+    counts = [f"{name} in {sum(seeds[name])} of {len(seeds[name])} seeds" for name in lost]
+    return [
+        *([f"Collapsed: {_listed(counts)}."] if counts else []),
+        *([f"No seed of {_listed(kept)} collapsed."] if kept else []),
+    ]
+
+
+def _told(arms: Sequence[Arm]) -> list[str]:
+    several = len({arm.cell.replay for arm in arms}) > 1
+    lost = sorted((arm for arm in arms if _collapsed(arm)), key=_badly, reverse=True)
+    kept = [arm for arm in arms if not _collapsed(arm)]
+    told = [_sentence(arm, several) for arm in lost[:MOST_TOLD]]
+    if len(lost) > MOST_TOLD:
+        told.append(f"Some seeds of {_names(lost[MOST_TOLD:], several)} collapsed, too.")
+    if kept:
+        told.append(f"No seed of {_names(kept, several)} collapsed.")
+    return told
+
+
+def _badly(arm: Arm) -> tuple[float, float]:
+    return len(_collapsed(arm)) / len(arm.runs), _loss(arm)[0]
+
+
+def _sentence(arm: Arm, several: bool) -> str:
+    fall, offline, steps = _loss(arm)
+    seeds = f"{len(_collapsed(arm))} of {len(arm.runs)} seed{'s' * (len(arm.runs) > 1)}"
+    lost = f"{fall:.0f} of {offline:.0f} points within {thousands(steps)} env steps"
+    return f"{_name(arm, several)} lost {lost} in {seeds}."
+
+
+def _names(arms: Sequence[Arm], several: bool) -> str:
+    return _listed([_name(arm, several) for arm in arms])
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= MOST_TOLD + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST_TOLD])} and {len(names) - MOST_TOLD} more"
+
+
+def _name(arm: Arm, several: bool) -> str:
+    return f"{arm.cell.label} (replay {arm.cell.replay})" if several else arm.cell.label
+
+
+def _collapsed(arm: Arm) -> list[Measured]:
+    return [run for run in arm.runs if run.collapsed]
+
+
+def _loss(arm: Arm) -> tuple[float, float, int]:
+    """Mean points lost, mean offline score, and most env steps taken, of the seeds that collapsed."""
+    falls, steps = [], []
+    for run in _collapsed(arm):
+        curve = run.curve.until(collapse.HORIZON)
+        below = float(curve.offline_score) - curve.scores
+        place = int(np.argmax(below >= NEARLY_ALL * below.max()))
+        falls.append(float(below[place]))
+        steps.append(int(curve.env_steps[place]))
+    offline = [float(run.curve.offline_score) for run in _collapsed(arm)]
+    return float(np.mean(falls)), float(np.mean(offline)), max(steps)
