@@ -84,7 +84,7 @@ def _report(arguments: list[str]) -> int:
         console.print(text, markup=False, soft_wrap=True)
 
     collection = collect(options.runs, _where(options.where))
-    for table in finetuning_tables(collection.cells):
+    for table in finetuning_tables(collection.cells, console.width):
         console.print(table)
     if not collection.cells:
         chosen = f" with {' '.join(options.where)}" if options.where else ""

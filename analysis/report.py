@@ -37,7 +37,7 @@ DECIMALS = 2
 POINTS = 80
 """A curve of a reason has at most so many."""
 MARKS = dict(zip(CAVEATS, "†‡", strict=True))
-"""What stands for a caveat, told once, behind the name of a dataset, by its source."""
+"""The mark of a caveat, which is told once, behind the name of a dataset, by its source."""
 
 RUN_COLUMNS = (
     "offline",

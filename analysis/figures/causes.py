@@ -82,7 +82,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 
 
 def reasons(cell: Cell) -> dict[str, tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]]]:
-    """What `why` draws of a cell, means over its seeds, but for the score: by metric, env steps and values."""
+    """The curves that `why` draws of a cell, but for the score: by metric, env steps and means over its seeds."""
     found = {}
     for metric in (metric for _, metrics, _ in COLUMNS[1:] for metric in metrics):
         curves = [curve for run in cell.runs if (curve := _metric(run, metric)) is not None]

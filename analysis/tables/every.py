@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,10 @@ from analysis.tables.methods import methods_table
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
 from o2o.machine.counting import counted
+
+WIDE = 130
+NARROW = ("offline", "online", "regret", "collapsed")
+"""The columns that a terminal of 80 letters has room for, besides the setting."""
 
 PER_SEED = (
     "regret",
@@ -229,10 +234,22 @@ def per_seed_table(arms: Sequence[Arm]) -> Table:
     return Table("per_seed", "Every seed", columns, tuple(rows), notes)
 
 
-def finetuning_tables(cells: Sequence[Cell]) -> list[RichTable]:
-    """For the terminal, one table a dataset: offline and online score, δ, and how much and how deep was lost."""
+def finetuning_tables(cells: Sequence[Cell], width: int = WIDE) -> list[RichTable]:
+    """For the terminal, one table a dataset: offline and online score, δ, and how much and how deep was lost.
+
+    A terminal of less than `WIDE` letters gets only the columns that it has room for.
+    """
     arms = {id(arm.cell): arm for arm in measure(cells)}
-    return [to_terminal(_short(dataset, alike, arms)) for dataset, alike in by_dataset(cells).items()]
+    tables = [_short(dataset, alike, arms) for dataset, alike in by_dataset(cells).items()]
+    return [to_terminal(table if width >= WIDE else _narrowed(table)) for table in tables]
+
+
+def _narrowed(table: Table) -> Table:
+    kept = [i for i, column in enumerate(table.columns) if column in NARROW]
+    rows = tuple(
+        (words(f"{row[0].text}, replay {row[1].text}"), *(row[i] for i in kept)) for row in table.rows
+    )
+    return replace(table, columns=("setting", *NARROW), rows=rows)
 
 
 def recovery_entry(arm: Arm) -> Entry:

@@ -157,7 +157,8 @@ def to_terminal(table: Table) -> RichTable:
     """The table for the terminal, without its notes."""
     made = RichTable(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column, rule in zip(table.columns, _rule(table), strict=True):
-        made.add_column(column, justify="right" if rule.endswith(":") else "left")
+        numeric = rule.endswith(":")
+        made.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in table.rows:
         made.add_row(*(f"[bold]{e.text}[/bold]" if e.bold else e.text.replace("[", "\\[") for e in row))
     return made

@@ -189,6 +189,18 @@ def test_what_is_only_detectable_is_not_called_a_collapse(tmp_path, start, shape
     assert ("collapsed" in shown, "detectable" in shown) == (True, True)
 
 
+def test_a_narrow_terminal_gets_the_columns_that_it_has_room_for(tmp_path):
+    for updates in (2_000, 30_000):
+        own = {"pretrain.updates": updates}
+        write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0), overrides=own)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(finetuning_tables(collect(tmp_path).cells, 80)[0])
+    shown = console.export_text()
+    assert "TD3-BC, pretrain.updates=2000" in shown
+    assert "…" not in shown
+    assert "recovery" not in shown
+
+
 def test_sensitivity_shows_other_effects(tmp_path):
     write_run(tmp_path, DATASET, "td3_c", lambda steps: np.where(steps > 0, 96.5, 100.0))
     write_run(tmp_path, DATASET, "td3", lambda steps: np.where(steps > 0, 85.0, 100.0))
