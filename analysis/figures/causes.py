@@ -19,6 +19,7 @@ from analysis.figures.style import (
     NothingToDrawError,
     Steps,
     add_legend,
+    add_steps_label,
     colors_of,
     dataset_title,
     mark_switch,
@@ -76,7 +77,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             if logarithmic and _spans(list(grid[:, column])):
                 grid[0, column].set_yscale("log")
         title = dataset_title(cells[0]).replace("\n", " ")
-        figure.supxlabel(f"{axis.label.partition(';')[0]}; dotted: the switch", fontsize=7)
+        add_steps_label(figure, f"{axis.label.partition(';')[0]}; dotted: the switch", 7)
         add_legend(figure, legend, title)
     return figure, []
 

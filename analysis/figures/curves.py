@@ -21,6 +21,7 @@ from analysis.figures.style import (
     NothingToDrawError,
     Steps,
     add_legend,
+    add_steps_label,
     colors_of,
     dataset_title,
     mark_switch,
@@ -179,7 +180,9 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("score (normalised)")
-        figure.supxlabel(steps.label, fontsize=8)
+        add_steps_label(figure, steps.label)
+        if len(set(pretrainings.values())) > 1:
+            legend["thin: the offline score of a pretraining"] = Line2D([], [], color="0.45", linewidth=0.8)
         add_legend(figure, legend)
     return figure
 
@@ -204,9 +207,7 @@ def _draw_panel(
         mean = float(np.mean([score for score in scores.values() if score is not None]))
         level = axes.axhline(mean, linewidth=0.8, zorder=1)
         level.set(color="0.3" if alone else color, linestyle=OFFLINE_DASHES if alone else dashes)
-        if not alone:
-            legend.setdefault(name, level)
-        legend["offline score" if alone else "thin: the offline score of a pretraining"] = level
+        legend.setdefault("offline score" if alone else name, level)
     if groups:
         legend["switch to online"] = mark_switch(axes, switch)
     for series in panel.series:

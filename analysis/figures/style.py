@@ -103,6 +103,12 @@ def add_legend(figure: Figure, entries: Mapping[str, Artist], title: str | None 
     )
 
 
+def add_steps_label(figure: Figure, label: str, size: float = 8) -> None:
+    """Writes below all panels what their x axes count, in as many lines as it takes."""
+    letters = int(72 * figure.get_figwidth() / (LETTER * size / 8))
+    figure.supxlabel(textwrap.fill(label, letters), fontsize=size)
+
+
 def _in_columns(labels: Sequence[str], count: int) -> list[list[str]]:
     """The labels as matplotlib fills columns with them."""
     parts = np.array_split(np.arange(len(labels)), count)

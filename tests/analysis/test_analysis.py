@@ -256,6 +256,10 @@ def test_runs_of_two_pretraining_lengths_are_aligned_at_the_switch_with_an_offli
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"TD3, pretrain.updates=2000", "TD3-BC pretraining, updates=30000"} <= labels
     assert figure.get_supxlabel().startswith("env steps since the switch")
+    figure.draw_without_rendering()
+    below = figure._supxlabel.get_window_extent()
+    assert below.x0 > 0
+    assert below.x1 < figure.bbox.x1
     (alone,) = learning_curves([cell for cell in found if cell.first.switch == 2_000])[0].axes
     assert alone.get_lines()[-1].get_xdata()[0] == 2_000  # learner steps where all share one length
     why_lines = why(found)[0].axes[0].get_lines()

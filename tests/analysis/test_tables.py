@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 from synthetic_runs import collapsing, steady, write_grid, write_run
 
+from analysis.claims.claim_tables import claims_table
+from analysis.claims.verdicts import findings
 from analysis.data import published
 from analysis.data.collect import collect
 from analysis.data.measures import measure
@@ -187,6 +189,19 @@ def test_what_is_only_detectable_is_not_called_a_collapse(tmp_path, start, shape
     assert row_of(collapse_table(arms), algorithm="TD3")["collapsed"].startswith("1 of 1")
     shown = rendered(finetuning_tables(collect(tmp_path).cells)[0])
     assert ("collapsed" in shown, "detectable" in shown) == (True, True)
+
+
+def test_algorithms_beyond_the_papers_have_names_and_leave_its_claims_alone(tmp_path):
+    for seed in range(2):
+        for name, end in (("td3", 90.0), ("td3_bc", 60.0)):
+            write_run(tmp_path, DATASET, name, collapsing(50.0, 10.0, end), seed=seed)
+    cells = collect(tmp_path).cells
+    before = claims_table(findings(cells, measure(cells)))
+    for name in ("iql", "cal_ql", "sac"):
+        write_run(tmp_path, DATASET, name, steady(50.0, 60.0), overrides={"pretrain.algorithm.name": name})
+    cells = collect(tmp_path).cells
+    assert [cell.label for cell in cells] == ["TD3", "TD3-BC", "Cal-QL", "IQL", "SAC"]
+    assert claims_table(findings(cells, measure(cells))) == before
 
 
 def test_a_narrow_terminal_gets_the_columns_that_it_has_room_for(tmp_path):
