@@ -128,7 +128,7 @@ class _Page:
         self._cell_of = {run.path: number for number, cell in enumerate(cells) for run in cell.runs}
         self._grid_numbers: dict[tuple[int, ...], int] = {}
         self._colors = colors_of(cells)
-        self._sources = {cell.dataset: cell.first.source for cell in cells if not cell.first.from_scratch}
+        self._sources = {cell.dataset: cell.first.source for cell in cells if not cell.first.without_data}
         self._names = pretraining_names(cells)
         self.caveats = [
             [mark, caveat(cell.first)]

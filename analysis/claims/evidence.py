@@ -90,7 +90,7 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
         scratch = tuple(
             cell
             for cell in cells
-            if cell.first.from_scratch
+            if cell.first.without_data
             and cell.first.budget == env_steps
             and _online(_unlike_the_paper(cell.first)) == online
         )

@@ -17,7 +17,10 @@ from o2o.runs.directory.science import shortened
 # The order of the paper's tables; what it does not know comes after, by name.
 ALGORITHMS = ("td3", "td3_c", "td3_bc")
 REPLAY_INITS = ("offline", "empty")
-SPELLED = {FROZEN: "frozen policy", "cal_ql": "Cal-QL"}
+SPELLED = {
+    FROZEN: "frozen policy", "cal_ql": "Cal-QL", "cql_sac": "CQL, then SAC", "bc_top10": "BC on the best 10 %",
+    "td3_scratch": "TD3",
+}  # fmt: skip
 """The names that are not written in capitals."""
 
 SHOWN_ELSEWHERE = ("algorithm.name", "replay_init.preload", "offline_ratio.value")
@@ -32,7 +35,7 @@ class Cell:
 
     runs: tuple[Finetuning, ...]
     variant: str = field(default="")
-    """The settings that tell it from others of its algorithm, such as `pretrain.updates=2000`, or ""."""
+    """The settings that tell it from others of its method, such as `pretrain.updates=2000`, or ""."""
 
     @property
     def first(self) -> Finetuning:
@@ -71,8 +74,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The algorithm in the paper's spelling, and the variant where there is one: no other setting has it."""
-        return named(display_name(self.algorithm), self.variant)
+        """The method in the paper's spelling, and the variant where there is one: no other of its dataset."""
+        return named(display_name(self.first.method), self.variant)
 
     @property
     def replay(self) -> str:
@@ -88,10 +91,11 @@ def into_cells(finetunings: Iterable[Finetuning]) -> tuple[Cell, ...]:
     cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed))) for runs in groups.values()]
     variants: dict[int, str] = {}
     for alike in by_dataset(cells).values():
-        lengths = {cell.first.switch for cell in alike if cell.first.source != "imported"}
-        for algorithm in dict.fromkeys(cell.algorithm for cell in alike):
-            own = [cell for cell in alike if cell.algorithm == algorithm]
-            always = ("pretrain.updates",) if len(lengths) > 1 else ()
+        pretrained = [c.first for c in alike if c.first.source != "imported" and not c.first.from_scratch]
+        lengths = {run.switch for run in pretrained}
+        for name in dict.fromkeys(display_name(cell.first.method) for cell in alike):
+            own = [cell for cell in alike if display_name(cell.first.method) == name]
+            always = ("pretrain.updates",) if len(lengths) > 1 and not own[0].first.from_scratch else ()
             found = variants_of([_told(cell.first.settings) for cell in own], always)
             variants |= {id(cell): variant for cell, variant in zip(own, found, strict=True)}
     named_cells = [Cell(cell.runs, variants[id(cell)]) for cell in cells]
@@ -107,7 +111,7 @@ def by_dataset(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def display_name(algorithm: str) -> str:
-    """The paper's spelling of an algorithm: td3_bc is TD3-BC."""
+    """The paper's spelling of an algorithm or a method: td3_bc is TD3-BC."""
     return SPELLED.get(algorithm) or algorithm.upper().replace("_", "-")
 
 

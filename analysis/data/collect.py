@@ -189,7 +189,7 @@ def _why_unfinished(path: Path, state: RunState) -> str:
 def _kept_apart(cells: Iterable[Cell]) -> list[str]:
     looks: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        looks.setdefault(cell.look, []).append(cell)
+        looks.setdefault((cell.dataset, display_name(cell.first.method), cell.replay), []).append(cell)
     notes = []
     for alike in looks.values():
         if len(alike) > 1:
@@ -198,7 +198,7 @@ def _kept_apart(cells: Iterable[Cell]) -> list[str]:
                 for key, values in differing(alike).items()
             )
             first = alike[0]
-            name = f"{display_name(first.algorithm)} on {first.dataset}, replay {first.replay}"
+            name = f"{display_name(first.first.method)} on {first.dataset}, replay {first.replay}"
             notes.append(f"{name}: {len(alike)} settings are kept apart, they differ in {what}")
     return notes
 

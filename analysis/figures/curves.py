@@ -77,7 +77,7 @@ def learning_curves(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 
 def figure1(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC with the offline data in the replay, and TD3 from scratch, whose curve starts at the switch."""
-    scratch = {cell.first.task: cell for cell in cells if cell.first.from_scratch and cell.algorithm == "td3"}
+    scratch = {cell.first.task: cell for cell in cells if cell.first.without_data and cell.algorithm == "td3"}
     panels, notes, colors = [], [], colors_of(cells)
     for dataset, alike in _pretrained(cells).items():
         members = _select(alike, ("td3", "td3_bc"), replay_init="offline")

@@ -50,10 +50,12 @@ STYLE: dict[Any, Any] = {
 # Okabe and Ito's palette, and after it Tol's; an algorithm has the same colour in every figure.
 COLORS = {
     "td3": "#D55E00", "td3_bc": "#0072B2", "td3_c": "#009E73", "sac": "#CC79A7", "iql": "#E69F00", "awac": "#56B4E9",
-    "bc": "#999933", "cql": "#882255", "cal_ql": "#6A5ACD", "frozen": "#7F7F7F",
+    "bc": "#999933", "cql": "#882255", "cal_ql": "#6A5ACD", "rlpd": "#44AA99",
+    "wsrl": "#AA4499", "frozen": "#7F7F7F",
 }  # fmt: skip
 SPARE_COLORS = (
-    "#E69F00", "#56B4E9", "#CC79A7", "#882255", "#999933", "#6A5ACD", "#DDCC77", "#117733", "#44AA99", "#661100",
+    "#E69F00", "#56B4E9", "#CC79A7", "#882255", "#999933", "#6A5ACD", "#DDCC77", "#117733", "#44AA99", "#AA4499",
+    "#661100",
 )  # fmt: skip
 PRETRAINING_COLOR = "0.45"
 PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
@@ -132,7 +134,7 @@ def palette(wishes: Mapping[str, str | None]) -> dict[str, str]:
 
 def colors_of(cells: Iterable[Cell]) -> dict[str, str]:
     """The colour of every label among the cells."""
-    return palette({cell.label: COLORS.get(cell.algorithm) for cell in cells})
+    return palette({c.label: COLORS.get(c.first.method) or COLORS.get(c.algorithm) for c in cells})
 
 
 def _more_colors() -> Iterator[str]:

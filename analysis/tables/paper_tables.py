@@ -31,7 +31,7 @@ def table_c3(cells: Sequence[Cell]) -> Table:
 
 def dataset_name(cell: Cell) -> str:
     """The dataset's name, marked where the data are not what their name may be taken for."""
-    return cell.dataset + ("" if cell.first.from_scratch else CAVEATS.get(cell.first.source, ""))
+    return cell.dataset + ("" if cell.first.without_data else CAVEATS.get(cell.first.source, ""))
 
 
 def most_seeds(cells: Iterable[Cell]) -> dict[str, int]:

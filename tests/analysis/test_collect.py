@@ -11,6 +11,7 @@ from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write
 
 from analysis.data.cells import into_cells
 from analysis.data.collect import collect, matches
+from analysis.figures.style import colors_of
 from o2o.runs.directory.layout import RunState, find_runs, read_state
 from o2o.sweep.surveying.survey import survey
 
@@ -79,6 +80,25 @@ def test_pretrainings_of_two_lengths_are_named_by_them_in_every_setting_of_the_d
         "TD3, pretrain.updates=30000",
         "TD3-BC, pretrain.updates=500000",
     ]
+
+
+def test_a_method_has_its_name_and_what_learns_from_data_without_pretraining_its_dataset(tmp_path):
+    for seed in range(2):
+        own = {"method": "rlpd", "pretrain.updates": 0, "offline_ratio.value": 0.5}
+        write_run(tmp_path, DATASET, "sac", steady(1.0, 60.0), seed=seed, overrides=own)
+    write_run(tmp_path, DATASET, "sac", steady(50.0, 60.0), overrides={"method": "wsrl", "discount": 0.9})
+    td3(tmp_path)
+    moving = {"offline_ratio.value": 0.5, "offline_ratio.last": 0.0}
+    td3(tmp_path, overrides=moving)
+    cells = collect(tmp_path).cells
+    assert [(cell.label, cell.replay, len(cell.runs)) for cell in cells] == [
+        ("TD3", "offline", 1),
+        ("WSRL", "offline", 1),
+        ("TD3, offline_ratio.last=0.0", "50 to 0 % offline", 1),
+        ("RLPD", "50 % offline", 2),
+    ]
+    assert {cell.dataset for cell in cells} == {DATASET}
+    assert len(set(colors_of(cells).values())) == 4
 
 
 def test_what_comes_with_an_algorithms_name_is_not_named_beside_it(tmp_path):
