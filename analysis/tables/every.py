@@ -31,7 +31,7 @@ from analysis.tables.forms import (
     whole,
     words,
 )
-from analysis.tables.methods import methods_table
+from analysis.tables.method_costs import methods_table
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
 from o2o.machine.counting import counted

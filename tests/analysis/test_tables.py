@@ -38,7 +38,7 @@ from analysis.tables.forms import (
     write,
 )
 from analysis.tables.headline import headline
-from analysis.tables.methods import methods_table
+from analysis.tables.method_costs import methods_table
 from analysis.tables.paper_tables import table_1, table_c3
 
 DATASET = "hopper-medium-v2"
