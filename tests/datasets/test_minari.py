@@ -76,7 +76,7 @@ def test_transitions_of_a_set_stay_within_their_episodes():
     following = [one["observations"][1:4], other["observations"][1:3], last["observations"][1:2]]
     np.testing.assert_array_equal(batch.next_observation[live], np.concatenate(following).astype(np.float32))
     np.testing.assert_array_equal(batch.action[:4], one["actions"])
-    assert {x.dtype.name for x in batch} == {"float32", "bool"}
+    assert {x.dtype.name for x in batch[:5]} == {"float32", "bool"}
 
 
 def test_episodes_are_taken_in_the_order_of_their_numbers():
