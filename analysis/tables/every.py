@@ -31,7 +31,7 @@ from analysis.tables.forms import (
     whole,
     words,
 )
-from analysis.tables.method_costs import methods_table
+from analysis.tables.method_costs import methods_table, protocols_table
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
 from o2o.machine.counting import counted
@@ -62,6 +62,7 @@ def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -
     made = [
         collapse_table(arms),
         methods_table(cells, arms),
+        protocols_table(cells),
         sensitivity_table(arms),
         table_1(cells),
         table_c3(cells),

@@ -15,6 +15,7 @@ from analysis.data.runs import Finetuning
 from analysis.tables.forms import NOTHING, Entry, Table, mean, words
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry
 from o2o.runs.directory import layout
+from o2o.runs.directory.protocol import protocol, updates_per_step
 
 SCORES = ("offline", "online", "δ", "regret", "depth")
 
@@ -54,6 +55,26 @@ def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
     return Table("methods", "Methods and datasets", columns, tuple(rows), notes)
 
 
+def protocols_table(cells: Sequence[Cell]) -> Table:
+    """A row for each protocol: what is carried over the switch, who acts first, how much is learned from what."""
+    rows: dict[tuple[str, ...], list[Cell]] = {}
+    items: tuple[str, ...] = ()
+    for cell in cells:
+        found = protocol(cell.first.settings)
+        items = tuple(item for item in found if item != "data")
+        name = _pretraining(cell), cell.label, cell.replay
+        rows.setdefault((*name, *(found[item] for item in items)), []).append(cell)
+    entries = tuple(
+        (*map(words, row), words(", ".join(dict.fromkeys(map(dataset_name, alike)))))
+        for row, alike in rows.items()
+    )
+    columns = ("trained by", "finetuning", "replay init", *items, "datasets")
+    notes = (
+        "Each column has changed results in a published code base, or differed between two that were compared.",
+    )
+    return Table("protocols", "Protocols", columns, entries, notes)
+
+
 def _entries(cell: Cell, arm: Arm | None) -> tuple[Entry, ...]:
     """The scores, the updates per env step and the costs of a cell."""
     runs = cell.runs
@@ -63,9 +84,9 @@ def _entries(cell: Cell, arm: Arm | None) -> tuple[Entry, ...]:
         lost = [mean(arm.values(metric), runs) for metric in ("regret", "depth")]
     else:
         offline, delta, lost = Entry(NOTHING), Entry(NOTHING), [Entry(NOTHING)] * 2
-    updates = cell.first.updates_per_step
+    updates = updates_per_step(cell.first.settings)
     costs = [_hours(map(_execution, runs), runs), _hours((_executed(run.pretraining) for run in runs), runs)]
-    return (offline, online, delta, *lost, Entry(str(updates), updates), *costs)
+    return (offline, online, delta, *lost, Entry(updates, cell.first.updates_per_step), *costs)
 
 
 def _hours(executions: Iterable[dict[str, Any]], runs: Sequence[Finetuning]) -> Entry:

@@ -1,4 +1,4 @@
-"""Following what was launched: `python -m o2o.sweep status|why|logs|retry|cancel|sync|clean [filter …]`."""
+"""Following what was launched: `python -m o2o.sweep status|why|protocol|logs|retry|cancel|sync|clean [filter …]`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command("why", _why, "Why runs failed or stopped, and what to do about it.")
 
+    command(
+        "protocol", _protocol, "What is carried over, who acts, how much is learned; in what runs differ."
+    )
+
     logs = command("logs", _logs, "What the jobs of runs wrote to stdout and stderr.")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
     logs.add_argument(
@@ -113,6 +117,12 @@ def _why(options: argparse.Namespace) -> int:
     from o2o.sweep.following.why import run_why
 
     return run_why(options.runs, options.filters)
+
+
+def _protocol(options: argparse.Namespace) -> int:
+    from o2o.sweep.following.protocols import run_protocol
+
+    return run_protocol(options.runs, options.filters)
 
 
 def _logs(options: argparse.Namespace) -> int:

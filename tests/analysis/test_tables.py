@@ -103,7 +103,7 @@ def test_methods_have_a_row_a_dataset_their_mean_and_what_they_cost(tmp_path):
     cells = collect(tmp_path).cells
     table = methods_table(cells, measure(cells))
     row = row_of(table, pretraining="IQL")
-    assert (row["finetuning"], row["updates per env step"], row["δ"]) == ("IQL", "4", "+20.0")
+    assert (row["finetuning"], row["updates per env step"], row["δ"]) == ("IQL", "4, policy 2", "+20.0")
     assert (row["finetuning (device hours)"], row["pretraining (device hours)"]) == ("0.017", "–")  # 60 s
     mean = row_of(table, dataset="mean of 2 datasets")
     assert (mean["finetuning"], mean["online"], mean["δ"], mean["regret"]) == ("TD3", "80.0", "+30.0", "0.0")
@@ -491,7 +491,7 @@ def test_every_table_is_written_in_every_form(tmp_path):
     write_grid(tmp_path / "runs", (DATASET, "hopper-medium-replay-v2"), seeds=(0, 1), ratios=(0.25, 0.75))
     tables = every_table(collect(tmp_path / "runs").cells, {DATASET: {"spread": 1.0}})
     paths = write(tables, tmp_path / "out")
-    assert len({table.name for table in tables}) == len(tables) == 14
+    assert len({table.name for table in tables}) == len(tables) == 15
     assert {path.suffix for path in paths} == {".md", ".csv", ".tex"}
     for table in tables:
         assert table.rows, table.name

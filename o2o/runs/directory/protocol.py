@@ -5,7 +5,7 @@ Each item has changed results in a published code base, or has differed between 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NOT_SAID: Mapping[str, Any] = {
@@ -21,25 +21,18 @@ NOT_SAID: Mapping[str, Any] = {
 
 
 def protocol(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the protocol of a run that finetunes, item by item, given its settings by dotted keys."""
+    """Returns the protocol of a run that finetunes, item by item, given its settings by dotted keys.
+
+    What follows from keys that are not there, as in imported runs, is "not recorded".
+    """
     own = {**NOT_SAID, **settings}
-    return {
-        "pretraining": _pretraining(own),
-        "carried over": _carried(own),
-        "replay": _replay(own),
-        "batch": _batch(own),
-        "first steps": _first_steps(own),
-        "updates per env step": updates_per_step(settings),
-        "learning rates": _learning_rates(own),
-        "rewards": "× 1000 / range of the data's returns, offline and online"
-        if own.get("algorithm.reward_scale") == "return_range"
-        else "as they are",
-        "observations and actions": "as they are",
-        "ends": "a time limit is no termination, offline and online",
-        "evaluation": f"{own['evaluation.episodes']} episodes in environments of their own, the policy's mode; "
-        f"{own['evaluation.switch_episodes']} at the switch",
-        "data": _data(own),
-    }
+    found = {}
+    for item, words in _ITEMS.items():
+        try:
+            found[item] = words(own)
+        except KeyError:
+            found[item] = "not recorded"
+    return found
 
 
 def updates_per_step(settings: Mapping[str, Any]) -> str:
@@ -113,7 +106,43 @@ def _learning_rates(own: Mapping[str, Any]) -> str:
 
 def _data(own: Mapping[str, Any]) -> str:
     if "dataset.name" not in own:
-        return "none"
+        return "none" if "dataset.task" in own else "not recorded"
     known = {"dataset.sha256": "sha256", "dataset.recipe.policies_sha256": "by policies of sha256"}
     said = [f", {words} {own[key][:8]}" for key, words in known.items() if key in own]
     return own["dataset.name"] + "".join(said)
+
+
+def _rewards(own: Mapping[str, Any]) -> str:
+    scaled = own.get("algorithm.reward_scale") == "return_range"
+    return "× 1000 / range of the data's returns, offline and online" if scaled else _unchanged(own)
+
+
+def _unchanged(own: Mapping[str, Any]) -> str:
+    return "as they are" if "batch_size" in own else "not recorded"
+
+
+def _ends(own: Mapping[str, Any]) -> str:
+    return "a time limit is no termination, offline and online" if "batch_size" in own else "not recorded"
+
+
+def _evaluation(own: Mapping[str, Any]) -> str:
+    return (
+        f"{own['evaluation.episodes']} episodes in environments of their own, the policy's mode; "
+        f"{own['evaluation.switch_episodes']} at the switch"
+    )
+
+
+_ITEMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "pretraining": _pretraining,
+    "carried over": _carried,
+    "replay": _replay,
+    "batch": _batch,
+    "first steps": _first_steps,
+    "updates per env step": updates_per_step,
+    "learning rates": _learning_rates,
+    "rewards": _rewards,
+    "observations and actions": _unchanged,
+    "ends": _ends,
+    "evaluation": _evaluation,
+    "data": _data,
+}
