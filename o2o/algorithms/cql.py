@@ -7,7 +7,8 @@ at the best of so many samples of π(·|s') by the least target critic, instead 
 reaches the policy. SAC itself goes on from a state of CQL, with the penalty off.
 
 Not in the paper. As the authors of Cal-QL have it, whose code finetunes, but for the standard deviation's own scale
-and offset, which they learn.
+and offset, which they learn, the latter from -1, and for the draws, which each of their losses has of its own. The
+penalty is on all critics of an ensemble; WSRL's is on the drawn ones.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ all of the critics', from the last batch (RLPD) or from all of them (WSRL). `ord
 - `together`, as the CQL of Cal-QL's authors: each by the state from before the update;
 - `critics_first`, as RLPD and WSRL: the critics, then the policy at them, then the temperature by the same sample.
 
+Not as in WSRL's code: there the critics share their output layer; the temperature is a softplus, and learns from
+a sample at the next states; and Adam steps on, by a gradient of zero, in the networks that an update leaves out.
+
 Not in the paper at all.
 """
 
