@@ -120,7 +120,7 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     if config.pretrain.updates or config.replay_init.preload:
         wanted = _Wanted(config.dataset, config.execution.paths, sizes, replay.columns, config.discount)
         offline, facts = _offline_rows(wanted)
-    problems = starvation(config, len(offline))
+    problems = starvation(config, len(offline)) + _unknown_columns(config, replay, offline)
     if facts.lowest_return == facts.highest_return and any(
         getattr(a, "needs_returns", False) for a in _algorithms(config)
     ):
@@ -131,6 +131,17 @@ def _job(config: Config, stop: Interruption, leases: Leases) -> Job:
     if problems:
         raise ConfigError(problems)
     return Job(task, replay, offline, facts, stop, leases)
+
+
+def _unknown_columns(config: Config, replay: Replay, offline: Rows) -> list[str]:
+    """Returns a line for each column that the dataset knows of none of its rows."""
+    found = replay.transitions(offline).columns if len(offline) else {}
+    return [
+        f"dataset={config.dataset.name}: no row's {name} is known, which the algorithm needs; returns are known where "
+        "the task ended an episode, and far from where a time limit did: choose another set, or another algorithm"
+        for name, column in found.items()
+        if bool(jnp.isnan(column).all())
+    ]
 
 
 def _algorithms(config: Config) -> list[Algorithm]:

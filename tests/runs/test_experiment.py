@@ -347,6 +347,14 @@ def test_what_is_reset_begins_anew_at_the_switch_and_the_rest_is_carried(finishe
         job.run(configure(tmp_path, "finetune.reset=[temperature]"))
 
 
+def test_a_set_that_knows_no_return_is_refused_to_who_needs_them(configure, tmp_path, monkeypatch):
+    rows = jnp.zeros((120, 28)).at[:, -1].set(jnp.nan)
+    monkeypatch.setattr(job, "_offline_rows", lambda *_: (rows, Facts(0.0, 5.0)))
+    config = configure(tmp_path, "method=cal_ql", "finetune.warmup_steps=0", exploring=False)
+    with pytest.raises(ConfigError, match="no row's return_to_go is known, which the algorithm needs"):
+        job.run(config)
+
+
 def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_offline_rows", lambda *_: (jnp.zeros((120, 27)), Facts(5.0, 5.0)))
     config = configure(tmp_path, "algorithm=iql", "algorithm@pretrain.algorithm=iql", exploring=False)
