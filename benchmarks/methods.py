@@ -28,7 +28,7 @@ from o2o.training.seeds import make_members
 REFERENCE = "td3_bc"
 WITHOUT_WAITING = ("finetune.warmup_steps=0", "finetune.random_steps=0", "replay_init.min_size=256")
 UPDATES, STEPS = 100, 30
-"""Of a round, by phase."""
+"""Of TD3-BC in a round, by phase; others have as many fewer as they have more products."""
 
 
 def workload(method: str, task: str, seeds: int) -> Workload:
@@ -51,8 +51,18 @@ def main(arguments: list[str] | None = None) -> None:
     device.configure(options.device)
     methods = list(dict.fromkeys([REFERENCE, *options.methods]))
     loads = {name: workload(name, options.task, options.seeds) for name in methods}
-    rates = {name: _rates(load, options.rounds) for name, load in loads.items()}
     products = {name: _products(load) for name, load in loads.items()}
+    rates = {}
+    for name, load in loads.items():
+        lengths = [
+            max(3, round(length * reference / own))
+            for length, own, reference in zip(
+                (UPDATES, STEPS), products[name], products[REFERENCE], strict=True
+            )
+        ]
+        rates[name] = _rates(
+            load, options.rounds, *(min(pair) for pair in zip(lengths, (UPDATES, STEPS), strict=True))
+        )
     found = {
         name: _compared(rates[name], rates[REFERENCE], products[name], products[REFERENCE])
         for name in methods
@@ -62,18 +72,27 @@ def main(arguments: list[str] | None = None) -> None:
     _show(found, options.seeds)
 
 
-def _rates(load: Workload, rounds: int) -> list[tuple[float | None, float]]:
-    """Returns updates offline and steps online a second, of all members, round by round; the first one compiles."""
+def _rates(load: Workload, rounds: int, length: int, env_steps: int) -> list[tuple[float | None, float]]:
+    """Returns updates offline and steps online a second, of all members, round by round; the first one compiles.
+
+    Args:
+        load: the method's workload.
+        rounds: how many are returned.
+        length: updates of a round.
+        env_steps: env steps of a round.
+    """
     count, config = load.members.count, load.config
     waiting = 256 if not config.replay_init.preload or config.offline_ratio.value else 0
-    finetuning = load.finetuning([waiting + 1, *(waiting + 1 + STEPS * (i + 1) for i in range(rounds + 1))])
+    finetuning = load.finetuning(
+        [waiting + 1, *(waiting + 1 + env_steps * (i + 1) for i in range(rounds + 1))]
+    )
     _seconds(finetuning)
-    pretraining = load.pretraining([UPDATES * (i + 1) for i in range(rounds + 1)])
+    pretraining = load.pretraining([length * (i + 1) for i in range(rounds + 1)])
     offline = config.pretrain.updates > 0
     found = []
     for i in range(rounds + 1):
-        updates = count * UPDATES / _seconds(pretraining) if offline else None
-        steps = count * STEPS / _seconds(finetuning)
+        updates = count * length / _seconds(pretraining) if offline else None
+        steps = count * env_steps / _seconds(finetuning)
         found += [(updates, steps)] if i else []
     return found
 
