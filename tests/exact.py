@@ -11,7 +11,12 @@ EXACT = (layout.TRAIN, layout.EVAL, layout.EPISODES, "checkpoints/final.npz")
 def contents(config) -> dict[str, bytes]:
     """The bytes that must be the same, of the run and of its pretraining, if it has one."""
     places = {"run": run_directory(config), "pretrain": pretrain_directory(config)}
-    return {
+    kept = {
+        f"{name}/{path.name}": path.read_bytes()
+        for name, place in places.items()
+        for path in (place / layout.CHECKPOINTS).glob("policy-*.npz")
+    }
+    return kept | {
         f"{name}/{file}": (place / file).read_bytes()
         for name, place in places.items()
         for file in EXACT

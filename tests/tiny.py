@@ -12,6 +12,7 @@ TINY = [
     "finetune.env_steps=150",
     "replay_init.min_size=16",
     "records.interval=10",
+    "records.policies=[0,15,120]",
     "evaluation.episodes=2",
     "evaluation.switch_episodes=3",
     "evaluation.interval=100",

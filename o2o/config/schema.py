@@ -186,10 +186,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Records:
-    """How densely training metrics are written."""
+    """What is written while a run learns, and how often."""
 
     interval: Annotated[int, Positive]
     """Updates that one row of `train.jsonl` averages over."""
+    policies: tuple[Annotated[int, NonNegative], ...] = field(default=(), kw_only=True, metadata=ADDED_LATER)
+    """Env steps whose policies are kept, each at the first evaluation or row of `train.jsonl` from there on; 0 is the
+    switch."""
 
 
 @dataclass(frozen=True)

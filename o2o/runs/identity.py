@@ -84,7 +84,9 @@ def refuse_other_run(config: Config) -> None:
             f"{layout.IDENTITY} names another"
         ]
     else:
-        differing = _differences({"records": before.get("records")}, {"records": _tree(config)["records"]})
+        records = before.get("records")
+        interval = records.get("interval") if isinstance(records, dict) else None
+        differing = _differences(interval, config.execution.records.interval, "records.interval")
     if differing:
         raise ConfigError([f"{directory} holds another run than the one to go on with:", *differing])
 

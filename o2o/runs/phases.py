@@ -30,7 +30,7 @@ from o2o.runs.identity import run_directory
 from o2o.runs.lock import Leases
 from o2o.runs.recording.recorder import Recorder
 from o2o.runs.resume import Checkpointer
-from o2o.training import checkpoint, loop
+from o2o.training import checkpoint, loop, policies
 from o2o.training.diagnostics import Diagnostics
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
 from o2o.training.loop import Learner
@@ -154,9 +154,19 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
         states = [_initial_state(c, job) for c in configs]
         probe_keys = [_key(c, PROBE_STREAM) for c in configs]
         at_switch = members.bundle(states)
+        kept = policies.steps_to_keep(config.execution.records.policies, stops)
+        read = policies.arrays_read(algorithm, states[0], replay.example().observation)
+
+        def keep(state: Bundle, step: int) -> None:
+            for c, own in zip(configs, members.values(state), strict=True) if step in kept else ():
+                policies.save(run_directory(c) / layout.CHECKPOINTS, step, own, read)
+
         diagnostics = Diagnostics(algorithm, replay, members, job.offline, probe_keys, at_switch)
         found = checkpointer.restore(states, loop.no_sums(algorithm), loop.empty_snapshots(environments))
+        for c in configs:  # of a future that may turn out otherwise
+            policies.forget(run_directory(c) / layout.CHECKPOINTS, after=found[1].step if found else -1)
         if found is None:
+            keep(at_switch, 0)
             try:
                 evaluations = _evaluate_switch(configs, evaluator, at_switch)
             except StopRequested:
@@ -167,6 +177,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
         states, resumed = found or (states, None)
 
         def examine(report: Report) -> Examined:
+            keep(report.state, report.step)
             if report.step not in evaluated:
                 return Examined()
             step = updates_before + report.step

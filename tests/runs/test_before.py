@@ -30,9 +30,16 @@ from o2o.sweep.surveying import described
 
 BEFORE = Path(__file__).parent / "before"
 SHARED = [
-    word for word in TINY if not word.startswith(("finetune.env_steps", "evaluation.interval", "algorithm."))
+    word
+    for word in TINY
+    if not word.startswith(("finetune.env_steps", "evaluation.interval", "algorithm.", "records.policies"))
 ]
-SHARED += ["dataset.path=hopper.hdf5", "finetune.env_steps=40", "evaluation.interval=20"]
+SHARED += [
+    "dataset.path=hopper.hdf5",
+    "finetune.env_steps=40",
+    "evaluation.interval=20",
+    "records.policies=[]",
+]
 TD3 = [*SHARED, "algorithm.exploration_noise=1.0"]
 FINISHED = {
     "td3_c": [*TD3, "algorithm=td3_c"],

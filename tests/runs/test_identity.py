@@ -79,6 +79,7 @@ EXECUTED = {
     "launch.redo": True,
     "launch.dry_run": True,
     "records.interval": 5,
+    "records.policies": [0],
     "checkpoint.interval_seconds": 1,
     "device.platform": "cpu",
 }

@@ -85,6 +85,9 @@ def test_killed_at_any_safe_point_it_ends_the_same(
         kill_at(patched, number)
         with pytest.raises(Killed):
             job.run(config)
+    later = run_directory(config) / layout.CHECKPOINTS / "policy-150.npz"
+    later.parent.mkdir(parents=True, exist_ok=True)
+    later.write_bytes(b"of a future that was wanted otherwise")
     job.run(config)
     assert contents(config) == uninterrupted(*overrides)
 
@@ -189,11 +192,15 @@ def test_a_signal_is_obeyed_at_the_next_safe_point(
     assert contents(config) == uninterrupted(*overrides)
 
 
-def test_a_finished_run_keeps_its_final_state_alone(configure, tmp_path: Path):
+def test_a_finished_run_keeps_its_final_state_and_the_wanted_policies(configure, tmp_path: Path):
     config = configure(tmp_path, ALWAYS)
     job.run(config)
-    for directory in (run_directory(config), pretrain_directory(config)):
-        assert [p.name for p in (directory / layout.CHECKPOINTS).iterdir()] == ["final.npz"]
+    kept = {
+        run_directory(config): ["final.npz", "policy-0.npz", "policy-120.npz", "policy-20.npz"],
+        pretrain_directory(config): ["final.npz"],
+    }
+    for directory, names in kept.items():
+        assert sorted(p.name for p in (directory / layout.CHECKPOINTS).iterdir()) == names
 
 
 # Chunks of an odd length begin in the middle of TD3's cycle, and each is a program to compile.

@@ -26,6 +26,7 @@ def test_clean_removes_only_what_nothing_needs_and_only_if_told(tmp_path, say):
     ]
     kept = [
         aged(done / "checkpoints/final.npz"),
+        aged(done / "checkpoints/policy-500.npz"),
         aged(alive / "checkpoints/4000.npz"),
         aged(alive / "checkpoints/.4000.npz.9.tmp"),
         done / layout.EVAL if (done / layout.EVAL).exists() else done / layout.RESULT,

@@ -1,8 +1,8 @@
 """Kills runs over and over until they are done, and compares what they wrote with what an undisturbed run writes.
 
 The promise (docs/robustness.md): whatever happens to a run, `config.yaml`, `train.jsonl`, `eval.jsonl`,
-`episodes.jsonl`, the final parameters and `result.json` without `execution` are, byte for byte, those of an
-uninterrupted run.
+`episodes.jsonl`, the final parameters, the kept policies and `result.json` without `execution` are, byte for byte,
+those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -191,12 +191,14 @@ def contents(runs: Path) -> dict[str, bytes]:
         for file in EXACT:
             if (run / file).is_file():
                 found[str((run / file).relative_to(runs))] = (run / file).read_bytes()
+        for policy in run.glob("checkpoints/policy-*.npz"):
+            found[str(policy.relative_to(runs))] = policy.read_bytes()
         result = json.loads((run / "result.json").read_text())
         del result["execution"]
         found[str((run / "result.json").relative_to(runs))] = json.dumps(result, indent=1).encode()
     for path in runs.rglob("*"):
         if path.name.endswith((".tmp", ".partial")) or (
-            path.name.endswith(".npz") and path.name != "final.npz"
+            path.name.endswith(".npz") and path.name != "final.npz" and not path.name.startswith("policy-")
         ):
             found[str(path.relative_to(runs))] = b"a leftover"
     return found
