@@ -62,6 +62,7 @@ DOORS = {
     "hydra": ("o2o/sweep/planning/", *COMPOSERS),
     "h5py": ("o2o/datasets/files/", "benchmarks/reading.py"),
     "matplotlib": ("analysis/",),
+    "PIL": ("o2o/runs/video.py",),
     "pandas": ("analysis/data/frames.py",),
     "scipy": ("analysis/statistics.py", "o2o/datasets/diversity.py"),
     "submitit": ("o2o/sweep/launching/", "hydra_plugins/"),
@@ -73,6 +74,7 @@ DOORS = {
 INSTALLED_BY = {
     "hydra": "hydra-core",
     "yaml": "pyyaml",
+    "PIL": "pillow",
     "llvmlite": "numba",
     "wandb_workspaces": "wandb-workspaces",
 }

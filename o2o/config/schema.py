@@ -186,7 +186,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Records:
-    """What is written while a run learns, and how often."""
+    """How often training metrics are written, and at which steps policies."""
 
     interval: Annotated[int, Positive]
     """Updates that one row of `train.jsonl` averages over."""

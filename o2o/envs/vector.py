@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt32
+from jaxtyping import Bool, Float, Float32, UInt8, UInt32
 
 from o2o.envs.episodes import DEFAULT_TIME_LIMIT, Episode, Record
 from o2o.envs.tasks import Task, make, own_time_limit
@@ -30,11 +30,11 @@ class Environments:
         live: which environments have not ended their evaluation episode.
     """
 
-    def __init__(self, task: Task, seeds: Sequence[int]):
-        """Makes one environment a seed; `reset` must come before the first `step`."""
+    def __init__(self, task: Task, seeds: Sequence[int], render_mode: str | None = None):
+        """Makes one environment a seed; `reset` must come before the first `step`, `rgb_array` before `picture`."""
         self.task = task
         self.time_limit: int = own_time_limit(task) or DEFAULT_TIME_LIMIT
-        self._envs: list[Any] = [make(task) for _ in seeds]
+        self._envs: list[Any] = [make(task, render_mode) for _ in seeds]
         self.observation_size: int = self._envs[0].observation_space.shape[0] + task.padding
         self.action_size: int = self._envs[0].action_space.shape[0]
         self.elapsed = np.zeros(len(seeds), np.int64)
@@ -151,6 +151,15 @@ class Environments:
     def record(self) -> Record:
         """Returns the episodes played since `begin`."""
         return self._record
+
+    @property
+    def steps_per_second(self) -> float:
+        """The number of steps in a second of the simulated time."""
+        return self._envs[0].metadata.get("render_fps", 30)
+
+    def picture(self, i: int) -> UInt8[np.ndarray, "H V 3"]:
+        """Returns what environment i looks like now, in whatever size gymnasium gives it."""
+        return self._envs[i].render()
 
     def can_step_inside(self, platform: str) -> bool:
         """Returns whether a compiled program on that platform of JAX can step these environments by their `handle`."""

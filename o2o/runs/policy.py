@@ -1,16 +1,16 @@
-"""The policy that a run ended with, as a function from observations to actions."""
+"""The policies of a run: those that it kept, and the one that it ended with, also as a function of observations."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from o2o.config.build import load
 from o2o.config.schema import Config
@@ -18,15 +18,15 @@ from o2o.envs.tasks import Task, find_task, make, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.replay.buffer import Replay
-from o2o.runs.directory.layout import CONFIG
+from o2o.runs.directory.layout import CHECKPOINTS, CONFIG
 from o2o.runs.phases import FINAL_STATE
-from o2o.training import checkpoint
+from o2o.training import checkpoint, policies
 from o2o.types import NO_FACTS, Algorithm, State
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The final state of a finished run, and whose it is."""
+    """A state that a run came to, and whose it is."""
 
     config: Config
     algorithm: Algorithm
@@ -42,14 +42,46 @@ def load_trained(directory: Path) -> Trained:
         ConfigError: it is not the directory of a finished run of this version, its state holds values that are not
             finite, or JAX cannot be had as it must be.
     """
+    trained, _ = _untrained(directory)
+    return replace(trained, state=_final(directory, trained.state))
+
+
+def load_kept(directory: Path) -> dict[int, Trained]:
+    """The policies of the run in `directory` by their env steps: those it kept, and the final one if it is finished.
+
+    Of the states of those it kept, what acting does not read is zeros.
+
+    Raises:
+        ConfigError: it is not a run directory of this version, one of them cannot be read, or there is none; or JAX
+            cannot be had as it must be.
+    """
+    trained, observation = _untrained(directory)
+    like, kept = trained.state, directory / CHECKPOINTS
+    read = policies.arrays_read(trained.algorithm, like, observation)
+    try:
+        found = {step: policies.load(kept, step, like, read) for step in policies.steps(kept)}
+    except checkpoint.CheckpointError as error:
+        raise ConfigError([str(error)]) from None
+    last = trained.config.finetune.env_steps
+    if last not in found and ((directory / FINAL_STATE).exists() or not found):
+        found[last] = _final(directory, like)
+    return {step: replace(trained, state=state) for step, state in found.items()}
+
+
+def _untrained(directory: Path) -> tuple[Trained, Float[Array, " O"]]:
+    """A run with the shapes of its state in place of one, and an observation."""
     device.configure()
     if not (directory / CONFIG).is_file():
         raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
     config = load(directory / CONFIG)
     algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
     task = find_task(config.dataset.task)
-    replay = Replay(1, 1, 1, *task_sizes(task))
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), replay.example(), NO_FACTS)
+    example = Replay(1, 1, 1, *task_sizes(task)).example()
+    like = jax.eval_shape(algorithm.init, jax.random.key(0), example, NO_FACTS)
+    return Trained(config, algorithm, task, like), example.observation
+
+
+def _final(directory: Path, like: State) -> State:
     try:
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:
@@ -58,7 +90,7 @@ def load_trained(directory: Path) -> Trained:
         raise ConfigError(
             [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
         )
-    return Trained(config, algorithm, task, state)
+    return state
 
 
 @dataclass(frozen=True, eq=False)

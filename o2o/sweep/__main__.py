@@ -1,4 +1,4 @@
-"""Following what was launched: `python -m o2o.sweep status|why|protocol|logs|retry|cancel|sync|clean [filter …]`."""
+"""Following what was launched: `python -m o2o.sweep status|why|protocol|evaluate|logs|… [filter …]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from o2o.errors import ConfigError
 from o2o.machine import terminal
 from o2o.machine.arguments import add_version, number, whole_number
+from o2o.runs import evaluate
 from o2o.sweep.following import status
 
 FILTERS = """\
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "protocol", _protocol, "What is carried over, who acts, how much is learned; in what runs differ."
     )
 
+    scored = command("evaluate", _evaluate, "Score final policies again; or show in a video what a run kept.")
+    evaluate.add_options(scored)
+
     logs = command("logs", _logs, "What the jobs of runs wrote to stdout and stderr.")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
     logs.add_argument(
@@ -123,6 +127,13 @@ def _protocol(options: argparse.Namespace) -> int:
     from o2o.sweep.following.protocols import run_protocol
 
     return run_protocol(options.runs, options.filters)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    runs, notes = status.look(options.runs, options.filters)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return evaluate.run_evaluate([run.path for run in runs], options)
 
 
 def _logs(options: argparse.Namespace) -> int:

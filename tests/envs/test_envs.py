@@ -9,6 +9,7 @@ import pytest
 from o2o.envs import episodes
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS, find_task, own_time_limit, task_sizes
+from o2o.envs.vector import Environments
 from o2o.replay.buffer import pack
 
 
@@ -277,3 +278,16 @@ def test_an_id_of_gymnasium_whose_version_is_not_the_newest_is_taken_without_a_w
     assert find_task("Hopper-v4").gymnasium_id == "Hopper-v4"
     assert task_sizes.__wrapped__(find_task("Hopper-v4")) == (11, 3)
     assert list(recwarn) == []
+
+
+def test_environments_that_can_be_drawn_are_the_same_bit_for_bit():
+    drawn, plain = Environments(TASKS["hopper"], [3], "rgb_array"), make_environments(TASKS["hopper"], [3])
+    found = []
+    for environments in (drawn, plain):
+        actions = np.random.default_rng(0).uniform(-1, 1, (30, 1, 3)).astype(np.float32)
+        observations = [environments.begin([3]), *map(environments.play, actions)]
+        found.append((np.stack(observations), environments.record().reward))
+        environments.close()
+    assert drawn.steps_per_second == 125
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
