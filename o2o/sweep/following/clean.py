@@ -1,6 +1,6 @@
 """Removing what nothing needs any more below a directory of runs; without being told so, it only says what that is.
 
-Results, configurations, curves and final states are never touched, and neither is anything of a run that is alive.
+Results, configurations, curves, final states and kept policies are never touched, and neither is anything of a run that is alive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STALE_SECONDS = 3600.0
 SHOWN = 3
 
 TEMPORARY = "temporary files of writers that were killed"
-OLD_CHECKPOINTS = "checkpoints of runs that are done (their final state stays)"
+OLD_CHECKPOINTS = "checkpoints of runs that are done (their final state and kept policies stay)"
 ORPHANS = "records of jobs that no launch knows"
 SNAPSHOTS = "copies of the code that no unfinished run uses"
 
