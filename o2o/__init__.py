@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 
 _PLACES = {
     "load_runs": "analysis.data.frames",
-    "load_policy": "o2o.runs.policy",
+    "load_policy": "o2o.runs.trained.policy",
     "plot": "analysis.figures",
 }
 

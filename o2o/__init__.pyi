@@ -1,5 +1,5 @@
 from analysis.data.frames import load_runs as load_runs
 from analysis.figures import plot as plot
-from o2o.runs.policy import load_policy as load_policy
+from o2o.runs.trained.policy import load_policy as load_policy
 
 __version__: str

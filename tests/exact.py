@@ -14,6 +14,7 @@ def contents(config) -> dict[str, bytes]:
     kept = {
         f"{name}/{path.name}": path.read_bytes()
         for name, place in places.items()
+        if place
         for path in (place / layout.CHECKPOINTS).glob("policy-*.npz")
     }
     return kept | {

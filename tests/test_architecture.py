@@ -62,7 +62,7 @@ DOORS = {
     "hydra": ("o2o/sweep/planning/", *COMPOSERS),
     "h5py": ("o2o/datasets/files/", "benchmarks/reading.py"),
     "matplotlib": ("analysis/",),
-    "PIL": ("o2o/runs/video.py",),
+    "PIL": ("o2o/runs/trained/video.py",),
     "pandas": ("analysis/data/frames.py",),
     "scipy": ("analysis/statistics.py", "o2o/datasets/diversity.py"),
     "submitit": ("o2o/sweep/launching/", "hydra_plugins/"),

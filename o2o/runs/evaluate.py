@@ -39,7 +39,7 @@ def evaluate(directory: Path, episodes: int, seed: int) -> tuple[Config, Evaluat
     Raises:
         ConfigError: if it is not the directory of a finished run of this version, or JAX cannot be had as it must be.
     """
-    from o2o.runs.policy import load_trained
+    from o2o.runs.trained.policy import load_trained
     from o2o.training.evaluation import Evaluator, episode_seeds
     from o2o.training.seeds import make_members
 
@@ -136,11 +136,11 @@ def _tell(directory: Path, config: Config, evaluation: Evaluation) -> None:
 
 
 def _show(directory: Path, path: Path, seed: int) -> int:
-    from o2o.runs import video
+    from o2o.runs.trained import video
 
     video.choose_renderer()
     from o2o.config.schema import algorithm_name  # not above: from here on MuJoCo is imported
-    from o2o.runs.policy import load_kept
+    from o2o.runs.trained.policy import load_kept
     from o2o.training.evaluation import episode_seeds
 
     try:

@@ -36,10 +36,10 @@ from o2o.replay.buffer import Replay, Rows, pack, row_width
 from o2o.runs import memory
 from o2o.runs.directory.layout import RESULT
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.divergence import DivergedError, explained, failure_of
 from o2o.runs.identity import describe, refuse_other_run, run_directory
 from o2o.runs.lock import HeldError, Leases, LostError, Owner, clear_leftovers
 from o2o.runs.phases import Job, finetune, parts, pretrain, pretraining
+from o2o.runs.recording.divergence import DivergedError, explained, failure_of
 from o2o.runs.resume import cohort, store_of
 from o2o.training import contract
 from o2o.types import NO_FACTS, Algorithm, Facts

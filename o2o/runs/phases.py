@@ -25,9 +25,9 @@ from o2o.replay.buffer import Replay, Rows
 from o2o.runs.directory import layout
 from o2o.runs.directory.layout import FINETUNE, PRETRAIN
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.divergence import DivergedError
 from o2o.runs.identity import run_directory
 from o2o.runs.lock import Leases
+from o2o.runs.recording.divergence import DivergedError
 from o2o.runs.recording.recorder import Recorder
 from o2o.runs.resume import Checkpointer
 from o2o.training import checkpoint, loop, policies

@@ -9,7 +9,7 @@ from trained import finished
 from o2o.algorithms import ALGORITHMS
 from o2o.errors import ConfigError
 from o2o.runs.phases import FINAL_STATE
-from o2o.runs.policy import load_policy
+from o2o.runs.trained.policy import load_policy
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -12,8 +12,8 @@ from o2o.machine.counting import named_seeds
 from o2o.machine.progress import Progress
 from o2o.runs.directory import layout
 from o2o.runs.directory.layout import PRETRAIN
-from o2o.runs.divergence import DivergedError, not_finite
 from o2o.runs.recording import run_results
+from o2o.runs.recording.divergence import DivergedError, not_finite
 from o2o.runs.recording.run_record import RunRecord, data_name
 from o2o.training.evaluation import Evaluation
 from o2o.training.reports import Report

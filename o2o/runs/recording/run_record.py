@@ -12,10 +12,10 @@ from o2o.config.schema import Config, algorithm_name
 from o2o.runs.directory import layout, reader
 from o2o.runs.directory.layout import FINETUNE, PRETRAIN
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.divergence import explained, failure_of
 from o2o.runs.identity import cell_hash, describe, identity, run_directory
 from o2o.runs.lock import LostError
 from o2o.runs.recording import run_results
+from o2o.runs.recording.divergence import explained, failure_of
 from o2o.runs.recording.tracker import Tracker, open_tracker
 from o2o.training.evaluation import Evaluation
 

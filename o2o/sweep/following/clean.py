@@ -1,6 +1,7 @@
 """Removing what nothing needs any more below a directory of runs; without being told so, it only says what that is.
 
-Results, configurations, curves, final states and kept policies are never touched, and neither is anything of a run that is alive.
+Results, configurations, curves, final states and kept policies are never touched, and neither is anything of a run
+that is alive.
 """
 
 from __future__ import annotations

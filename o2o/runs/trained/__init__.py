@@ -1,0 +1,1 @@
+"""Policies that runs learned: as functions, and in pictures."""
