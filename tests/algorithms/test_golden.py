@@ -57,7 +57,10 @@ def measured(name: str) -> dict[str, dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("name", OWN)
+# Cal-QL shares with CQL all but a bound.
+@pytest.mark.parametrize(
+    "name", [n if n != "cal_ql" else pytest.param(n, marks=pytest.mark.slow) for n in OWN]
+)
 def test_an_algorithm_computes_what_it_always_did(name, write_golden):
     path, found = GOLDEN / f"{name}.json", measured(name)
     if write_golden:

@@ -313,6 +313,7 @@ def test_every_method_goes_from_data_to_a_result(name, configure, tmp_path):
     assert set(config.algorithm.metrics) <= reported
 
 
+@pytest.mark.slow  # test_resume runs it too
 def test_offline_data_may_be_learned_from_without_pretraining(configure, tmp_path):
     config = configure(
         tmp_path,

@@ -8,6 +8,8 @@ import pytest
 from o2o.errors import ConfigError
 from o2o.replay.buffer import Replay
 from o2o.runs import job, memory
+from o2o.runs.directory import layout
+from o2o.runs.identity import run_directory
 from o2o.runs.memory import GIB, MemoryPlan
 
 
@@ -30,11 +32,13 @@ def test_what_does_not_fit_is_refused_with_what_would():
     memory.check(MemoryPlan(members=10, each=GIB, free=None))
 
 
-def test_a_job_that_does_not_fit_writes_nothing(configure, tmp_path, monkeypatch):
+def test_a_job_that_does_not_fit_is_recorded_and_computes_nothing(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_free", lambda: 1)
+    config = configure(tmp_path)
     with pytest.raises(ConfigError, match="do not fit"):
-        job.run(configure(tmp_path))
-    assert not any(tmp_path.iterdir())
+        job.run(config)
+    assert layout.read_state(run_directory(config)) == "FAILED"
+    assert not [*tmp_path.rglob("*.jsonl"), *tmp_path.rglob("*.npz")]
 
 
 def test_what_is_free_is_known_on_this_machine():

@@ -211,9 +211,7 @@ ONLINE = "pretrain.updates=0 replay_init=empty dataset.reference_min=0 dataset.r
 # Lines of several words: contradictions, and more than one mistake at once.
 LINES = [
     ("nothing to do", "pretrain.updates=0 finetune.env_steps=0 replay_init=empty", "nothing to do"),
-    ("from scratch with offline data", "pretrain.updates=0 replay_init=offline", "replay_init"),
     ("a ratio without offline rows", "replay_init=empty offline_ratio=r50", "offline_ratio.value=0.5"),
-    ("a ratio and from scratch", "pretrain.updates=0 offline_ratio=r25", "pretrain.updates=0"),
     ("min above capacity", "replay_init.capacity=10", "replay_init.min_size=1000"),
     ("batch above min", "replay_init=empty batch_size=2000", "batch_size=2000"),
     ("too few steps", "replay_init=empty finetune.env_steps=10", "finetune.env_steps=10"),

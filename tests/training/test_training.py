@@ -342,10 +342,10 @@ def test_the_policy_stands_while_the_critics_alone_learn():
 
 
 def test_the_first_steps_that_learn_may_have_more_updates():
-    reports, _ = finetuned(
-        make("td3"), [5, 6, 7, 8, 9], first_updates_multiplier=6, first_updates_steps=2, updates_per_step=2
-    )
-    assert [report.updates for report in reports] == [0, 12, 24, 26, 28]
+    pace = {"first_updates_multiplier": 6, "first_updates_steps": 2, "updates_per_step": 2}
+    learner = Learner(make("td3"), REPLAY, critic_only_steps=8, **pace)
+    assert learner.stretches(0, 9) == [(5, (0, False)), (7, (12, False)), (8, (2, False)), (9, (2, True))]
+    assert learner.stretches(20, 9) == [(2, (12, False)), (8, (2, False)), (9, (2, True))]
 
 
 def test_asking_for_the_shape_of_snapshots_draws_nothing_from_the_environments():
