@@ -118,7 +118,9 @@ def next_steps(root: Path, name: str, failed: bool = False) -> str:
 
 def unwritten(error: OSError, root: Path) -> str:
     """Returns the message about a file that could not be written."""
-    return f"{error.filename2 or error.filename or root} cannot be written: {error.strerror}"
+    place = Path(error.filename2 or error.filename or root)
+    key = "paths.runs=" if place == root else ""
+    return f"{key}{place} cannot be written: {error.strerror}"
 
 
 def relative(root: Path, path: Path) -> str:
