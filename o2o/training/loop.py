@@ -138,10 +138,11 @@ def pretrain(
         while step < stop:
             count = min(CHUNK, stop - step)
             place = step % learner.algorithm.period
-            state, sums = learn(state, sums, offline, keys, np.int32(step), count, place)
+            before = sums
+            state, sums = learn(state, before, offline, keys, np.int32(step), count, place)
             step += count
             if step < stop:
-                jax.block_until_ready(state)  # who is asked is to know how far it is
+                jax.block_until_ready(before)  # who is asked is to be at most a block ahead of what is done
                 if pause_at(step):
                     yield report(is_stop=False)
         yield report(is_stop=True)
@@ -284,7 +285,7 @@ def _metrics(learner: Learner, members: Members, sums: Bundle) -> tuple[list[Sum
 def _offline_block(learner: Learner, members: Members) -> Callable[..., Any]:
     """Returns the call of pretraining: many updates in one scan."""
     learn = functools.partial(_learn_offline, learner)
-    return members.map(learn, shared=(2, 4), donated=(0, 1), static=(5, 6))
+    return members.map(learn, shared=(2, 4), donated=(0,), static=(5, 6))
 
 
 @functools.lru_cache(maxsize=4)
