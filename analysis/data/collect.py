@@ -220,13 +220,17 @@ def _unequal_seeds(cells: Iterable[Cell]) -> list[str]:
 
 
 def _mixed_versions(cells: Iterable[Cell]) -> list[str]:
-    """One note for every kind of version that is not the same in all runs."""
+    """One note for every kind of version that is not the same in all runs; of the code, in all of an algorithm's."""
     seen: dict[str, Counter[str]] = {}
     for cell in cells:
         for run in cell.runs:
             versions = (run.result.get("execution") or {}).get("versions") or {}
             code = str(run.identity.get("code_hash", "unknown"))[:8]
-            for name, version in {"code": code, **versions}.items():
+            own = "" if run.from_scratch else f" after {display_name(run.pretraining_algorithm)}"
+            for name, version in {
+                f"the code of {display_name(run.algorithm)}{own}": code,
+                **versions,
+            }.items():
                 seen.setdefault(name, Counter())[str(version)] += 1
     return [
         f"runs of different versions of {name}: "

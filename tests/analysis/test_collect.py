@@ -194,6 +194,18 @@ def test_mixed_versions_are_said(tmp_path):
     assert collection.notes == ("runs of different versions of mujoco: 3.4.0 (1), 3.5.0 (1)",)
 
 
+def test_code_is_compared_within_an_algorithm(tmp_path):
+    """A run's hash is that of the code it depends on, its own algorithm's."""
+    td3(tmp_path)
+    paths = [td3(tmp_path, seed=1), write_run(tmp_path, DATASET, "td3_c", steady(50.0, 60.0))]
+    for path, code in zip(paths, ("b" * 64, "c" * 64), strict=True):
+        identity = json.loads((path / "identity.json").read_text())
+        (path / "identity.json").write_text(json.dumps(identity | {"code_hash": code}))
+    notes = [note for note in collect(tmp_path).notes if "versions" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("runs of different versions of the code of TD3 after TD3-BC: bbbbbbbb (1), ")
+
+
 def test_a_row_cut_in_the_middle_is_left_out_and_said(tmp_path):
     path = td3(tmp_path)
     lines = (path / "eval.jsonl").read_text().splitlines()
