@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -124,16 +124,10 @@ def critic_value(
 
 
 def init_gaussian_policy(
-    key: Key[Array, ""],
-    network: Network,
-    observation_size: int,
-    action_size: int,
-    initializer: Initializers = "rlkit",
-    layer_norm: bool = False,
+    key: Key[Array, ""], network: Network, observation_size: int, action_size: int, **style: Any
 ) -> Parameters:
     """Returns fresh parameters of a tanh-Gaussian policy: mean and log standard deviation from one output layer."""
-    module = ReluMLP(network.hidden_sizes, 2 * action_size, GAUSSIAN_POLICY_OUTPUT, initializer, layer_norm)
-    return module.init(key, jnp.zeros(observation_size))["params"]
+    return init_relu_mlp(key, network, observation_size, 2 * action_size, GAUSSIAN_POLICY_OUTPUT, **style)
 
 
 def gaussian_policy(
@@ -145,10 +139,17 @@ def gaussian_policy(
 
 
 def init_relu_mlp(
-    key: Key[Array, ""], network: Network, input_size: int, output_size: int, output_limit: float
+    key: Key[Array, ""],
+    network: Network,
+    input_size: int,
+    output_size: int,
+    output_limit: float,
+    initializer: Initializers = "rlkit",
+    layer_norm: bool = False,
 ) -> Parameters:
-    """Returns fresh parameters of a ReLU network, whose outputs are nearly zero."""
-    return ReluMLP(network.hidden_sizes, output_size, output_limit).init(key, jnp.zeros(input_size))["params"]
+    """Returns fresh parameters of a ReLU network, whose outputs are nearly zero where `initializer` is rlkit's."""
+    module = ReluMLP(network.hidden_sizes, output_size, output_limit, initializer, layer_norm)
+    return module.init(key, jnp.zeros(input_size))["params"]
 
 
 def relu_mlp(parameters: Parameters, inputs: Float[Array, "*B I"]) -> Float[Array, "*B J"]:
@@ -175,16 +176,10 @@ def bounded_gaussian(
 
 
 def init_relu_critic(
-    key: Key[Array, ""],
-    network: Network,
-    observation_size: int,
-    action_size: int,
-    initializer: Initializers = "rlkit",
-    layer_norm: bool = False,
+    key: Key[Array, ""], network: Network, observation_size: int, action_size: int, **style: Any
 ) -> Parameters:
     """Returns fresh parameters of one of SAC's critics."""
-    module = ReluMLP(network.hidden_sizes, 1, RELU_CRITIC_OUTPUT, initializer, layer_norm)
-    return module.init(key, jnp.zeros(observation_size + action_size))["params"]
+    return init_relu_mlp(key, network, observation_size + action_size, 1, RELU_CRITIC_OUTPUT, **style)
 
 
 def relu_critic_value(

@@ -130,13 +130,12 @@ class SAC:
         """Returns fresh networks; target critics start as copies."""
         sizes = example.observation.shape[-1], example.action.shape[-1]
         policy_key, *critic_keys = jax.random.split(key, 1 + self.critics)
-        policy = init_gaussian_policy(
-            policy_key, self.network, *sizes, self.initializer, self.layer_norm == "all"
+        of_policy, of_critics = (
+            {"initializer": self.initializer, "layer_norm": self.layer_norm in normed}
+            for normed in (("all",), ("all", "critics"))
         )
-        normed = self.layer_norm != "none"
-        critics = stacked(
-            [init_relu_critic(k, self.network, *sizes, self.initializer, normed) for k in critic_keys]
-        )
+        policy = init_gaussian_policy(policy_key, self.network, *sizes, **of_policy)
+        critics = stacked([init_relu_critic(k, self.network, *sizes, **of_critics) for k in critic_keys])
         log_temperature = jnp.log(jnp.asarray(self.initial_temperature, jnp.float32))
         return SACState(
             policy,

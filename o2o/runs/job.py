@@ -173,7 +173,7 @@ def _record_failure(config: Config, leases: Leases, error: Exception) -> None:
 def _protocol_problems(config: Config, replay: Replay) -> list[str]:
     """Returns what is wrong with the algorithms' code; before pretraining, which may take hours."""
     found = [problem for algorithm in _algorithms(config) for problem in contract.problems(algorithm, replay)]
-    if config.finetune.env_steps:
+    if config.finetune.env_steps and not found:
         key, facts = jax.random.key(0), Facts(jnp.zeros(()), jnp.ones(()))
         state = jax.eval_shape(config.algorithm.init, key, replay.example(), facts)
         found += [

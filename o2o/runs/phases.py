@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import jax
@@ -52,14 +52,6 @@ SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the sw
     RESET_STREAM,
 ) = range(7)
 
-OF_THE_LEARNER = (
-    "updates_per_step",
-    "warmup_steps",
-    "random_steps",
-    "critic_only_steps",
-    "first_updates_multiplier",
-    "first_updates_steps",
-)
 PARTS = {
     "policy": ("policy", "target_policy", "policy_optimizer"),
     "critics": ("critics", "target_critics", "critic_optimizers", "value", "value_optimizer"),
@@ -291,9 +283,8 @@ def _initial_state(config: Config, job: Job) -> State:
 
 def make_learner(config: Config, replay: Replay) -> Learner:
     """Returns the learner of a run's online phase."""
-    return Learner(
-        config.algorithm, replay, **{name: getattr(config.finetune, name) for name in OF_THE_LEARNER}
-    )
+    paces = (field.name for field in fields(Learner) if hasattr(config.finetune, field.name))
+    return Learner(config.algorithm, replay, **{name: getattr(config.finetune, name) for name in paces})
 
 
 def parts(state: State, part: str) -> list[str]:

@@ -24,7 +24,7 @@ def problems(algorithm: Algorithm, replay: Replay) -> tuple[str, ...]:
     missing = [part for part in (*METHODS, "period", "metrics") if not hasattr(algorithm, part)]
     if missing:
         return (f"{name} has no {', '.join(missing)}: o2o/types.py says what each is",)
-    if unknown := sorted(set(getattr(algorithm, "columns", ())) - set(COLUMN_SIZES)):
+    if unknown := sorted({*getattr(algorithm, "columns", ()), *replay.columns} - set(COLUMN_SIZES)):
         return (f"{name}: no dataset has the columns {', '.join(unknown)}, only {', '.join(COLUMN_SIZES)}",)
     found = _of_names(algorithm)
     key, example = jax.random.key(0), replay.example()

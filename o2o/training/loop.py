@@ -72,16 +72,16 @@ class Learner:
         return next((step for step in candidates if self.replay.ready(offline_rows, step)), env_steps + 1)
 
     def stretches(self, offline_rows: int, env_steps: int) -> list[tuple[int, StepKind]]:
-        """Returns the stretches of a phase of `env_steps`, one after the other: the last env step, and the mode."""
+        """Returns the stretches of a phase of `env_steps`, one after the other: the last env step, and their kind."""
         first = self.first_learning_step(offline_rows, env_steps)
         burst = first - 1 + self.first_updates_steps if self.first_updates_multiplier > 1 else 0
         ends = {first - 1, burst, self.critic_only_steps, env_steps}
         return [
-            (end, self._mode(end, first, burst))
+            (end, self._kind(end, first, burst))
             for end in sorted(end for end in ends if 0 < end <= env_steps)
         ]
 
-    def _mode(self, step: int, first_learning: int, last_of_burst: int) -> StepKind:
+    def _kind(self, step: int, first_learning: int, last_of_burst: int) -> StepKind:
         if step < first_learning:
             return StepKind(0, policy_moves=False)
         multiplier = self.first_updates_multiplier if step <= last_of_burst else 1
@@ -212,21 +212,21 @@ def finetune(
         carry = _replaced(carry, sums=members.bundle(nothing))
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
-            last, mode = next(stretch for stretch in stretches if step < stretch[0])
+            last, kind = next(stretch for stretch in stretches if step < stretch[0])
             count = min(longest, stop - step, settled + room - step, last - step)
             before = np.int32(updates_before + updates)
             if inside:
                 handles = [own.handle for own in environments]
-                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), mode)
+                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), kind)
                 jax.block_until_ready([own.action for own in carry])
             else:
                 actions = map(np.stack, members.groups(members.to_host([own.action for own in carry])))
                 packets = [own.advance(taken) for own, taken in zip(environments, actions, strict=True)]
                 packets = members.split(np.concatenate(packets))
-                (carry,) = one_step(carry, packets, keys, offline, before, mode)
+                (carry,) = one_step(carry, packets, keys, offline, before, kind)
             episodes += _ended(environments)  # which keep no more than a block's
             step += count
-            updates += count * mode.updates
+            updates += count * kind.updates
             is_stop = step == stop
             paused = is_stop or pause_at(step)
             if paused or step == settled + room:
@@ -349,7 +349,7 @@ def _online_block(
     offline: Rows,
     updates: Int[Array, ""],
     count: Int[Array, ""],
-    mode: StepKind,
+    kind: StepKind,
 ) -> tuple[Carry]:
     """Returns the carry after `count` env steps with the environments inside.
 
@@ -362,8 +362,8 @@ def _online_block(
         action = carry.action if members.together else carry.action[None]
         packet = advance_inside(handle, action, size)
         packet = packet if members.together else packet[0]
-        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, mode)
-        return carry, updates + mode.updates
+        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, kind)
+        return carry, updates + kind.updates
 
     carry, _ = jax.lax.fori_loop(0, count, one, (_without_ring(carry), updates))
     return (_with_ring(carry, ring),)
@@ -377,11 +377,11 @@ def _online_step(
     keys: Key[Array, ...],
     offline: Rows,
     updates: Int[Array, ""],
-    mode: StepKind,
+    kind: StepKind,
 ) -> tuple[Carry]:
     """Returns the carry after the rest of an env step, for which the environments were stepped before."""
     ring = carry.online.ring
-    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, mode)
+    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, kind)
     return (_with_ring(carry, ring),)
 
 
@@ -394,18 +394,18 @@ def _step(
     keys: Key[Array, ...],
     offline: Rows,
     updates: Int[Array, ""],
-    mode: StepKind,
+    kind: StepKind,
 ) -> Carry:
     """Returns the carry of a program's members after an env step whose packet the environments gave.
 
     `updates` is the number of updates before it.
     """
-    if not mode.updates:
+    if not kind.updates:
         return members.across(functools.partial(_collect, learner))(carry, packet, keys)
     # One branch for each pattern of due updates, chosen by the place in the period: what is not due must cost nothing.
     period = learner.algorithm.period
     due = [
-        tuple(mode.policy_moves and (place + i) % period == 0 for i in range(mode.updates))
+        tuple(kind.policy_moves and (place + i) % period == 0 for i in range(kind.updates))
         for place in range(period)
     ]
     patterns = sorted(set(due))

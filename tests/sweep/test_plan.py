@@ -403,6 +403,9 @@ def test_a_trial_measures_steps(configure, tmp_path, monkeypatch):
     config = configure(tmp_path)
     assert 0 < trial.seconds_a_step(config, "pretrain", 1) < 1
     assert 0 < trial.seconds_a_step(config, "finetune", 2) < 1
+    # One that needs columns of its rows.
+    asking = configure(tmp_path, "method=cal_ql", "finetune.warmup_steps=0", exploring=False)
+    assert 0 < trial.seconds_a_step(asking, "pretrain", 1) < 1
 
 
 def test_the_agenda_has_every_pretraining_once(planned):

@@ -99,6 +99,13 @@ def test_what_does_not_keep_it_is_told_in_a_line(changes, told):
     assert re.search(told, problem)
 
 
+def test_a_column_that_another_phases_algorithm_asks_for_in_vain_is_told_too():
+    replay = dataclasses.replace(REPLAY, columns=("return",))
+    assert contract.problems(make("td3"), replay) == (
+        "TD3: no dataset has the columns return, only return_to_go, next_action",
+    )
+
+
 def test_an_adopted_state_must_be_the_algorithms_own():
     mine = broken(adopt=lambda self, pretrained, source, key, reset_optimizers, reset_targets: pretrained[0])
     (problem,) = contract.adoption_problems(mine, make("bc"), REPLAY)

@@ -20,11 +20,12 @@ from o2o.training import loop
 from o2o.training.loop import Learner
 from o2o.training.reports import Report
 from o2o.training.seeds import make_members
-from o2o.types import NO_FACTS
+from o2o.types import Facts
 
 SECONDS = 2.0
 ROWS, STEPS = 10_000, 20_000
 """Of noise, and of the replay: a full one is sampled from as fast."""
+FACTS = Facts(lowest_return=0.0, highest_return=1000.0)
 
 
 def seconds_a_step(config: Config, phase: str, members: int) -> float:
@@ -41,9 +42,11 @@ def seconds_a_step(config: Config, phase: str, members: int) -> float:
     algorithm = config.pretrain.algorithm if phase == PRETRAIN else config.algorithm
     side_by_side = make_members(members)
     keys = side_by_side.bundle([jax.random.key(i) for i in range(members)])
-    states = [algorithm.init(jax.random.key(i), replay.example(), NO_FACTS) for i in range(members)]
+    states = [algorithm.init(jax.random.key(i), replay.example(), FACTS) for i in range(members)]
     state = side_by_side.bundle(states)
-    noise = np.random.default_rng(0).normal(size=(max(ROWS, replay.min_size), replay.row_width))
+    noise = np.random.default_rng(0).normal(
+        size=(max(ROWS, replay.min_size), replay.row_width + replay.columns_width)
+    )
     offline, watch = jnp.asarray(noise, jnp.float32), _Watch()
     with ExitStack() as stack:
         if phase == PRETRAIN:
