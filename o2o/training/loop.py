@@ -12,6 +12,7 @@ packed transition and the observation to act on next. They are stepped inside th
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -80,6 +81,15 @@ class Learner:
             (end, self._kind(end, first, burst))
             for end in sorted(end for end in ends if 0 < end <= env_steps)
         ]
+
+    def cycle(self, kind: StepKind) -> int:
+        """Returns the number of env steps after which the same updates are due again."""
+        period = self.algorithm.period
+        return period // math.gcd(period, kind.updates) if kind.policy_moves else 1
+
+    def place(self, kind: StepKind, updates: int) -> int:
+        """Returns a step's place in the algorithm's period, after so many updates; 0 where nothing depends on it."""
+        return updates % self.algorithm.period if kind.policy_moves else 0
 
     def _kind(self, step: int, first_learning: int, last_of_burst: int) -> StepKind:
         if step < first_learning:
@@ -188,7 +198,8 @@ def finetune(
         sums = members.bundle(resumed.sums)
     carry = list(map(Carry, state, online, action, sums))
     settled, room = step, carry[0].online.newest.shape[-2]  # rows to be added before they must be settled
-    longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1  # steps in a block
+    at_a_time = min(room, CHUNK * members.lanes // members.count)
+    longest = max(learner.algorithm.period, at_a_time) if inside else 1  # steps in a block
     episodes: list[Episode] = []
 
     def report(is_stop: bool) -> Report:
@@ -213,23 +224,25 @@ def finetune(
     for stop in (stop for stop in stops if stop > step):
         while step < stop:
             last, kind = next(stretch for stretch in stretches if step < stretch[0])
-            count = min(longest, stop - step, settled + room - step, last - step)
-            before = np.int32(updates_before + updates)
+            place = learner.place(kind, updates_before + updates)
             if inside:
+                cycles, unrolled = _block_shape(longest, learner.cycle(kind), min(stop, last) - step)
                 handles = [own.handle for own in environments]
-                (carry,) = block(carry, keys, handles, offline, before, np.int32(count), kind)
+                (carry,) = block(carry, keys, handles, offline, np.int32(cycles), kind, place, unrolled)
                 jax.block_until_ready([own.action for own in carry])
+                count = cycles * unrolled
             else:
                 actions = map(np.stack, members.groups(members.to_host([own.action for own in carry])))
                 packets = [own.advance(taken) for own, taken in zip(environments, actions, strict=True)]
                 packets = members.split(np.concatenate(packets))
-                (carry,) = one_step(carry, packets, keys, offline, before, kind)
+                (carry,) = one_step(carry, packets, keys, offline, kind, place)
+                count = 1
             episodes += _ended(environments)  # which keep no more than a block's
             step += count
             updates += count * kind.updates
             is_stop = step == stop
             paused = is_stop or pause_at(step)
-            if paused or step == settled + room:
+            if paused or step + longest > settled + room:  # a block may not fit
                 (settled_rows,) = settle([own.online for own in carry])
                 carry = _replaced(carry, online=settled_rows)
                 settled = step
@@ -237,6 +250,22 @@ def finetune(
                 yield report(is_stop)
                 episodes = []
         carry = _replaced(carry, sums=members.bundle(nothing))
+
+
+def _block_shape(longest: int, cycle: int, left: int) -> tuple[int, int]:
+    """Returns how often a block repeats its steps, and how many these are.
+
+    They are a cycle where one fits into what is `left`, the steps up to a stop or to steps of another kind. So which
+    program makes a step does not depend on interruptions.
+
+    Args:
+        longest: steps of a block, at most.
+        cycle: steps after which the same updates are due again.
+        left: steps to be made.
+    """
+    if left < cycle:
+        return 1, left
+    return min(longest, left) // cycle, cycle
 
 
 def _replaced(carry: Sequence[Carry], **parts: Bundle) -> list[Carry]:
@@ -293,10 +322,10 @@ def _online_calls(learner: Learner, members: Members) -> tuple[Callable[..., Any
     """Returns the calls of finetuning: a block of steps, one step, settling the replay, and the first action."""
     return (
         members.programs(
-            functools.partial(_online_block, learner, members), shared=(3, 4, 5), donated=(0,), static=(6,)
+            functools.partial(_online_block, learner, members), shared=(3, 4), donated=(0,), static=(5, 6, 7)
         ),
         members.programs(
-            functools.partial(_online_step, learner, members), shared=(3, 4), donated=(0,), static=(5,)
+            functools.partial(_online_step, learner, members), shared=(3,), donated=(0,), static=(4, 5)
         ),
         members.map(lambda online: (learner.replay.settle(online),), donated=(0,)),
         members.map(functools.partial(_first_action, learner)),
@@ -347,26 +376,28 @@ def _online_block(
     keys: Key[Array, ...],
     handle: Any,
     offline: Rows,
-    updates: Int[Array, ""],
-    count: Int[Array, ""],
+    cycles: Int[Array, ""],
     kind: StepKind,
+    place: int,
+    unrolled: int,
 ) -> tuple[Carry]:
-    """Returns the carry after `count` env steps with the environments inside.
+    """Returns the carry after `cycles` times `unrolled` env steps with the environments inside.
 
-    `count` is an operand: one program serves blocks of any length.
+    `cycles` is an operand: one program serves blocks of any length. What is due is known when it is compiled: a branch
+    chosen in the loop would copy the whole state.
     """
     size, ring = learner.replay.observation_size, carry.online.ring
 
-    def one(_: Array, loop: tuple[Carry, Int[Array, ""]]) -> tuple[Carry, Int[Array, ""]]:
-        carry, updates = loop
-        action = carry.action if members.together else carry.action[None]
-        packet = advance_inside(handle, action, size)
-        packet = packet if members.together else packet[0]
-        carry = _step(learner, members, carry, ring, packet, keys, offline, updates, kind)
-        return carry, updates + kind.updates
+    def cycle(_: Array, carry: Carry) -> Carry:
+        for i in range(unrolled):
+            action = carry.action if members.together else carry.action[None]
+            packet = advance_inside(handle, action, size)
+            packet = packet if members.together else packet[0]
+            before = place + i * kind.updates
+            carry = _step(learner, members, carry, ring, packet, keys, offline, kind, before)
+        return carry
 
-    carry, _ = jax.lax.fori_loop(0, count, one, (_without_ring(carry), updates))
-    return (_with_ring(carry, ring),)
+    return (_with_ring(jax.lax.fori_loop(0, cycles, cycle, _without_ring(carry)), ring),)
 
 
 def _online_step(
@@ -376,12 +407,12 @@ def _online_step(
     packet: Float[Array, ...],
     keys: Key[Array, ...],
     offline: Rows,
-    updates: Int[Array, ""],
     kind: StepKind,
+    place: int,
 ) -> tuple[Carry]:
     """Returns the carry after the rest of an env step, for which the environments were stepped before."""
     ring = carry.online.ring
-    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, updates, kind)
+    carry = _step(learner, members, _without_ring(carry), ring, packet, keys, offline, kind, place)
     return (_with_ring(carry, ring),)
 
 
@@ -393,29 +424,19 @@ def _step(
     packet: Float[Array, ...],
     keys: Key[Array, ...],
     offline: Rows,
-    updates: Int[Array, ""],
     kind: StepKind,
+    place: int,
 ) -> Carry:
     """Returns the carry of a program's members after an env step whose packet the environments gave.
 
-    `updates` is the number of updates before it.
+    `place` is the number of updates before it, up to whole periods.
     """
     if not kind.updates:
         return members.across(functools.partial(_collect, learner))(carry, packet, keys)
-    # One branch for each pattern of due updates, chosen by the place in the period: what is not due must cost nothing.
     period = learner.algorithm.period
-    due = [
-        tuple(kind.policy_moves and (place + i) % period == 0 for i in range(kind.updates))
-        for place in range(period)
-    ]
-    patterns = sorted(set(due))
-    branches = [
-        members.across(functools.partial(_learn, learner, pattern), shared=(4,)) for pattern in patterns
-    ]
-    if len(branches) == 1:
-        return branches[0](carry, ring, packet, keys, offline)
-    which = jnp.asarray([patterns.index(pattern) for pattern in due])[updates % period]
-    return jax.lax.switch(which, branches, carry, ring, packet, keys, offline)
+    due = tuple(kind.policy_moves and (place + i) % period == 0 for i in range(kind.updates))
+    learn = members.across(functools.partial(_learn, learner, due), shared=(4,))
+    return learn(carry, ring, packet, keys, offline)
 
 
 # The ring stays outside of what a step returns: XLA would copy it where a branch hands it on.
