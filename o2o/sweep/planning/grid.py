@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from o2o.errors import ConfigError
 
@@ -33,15 +33,23 @@ class PlannedCell:
 
     overrides: list[str]
     seeds: list[str]
-    label: str
+    label: str = ""
 
 
-def of(product: Product) -> list[PlannedCell]:
-    """The cells of a product, in the order of its axes.
+def union(products: Sequence[Product]) -> list[PlannedCell]:
+    """The cells of all products, one product after the other, each in the order of its axes.
 
     Raises:
         ConfigError: zip or exclude name what is not swept, or lists of unequal length.
     """
+    cells = [cell for product in products for cell in _cells(product)]
+    shared = set(cells[0].overrides).intersection(*(cell.overrides for cell in cells)) if cells else set()
+    return [
+        replace(cell, label=" ".join(word for word in cell.overrides if word not in shared)) for cell in cells
+    ]
+
+
+def _cells(product: Product) -> list[PlannedCell]:
     columns, problems = _columns(product)
     known = {key: {_value(word) for word in words} for key, words in product.axes.items()}
     for entry in product.exclude:
@@ -58,11 +66,7 @@ def of(product: Product) -> list[PlannedCell]:
         for seed in [pairs["seed"]] if "seed" in pairs else seeds:
             if not any(_matches(pairs | {"seed": seed}, entry) for entry in product.exclude):
                 kept.append(seed)
-    swept = {word for words in product.axes.values() if len(words) > 1 for word in words}
-    return [
-        PlannedCell(list(words), kept, label=" ".join(word for word in words if word in swept))
-        for words, kept in cells.items()
-    ]
+    return [PlannedCell(list(words), kept) for words, kept in cells.items()]
 
 
 def count(product: Product) -> int:

@@ -151,7 +151,7 @@ def make(
     Raises:
         ConfigError: with the problems of all cells.
     """
-    found = [cell for product in products for cell in grid.of(product)]
+    found = grid.union(products)
     if not any(cell.seeds for cell in found):
         raise ConfigError(["nothing to plan: a sweep is empty, such as seed=range(0)"])
     runs: dict[str, PlannedRun] = {}
