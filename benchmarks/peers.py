@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmarks.workload import ROWS, Workload, composed
 from o2o.algorithms.networks import critic_value, init_critic, init_policy, policy_action, stacked
 from o2o.envs.tasks import TASKS
 from o2o.training.loop import CHUNK
+from o2o.training.reports import Report
 from o2o.training.seeds import Members
 from o2o.types import Network, Parameters
 
@@ -65,33 +66,27 @@ def main(arguments: list[str] | None = None) -> None:
     results.add(options.out, ratios)
 
 
-def pretrain(task: str) -> Callable[[int], None]:
+def pretrain(task: str, updates: int) -> Callable[[int], None]:
     """Our pretraining: a function that makes so many updates."""
     reports = Workload(composed(f"dataset={task}-medium-v2"), Members(1)).pretraining(
-        range(CHUNK, 10**7, CHUNK)
+        range(CHUNK, 10**7, updates)
     )
-
-    def advance(updates: int) -> None:
-        for _ in range(updates // CHUNK):
-            next(reports)
-
-    return advance
+    return lambda _: _finish(reports)
 
 
-def finetune(task: str) -> Callable[[int], None]:
-    """Our finetuning."""
+def finetune(task: str, updates: int) -> Callable[[int], None]:
+    """Our finetuning, which stops to report as often as a round ends: a run's stops are 500 steps and more apart."""
     reports = Workload(composed(f"dataset={task}-medium-v2"), Members(1)).finetuning(
-        range(CHUNK, 10**6, CHUNK)
+        range(WARMUP, 10**6, updates)
     )
-
-    def advance(updates: int) -> None:
-        for _ in range(updates // CHUNK):
-            next(reports)
-
-    return advance
+    return lambda _: _finish(reports)
 
 
-def d3rlpy(task: str) -> Callable[[int], None]:
+def _finish(reports: Iterator[Report]) -> None:
+    jax.block_until_ready(next(reports).state)
+
+
+def d3rlpy(task: str, _: int) -> Callable[[int], None]:
     """The TD3+BC of d3rlpy on as much noise, with its own sampling."""
     import d3rlpy  # pyright: ignore[reportMissingImports]
 
@@ -118,7 +113,7 @@ def d3rlpy(task: str) -> Callable[[int], None]:
     return advance
 
 
-def sbx(task: str, same_networks: bool = False) -> Callable[[int], None]:
+def sbx(task: str, _: int, same_networks: bool = False) -> Callable[[int], None]:
     """The TD3 of sbx, one update an env step, with networks of its own or with ours."""
     from sbx import TD3  # pyright: ignore[reportMissingImports]
 
@@ -226,7 +221,7 @@ def _answer(name: str, process: subprocess.Popen[str]) -> str:
 
 def _serve(name: str, task: str, updates: int) -> None:
     """Times a round whenever a line comes in."""
-    advance = CONTESTANTS[name](task)
+    advance = CONTESTANTS[name](task, updates)
     _told(advance, CHUNK if name in COMPILE_NOTHING else WARMUP)
     for _ in sys.stdin:
         _told(advance, updates)

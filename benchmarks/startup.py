@@ -45,7 +45,7 @@ def load_seconds(rows: int = MILLION) -> float:
         _write(path, rows)
         dataset = composed("dataset=file", f"dataset.path={path}", "dataset.task=walker2d").dataset
         start = time.perf_counter()
-        packed = pack(*map(np.asarray, loading.load(dataset, Path(directory))))
+        packed = pack(*map(np.asarray, loading.load(dataset, Path(directory))[:5]))
         jax.block_until_ready(jnp.asarray(packed))
         return time.perf_counter() - start
 

@@ -58,6 +58,10 @@ def test_a_round_measures_both_phases_and_evaluation_for_every_number_of_members
     assert 0 < summary["members_2_evaluation_share"] < 1
 
 
+def test_loading_is_measured_on_a_file_in_the_layout_of_d4rl():
+    assert 0 < startup.load_seconds(rows=2000) < 60
+
+
 @pytest.mark.slow
 def test_a_start_is_shorter_where_all_is_compiled():
     found = startup.start_seconds("cpu")
