@@ -11,6 +11,7 @@ import contextlib
 import os
 import shlex
 import sys
+import tarfile
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from analysis.tables.every import every_table, finetuning_tables
 from analysis.tables.forms import write
 from analysis.tables.headline import headline
 from o2o.machine import terminal
-from o2o.machine.arguments import number, whole_number
+from o2o.machine.arguments import add_version, number, whole_number
 from o2o.machine.counting import counted
 
 COMMANDS = ("import", "dashboard")
@@ -50,7 +51,10 @@ def _report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, help="the directory of runs, or a part of it")
+    add_version(parser)
+    parser.add_argument(
+        "runs", type=Path, help="the directory of runs, a part of it, or a tar file of one (docs/results/)"
+    )
     parser.add_argument("--out", type=Path, default=Path("report"), help="where all goes (default: report)")
     parser.add_argument(
         "--where",
@@ -73,17 +77,18 @@ def _report(arguments: list[str]) -> int:
     from analysis.figures import draw_all
     from analysis.report import write_report
 
-    if not options.runs.is_dir():
-        raise ValueError(f"{options.runs} is not a directory: name the directory that holds the runs")
+    runs = _unpacked(options.runs, options.out / "runs") if options.runs.is_file() else options.runs
+    if not runs.is_dir():
+        raise ValueError(f"{runs} is not a directory: name the directory that holds the runs")
     diversity = read_diversity(options.diversity) if options.diversity else None
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)  # a log has room
+        console = Console(highlight=False, width=200)  # a log has room
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    collection = collect(options.runs, _where(options.where))
+    collection = collect(runs, _where(options.where))
     for table in finetuning_tables(collection.cells, console.width):
         console.print(table)
     if not collection.cells:
@@ -115,6 +120,16 @@ def _report(arguments: list[str]) -> int:
             say(f"the learning curves: {figure.png}")
     complete = not (collection.left_out or collection.notes) and all(figure.png for figure in drawn)
     return 1 if options.strict and not (complete and collection.cells) else 0
+
+
+def _unpacked(archive: Path, directory: Path) -> Path:
+    """Unpacks a tar file of run directories, and returns where they lie then."""
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(directory, filter="data")
+    except tarfile.TarError as error:
+        raise ValueError(f"{archive} is neither a directory nor a tar file of one: {error}") from None
+    return directory
 
 
 def _where(pairs: list[str]) -> dict[str, str]:

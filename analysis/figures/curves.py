@@ -183,7 +183,8 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
         add_steps_label(figure, steps.label)
         if len(set(pretrainings.values())) > 1:
             legend["thin: the offline score of a pretraining"] = Line2D([], [], color="0.45", linewidth=0.8)
-        add_legend(figure, legend)
+        drawn = [series.label for panel in panels for series in panel.series]
+        add_legend(figure, {label: legend[label] for label in dict.fromkeys([*drawn, *legend])})
     return figure
 
 
@@ -241,20 +242,28 @@ def _lines(cells: Sequence[Cell], colors: Mapping[str, str]) -> tuple[Series, ..
 
 
 def pretraining_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """The name of every pretraining by its `pretraining_key`: what tells it from the others of its dataset."""
+    """The name of every pretraining by its `pretraining_key`: what tells it from the others of its dataset.
+
+    Those of one algorithm are told apart by the methods that go on from them, or else by their settings.
+    """
     found: dict[str, str] = {}
     for alike in _pretrained(cells).values():
         lengths = {cell.first.switch for cell in alike}
         for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
-            own = {
-                c.first.pretraining_key: c.first for c in alike if c.first.pretraining_algorithm == algorithm
-            }
+            own: dict[str, Finetuning] = {}
+            methods: dict[str, dict[str, None]] = {}
+            for run in (c.first for c in alike if c.first.pretraining_algorithm == algorithm):
+                own[run.pretraining_key] = run
+                methods.setdefault(run.pretraining_key, {})[display_name(run.method)] = None
             settings = [
                 {key.removeprefix("pretrain."): value for key, value in run.pretraining_settings.items()}
                 for run in own.values()
             ]
             variants = variants_of(settings, ("updates",) if len(lengths) > 1 else ())
             name = f"{display_name(algorithm)} pretraining"
+            if len(own) > 1 and len(set().union(*methods.values())) == sum(map(len, methods.values())):
+                found |= {key: f"{name} for {' and for '.join(names)}" for key, names in methods.items()}
+                continue
             found |= {key: named(name, variant) for key, variant in zip(own, variants, strict=True)}
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table as RichTable
 
 from analysis import statistics
@@ -36,7 +37,6 @@ from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, 
 from o2o import collapse
 from o2o.machine.counting import counted
 
-WIDE = 130
 NARROW = ("offline", "online", "regret", "collapsed")
 """The columns that a terminal of 80 letters has room for, besides the setting."""
 
@@ -235,14 +235,18 @@ def per_seed_table(arms: Sequence[Arm]) -> Table:
     return Table("per_seed", "Every seed", columns, tuple(rows), notes)
 
 
-def finetuning_tables(cells: Sequence[Cell], width: int = WIDE) -> list[RichTable]:
+def finetuning_tables(cells: Sequence[Cell], width: int | None = None) -> list[RichTable]:
     """For the terminal, one table a dataset: offline and online score, δ, and how much and how deep was lost.
 
-    A terminal of less than `WIDE` letters gets only the columns that it has room for.
+    Where not all columns fit into `width` letters, there are only those that a terminal of 80 has room for.
     """
     arms = {id(arm.cell): arm for arm in measure(cells)}
     tables = [_short(dataset, alike, arms) for dataset, alike in by_dataset(cells).items()]
-    return [to_terminal(table if width >= WIDE else _narrowed(table)) for table in tables]
+    unlimited = Console(width=1000)
+    return [
+        full if width is None or unlimited.measure(full).maximum <= width else to_terminal(_narrowed(table))
+        for table, full in zip(tables, map(to_terminal, tables), strict=True)
+    ]
 
 
 def _narrowed(table: Table) -> Table:
@@ -317,7 +321,7 @@ def _updates(cells: Sequence[Cell]) -> tuple[tuple[str, ...], dict[int, tuple[En
     """A column of the updates an env step, where settings differ in it, and its entry of each cell."""
     if len({cell.first.updates_per_step for cell in cells}) < 2:
         return (), {id(cell): () for cell in cells}
-    return ("updates per env step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
+    return ("updates a step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
 
 
 def _iqm_interval(values: np.ndarray) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
     """A row for each method and dataset, and the mean over the datasets of each method that has several."""
     measured = {id(arm.cell): arm for arm in arms}
     most = most_seeds(cells)
+    devices = {_device(_execution(run)) for cell in cells for run in cell.runs}
     rows: list[tuple[Entry, ...]] = []
     methods: dict[tuple[str, str, str], list[tuple[Cell, tuple[Entry, ...]]]] = {}
     for cell in cells:
-        entries = _entries(cell, measured.get(id(cell)))
+        entries = _entries(cell, measured.get(id(cell)), with_device=len(devices) > 1)
         name = _pretraining(cell), cell.label, cell.replay
         methods.setdefault(name, []).append((cell, entries))
         rows.append((words(dataset_name(cell)), *map(words, name), seeds_entry(cell, most), *entries))
@@ -44,13 +45,12 @@ def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
         "dataset", "pretraining", "finetuning", "replay", "seeds", *SCORES, "updates per env step",
         "finetuning (device hours)", "pretraining (device hours)",
     )  # fmt: skip
-    found = {str(_execution(run).get("device", "unknown")) for cell in cells for run in cell.runs}
     notes = (
         "Mean ± one standard deviation over seeds; regret and depth as in the collapse table. In a mean over datasets "
         "each of them counts the same.",
         "Device hours: of one seed, by the clock, training and evaluating; a job's are divided by the seeds in it. "
         "A pretraining is paid once for all that finetune from it. "
-        f"Recorded on: {', '.join(sorted(found)) or 'nothing'}.",
+        f"Recorded on: {', '.join(sorted(devices)) or 'nothing'}.",
     )
     return Table("methods", "Methods and datasets", columns, tuple(rows), notes)
 
@@ -75,8 +75,8 @@ def protocols_table(cells: Sequence[Cell]) -> Table:
     return Table("protocols", "Protocols", columns, entries, notes)
 
 
-def _entries(cell: Cell, arm: Arm | None) -> tuple[Entry, ...]:
-    """The scores, the updates per env step and the costs of a cell."""
+def _entries(cell: Cell, arm: Arm | None, with_device: bool) -> tuple[Entry, ...]:
+    """The scores, the updates per env step and the costs of a cell, which name the device where there are several."""
     runs = cell.runs
     online = mean([run.online_score for run in runs], runs)
     if arm:
@@ -85,19 +85,26 @@ def _entries(cell: Cell, arm: Arm | None) -> tuple[Entry, ...]:
     else:
         offline, delta, lost = Entry(NOTHING), Entry(NOTHING), [Entry(NOTHING)] * 2
     updates = updates_per_step(cell.first.settings)
-    costs = [_hours(map(_execution, runs), runs), _hours((_executed(run.pretraining) for run in runs), runs)]
+    executions = list(map(_execution, runs)), [_executed(run.pretraining) for run in runs]
+    costs = [_hours(own, runs, with_device) for own in executions]
     return (offline, online, delta, *lost, Entry(updates, cell.first.updates_per_step), *costs)
 
 
-def _hours(executions: Iterable[dict[str, Any]], runs: Sequence[Finetuning]) -> Entry:
+def _hours(executions: Sequence[dict[str, Any]], runs: Sequence[Finetuning], with_device: bool) -> Entry:
     """The mean over the seeds of which they are recorded, with two digits."""
-    found = [seconds / 3600 for execution in executions if not np.isnan(seconds := _seconds(execution))]
-    if not found:
+    known = [execution for execution in executions if not np.isnan(_seconds(execution))]
+    if not known:
         return Entry(NOTHING)
-    hours = float(np.mean(found))
-    return Entry(
-        np.format_float_positional(float(f"{hours:.2g}"), trim="-"), hours, runs=tuple(r.path for r in runs)
-    )
+    hours = float(np.mean([_seconds(execution) / 3600 for execution in known]))
+    text = np.format_float_positional(float(f"{hours:.2g}"), trim="-")
+    if with_device:
+        text += f" ({', '.join(dict.fromkeys(map(_device, known)))})"
+    return Entry(text, hours, runs=tuple(run.path for run in runs))
+
+
+def _device(execution: dict[str, Any]) -> str:
+    """Its name without its kind: "gpu: NVIDIA H200" is NVIDIA H200."""
+    return str(execution.get("device", "unknown")).split(": ")[-1]
 
 
 def _seconds(execution: dict[str, Any]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import tarfile
 
 import matplotlib as mpl
 import numpy as np
@@ -117,6 +118,25 @@ def test_an_empty_directory_gives_a_report_and_strict_makes_it_an_error(tmp_path
     assert "no finished finetuning run below" in capsys.readouterr().out
     assert (tmp_path / "report" / "index.html").is_file()
     assert main([*words, "--strict"]) == 1
+
+
+def test_a_tar_file_of_runs_is_read_as_their_directory(tmp_path, capsys):
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    with tarfile.open(tmp_path / "curves.tar.xz", "w:xz") as file:
+        file.add(tmp_path / "runs", ".")
+    assert main([str(tmp_path / "curves.tar.xz"), "--out", str(tmp_path / "report")]) == 0
+    assert "TD3" in capsys.readouterr().out
+    assert list((tmp_path / "report" / "runs").rglob("result.json"))
+    (tmp_path / "none.tar.xz").write_text("none")
+    assert main([str(tmp_path / "none.tar.xz"), "--out", str(tmp_path / "report")]) == 2
+    assert "neither a directory nor a tar file" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("o2o ")
 
 
 def test_bad_input_is_two(tmp_path, capsys):
@@ -264,6 +284,16 @@ def test_runs_of_two_pretraining_lengths_are_aligned_at_the_switch_with_an_offli
     assert alone.get_lines()[-1].get_xdata()[0] == 2_000  # learner steps where all share one length
     why_lines = why(found)[0].axes[0].get_lines()
     assert [line.get_xdata()[0] for line in why_lines] == [0] * 5
+
+
+def test_pretrainings_of_one_algorithm_are_named_by_the_methods_that_they_are_for(tmp_path):
+    for method, layers in (("cql", [8, 8]), ("wsrl", [4, 4])):
+        own = {"method": method, "pretrain.algorithm.name": "cql", "network.hidden_sizes": layers}
+        write_run(tmp_path, "hopper-medium-v2", "sac", steady(50.0, 60.0), overrides=own)
+    figure, _ = learning_curves(collect(tmp_path).cells)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["CQL", "WSRL"]  # the settings come first
+    assert {"CQL pretraining for CQL", "CQL pretraining for WSRL"} <= set(labels)
 
 
 def test_several_updates_a_step_are_drawn_over_env_steps(tmp_path):

@@ -208,11 +208,17 @@ def test_a_narrow_terminal_gets_the_columns_that_it_has_room_for(tmp_path):
     for updates in (2_000, 30_000):
         own = {"pretrain.updates": updates}
         write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0), overrides=own)
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(finetuning_tables(collect(tmp_path).cells, 80)[0])
-    shown = console.export_text()
-    assert "TD3-BC, pretrain.updates=2000" in shown
-    assert "…" not in shown
+    cells = collect(tmp_path).cells
+    for width in (80, 120):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(finetuning_tables(cells, width)[0])
+        shown = console.export_text()
+        assert "TD3-BC, pretrain.updates=2000" in shown
+        assert "…" not in shown
+        assert "depth" not in shown
+    full = rendered(finetuning_tables(cells, 200)[0])
+    assert "TD3-BC, pretrain.updates=2000" in full
+    assert "depth" in full
     assert "recovery" not in shown
 
 
