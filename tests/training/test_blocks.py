@@ -8,7 +8,7 @@ import weakref
 import jax
 import jax.numpy as jnp
 import pytest
-from small import batch_of, fresh, make
+from small import assert_equal, batch_of, fresh, make
 
 from o2o.envs import kernels
 from o2o.envs.mujoco_tasks import MujocoEnvironments
@@ -45,6 +45,40 @@ def test_between_two_stops_more_episodes_may_end_than_a_block_keeps(count):
     ]
     for own in environments:
         own.close()
+
+
+def test_blocks_are_whole_cycles_until_less_than_one_is_left():
+    assert loop._block_shape(100, 2, 7) == (3, 2)
+    assert loop._block_shape(5, 2, 7) == (2, 2)
+    assert loop._block_shape(100, 2, 1) == (1, 1)
+    assert loop._block_shape(100, 1, 7) == (7, 1)
+
+
+@pytest.mark.parametrize(("updates", "policy_moves", "cycle"), [(1, True, 2), (4, True, 1), (1, False, 1)])
+def test_a_cycle_is_as_long_as_it_takes_until_the_same_is_due(updates, policy_moves, cycle):
+    assert Learner(make("td3"), REPLAY).cycle(loop.StepKind(updates, policy_moves)) == cycle
+
+
+def test_pauses_do_not_change_what_blocks_compute(monkeypatch):
+    """Learning begins at an odd step, a stop is odd, and blocks are shorter than what may wait for the ring."""
+    monkeypatch.setattr(loop, "CHUNK", 6)
+    algorithm, learner = make("td3"), Learner(make("td3"), REPLAY, warmup_steps=9)
+
+    def finetuned(pause_at):
+        environments = [MujocoEnvironments(TASKS["hopper"], [0])]
+        assert environments[0].can_step_inside("cpu")
+        state, offline = fresh(algorithm, 0, batch_of(1, 0, 11, 3)), jnp.zeros((0, REPLAY.row_width))
+        options = {"updates_before": 3, "pause_at": pause_at}
+        *_, last = loop.finetune(
+            learner, Members(1), environments, [state], offline, [jax.random.key(0)], [33, 60], **options
+        )
+        environments[0].close()
+        return last
+
+    straight, paused = finetuned(loop.never), finetuned(lambda step: True)
+    assert straight.updates == paused.updates == 51
+    assert_equal(straight.state, paused.state)
+    assert_equal(straight.online[0].ring, paused.online[0].ring)
 
 
 @pytest.mark.parametrize(
