@@ -17,13 +17,15 @@ venv: $(STAMP)  ## make .venv from the lock (PYTHON=python3.12 chooses the inter
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  f"Python {v[0]}.{v[1]} is not supported: make venv PYTHON=python3.11 (or 3.12, 3.13)")'
-	@echo "Installing the packages of requirements.lock into .venv with $(firstword $(INSTALL)): JAX, MuJoCo and what they need, about"
-	@echo "1.2 GB. Seconds where they are cached, else as long as the network takes. Nothing outside .venv is changed."
+	@echo "Installing requirements.lock into .venv with $(firstword $(INSTALL)): JAX, MuJoCo and what they need,"
+	@echo "1.2 GB. Seconds where they are cached, else as long as the network takes."
+	@echo "Nothing outside .venv is changed."
 	$(PYTHON) -m venv --clear .venv
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-deps -e .
 	@touch $@
-	@echo "Installed. Next: make demo (some six minutes on two cores), or . .venv/bin/activate and python launch.py --help"
+	@echo "Installed. Next: make demo (some five minutes on two cores),"
+	@echo "or . .venv/bin/activate and python launch.py --help"
 
 demo: venv  ## pretrain, finetune, print the table and draw the curves, of the demo's runs alone
 	$(BIN)/python launch.py experiment=demo
