@@ -321,7 +321,7 @@ def _updates(cells: Sequence[Cell]) -> tuple[tuple[str, ...], dict[int, tuple[En
     """A column of the updates an env step, where settings differ in it, and its entry of each cell."""
     if len({cell.first.updates_per_step for cell in cells}) < 2:
         return (), {id(cell): () for cell in cells}
-    return ("updates a step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
+    return ("updates per env step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
 
 
 def _iqm_interval(values: np.ndarray) -> tuple[float, float]:

@@ -292,7 +292,7 @@ def test_pretrainings_of_one_algorithm_are_named_by_the_methods_that_they_are_fo
         write_run(tmp_path, "hopper-medium-v2", "sac", steady(50.0, 60.0), overrides=own)
     figure, _ = learning_curves(collect(tmp_path).cells)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[:2] == ["CQL", "WSRL"]  # the settings come first
+    assert set(labels[:2]) == {"CQL", "WSRL"}  # the settings come first
     assert {"CQL pretraining for CQL", "CQL pretraining for WSRL"} <= set(labels)
 
 
