@@ -198,8 +198,7 @@ def finetune(
         sums = members.bundle(resumed.sums)
     carry = list(map(Carry, state, online, action, sums))
     settled, room = step, carry[0].online.newest.shape[-2]  # rows to be added before they must be settled
-    at_a_time = min(room, CHUNK * members.lanes // members.count)
-    longest = max(learner.algorithm.period, at_a_time) if inside else 1  # steps in a block
+    longest = max(1, min(room, CHUNK * members.lanes // members.count)) if inside else 1  # steps in a block
     episodes: list[Episode] = []
 
     def report(is_stop: bool) -> Report:
@@ -263,9 +262,8 @@ def _block_shape(longest: int, cycle: int, left: int) -> tuple[int, int]:
         cycle: steps after which the same updates are due again.
         left: steps to be made.
     """
-    if left < cycle:
-        return 1, left
-    return min(longest, left) // cycle, cycle
+    most = min(longest, left)
+    return (most // cycle, cycle) if most >= cycle else (1, most)
 
 
 def _replaced(carry: Sequence[Carry], **parts: Bundle) -> list[Carry]:

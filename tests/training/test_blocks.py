@@ -52,6 +52,7 @@ def test_blocks_are_whole_cycles_until_less_than_one_is_left():
     assert loop._block_shape(5, 2, 7) == (2, 2)
     assert loop._block_shape(100, 2, 1) == (1, 1)
     assert loop._block_shape(100, 1, 7) == (7, 1)
+    assert loop._block_shape(1, 2, 7) == (1, 1)
 
 
 @pytest.mark.parametrize(("updates", "policy_moves", "cycle"), [(1, True, 2), (4, True, 1), (1, False, 1)])
