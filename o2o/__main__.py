@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +90,8 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 2
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            _help()
         run()
     except (HydraException, OmegaConfBaseException) as error:
         if str(error).startswith("Ambiguous value") and "--multirun" not in sys.argv:
@@ -111,9 +115,19 @@ def main() -> int:
         problems = getattr(error, "problems", None)  # a ConfigError, whose module would import JAX for --help
         if problems is None:
             raise
-        print("\n".join(problems), file=sys.stderr)
+        print(terminal.fitted("\n".join(problems), sys.stderr), file=sys.stderr)
         return 2
     return 0
+
+
+def _help() -> None:
+    """Prints Hydra's help as the terminal has room for it, and ends the process as Hydra does."""
+    shown = io.StringIO()
+    try:
+        with redirect_stdout(shown):
+            run()
+    finally:
+        print(terminal.fitted(shown.getvalue().rstrip()))
 
 
 def _command() -> str:

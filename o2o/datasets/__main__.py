@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(quoting(unread) or error, file=sys.stderr)
         return 2
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        print(terminal.fitted("\n".join(error.problems), sys.stderr), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

@@ -36,7 +36,7 @@ def show_list(sets: Sequence[Dataset], paths: Paths) -> None:
         print(title)
         for name, state in group.items():
             print(f"  {name:{width}}  {state}")
-    print("On first use, or by `fetch NAME` and `generate NAME`, sets are downloaded and generated.")
+    print("On first use, or by `fetch` and `generate`, sets are downloaded and generated.")
     print("dataset=file and dataset=minari read sets of your own: see docs/datasets.md")
 
 

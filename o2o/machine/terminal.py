@@ -11,7 +11,9 @@ import errno
 import io
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,39 @@ def run(program: Callable[[], int]) -> int:
         return code
     print(f"standard output could not be written: {lost.strerror}", file=sys.stderr)
     return code or 1
+
+
+def fitted(text: str, stream: Any = None) -> str:
+    """Returns a text with lines that end between words before the terminal does; as it is where none reads it.
+
+    A word that is longer, such as a path, stays whole, for it is to be copied.
+
+    Args:
+        text: of one or more lines; what a line goes on with is indented below it.
+        stream: where it will be written; standard output by default.
+    """
+    columns = width(stream)
+    return "\n".join(_broken(line, columns) for line in text.split("\n")) if columns else text
+
+
+def width(stream: Any = None) -> int | None:
+    """The columns of the terminal that reads `stream`, standard output by default; None where no terminal does."""
+    stream = sys.stdout if stream is None else stream
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def _broken(line: str, columns: int) -> str:
+    words = line.lstrip()
+    indent = line[: len(line) - len(words)]
+    return textwrap.fill(
+        words,
+        columns,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+    )
 
 
 def _open(number: int) -> None:

@@ -14,14 +14,17 @@ from o2o.runs import evaluate
 from o2o.sweep.following import status
 
 FILTERS = """\
-Filters choose runs: word=value, all of them together. Values are joined by commas, seeds also by a dash, * stands for
-anything, != leaves out. Words are dataset, task, algorithm, replay, ratio, phase, seed, state, class, sweep, and
-any key of a configuration. The name of a sweep is a filter too, and so is the directory of a run or of several.
+Filters choose runs: word=value, all of them together. Values are joined by
+commas, seeds also by a dash, * stands for anything, != leaves out. Words are
+dataset, task, algorithm, replay, ratio, phase, seed, state, class, sweep, and
+any key of a configuration. The name of a sweep is a filter too, and so is the
+directory of a run or of several.
 
-  algorithm=td3,td3_c seed=0-4 state=failed        dataset=hopper-* replay!=empty
-  sweep=table1 class=memory                        runs/hopper-medium-v2/td3
+  algorithm=td3,td3_c seed=0-4 state=failed     dataset=hopper-* replay!=empty
+  sweep=table1 class=memory                     runs/hopper-medium-v2/td3
 
-Exit codes: 0 all is well, 1 a run failed (status, why) or a part could not be done, 2 bad input, 130 interrupted.
+Exit codes: 0 all is well, 1 a run failed (status, why) or a part could not be
+done, 2 bad input, 130 interrupted.
 """
 
 
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        print(terminal.fitted("\n".join(error.problems), sys.stderr), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -39,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m o2o.sweep", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=FILTERS
+        prog="python -m o2o.sweep",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=FILTERS,
     )
     add_version(parser)
     commands = parser.add_subparsers(metavar="command", required=True)

@@ -113,6 +113,20 @@ def test_a_stream_that_does_not_block_is_waited_for(called):
         assert reader.communicate()[0].strip() == b"100000"
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_lines_end_between_words_where_a_terminal_is_narrower(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    said = "short\n  a line that is  longer\n\n/a/path/that/is/longer/than/that"
+    assert terminal.fitted(said, Terminal()).split("\n") == [
+        "short", "  a line that is", "    longer", "", "/a/path/that/is/longer/than/that",
+    ]  # fmt: skip
+    assert terminal.fitted(said, io.StringIO()) == said
+
+
 @pytest.fixture
 def printing_to(monkeypatch):
     """Makes a descriptor the terminal of this process."""

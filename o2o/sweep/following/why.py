@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from o2o.machine import terminal
 from o2o.machine.counting import counted, named_seeds
 from o2o.runs.directory.layout import ATTEMPTS, read_object
 from o2o.runs.failures import Failure
@@ -64,7 +65,7 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     if not ordered:
         none = f"of {counted(len(runs), 'run')} none failed or stopped"
         blocks = [none if runs else f"{root}: no runs match"]
-    print("\n\n".join(blocks + notes))
+    print(terminal.fitted("\n\n".join(blocks + notes)))
     return exit_code(runs)
 
 
