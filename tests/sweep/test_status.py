@@ -12,7 +12,10 @@ from following import ENV_STEPS, UPDATES, launch, write
 
 from o2o.runs.directory import layout
 from o2o.sweep.__main__ import main
+from o2o.sweep.following.status_table import text
+from o2o.sweep.following.summary import rows_of
 from o2o.sweep.ledger import manifest, slurm
+from o2o.sweep.surveying.survey import survey
 
 OLD = timedelta(hours=2)
 
@@ -111,6 +114,18 @@ def test_only_what_differs_is_said_of_a_setting(tmp_path, capsys):
     assert "discount=0.9 " in said
     assert "discount=0.99" in said
     assert "policy_delay" not in said
+
+
+def test_a_table_fits_into_a_narrow_terminal(tmp_path):
+    for i, discount in enumerate((0.9, 0.99)):
+        write(tmp_path, "td3", 0, cell=f"offline-uniform-0000000{i}", discount=discount, end="DONE")
+    rows = rows_of([run for cell in survey(tmp_path, []) for run in cell.runs])
+    wide = text(tmp_path, rows, [], 200).splitlines()
+    narrow = text(tmp_path, rows, [], 50).splitlines()[-4:]
+    assert "rate" not in wide[-3]  # nothing runs
+    assert len(wide[-1]) > 50 >= max(map(len, narrow[1:]))
+    assert narrow[0].startswith("in all rows: ")
+    assert "discount=0.9" in "".join(narrow)
 
 
 @pytest.mark.parametrize("file", [layout.STATUS, layout.CONFIG, layout.EVAL, layout.TIMING])

@@ -43,7 +43,7 @@ def run_status(root: Path, filters: Sequence[str], json_wanted: bool) -> int:
     elif not runs:
         print("\n".join([f"{root}: no runs {'match' if filters else 'yet'}", *notes]))
     else:
-        print(text(root, rows, notes))
+        print(terminal.fitted(text(root, rows, notes, terminal.width())))
     return exit_code(runs)
 
 
@@ -60,9 +60,10 @@ def watch(root: Path, filters: Sequence[str], interval: float) -> int:
             while not terminal.unread() and (not runs or any(run.state not in FINAL for run in runs)):
                 runs, notes = look(root, filters)
                 rows = rows_of(runs)
-                shown = text(root, rows, notes).splitlines()
+                shown = text(root, rows, notes, console.width).splitlines()
                 if len(shown) >= console.height:  # what is done is what one needs least
-                    shown = text(root, [row for row in rows if row.done < len(row.runs)], notes).splitlines()
+                    undone = [row for row in rows if row.done < len(row.runs)]
+                    shown = text(root, undone, notes, console.width).splitlines()
                     shown = [summary(root, rows), *shown[1 : console.height - 3], "…"]
                 at = f"{datetime.now():%H:%M:%S}, every {interval:g} s, Ctrl-C ends"
                 live.update(Text("\n".join([*shown, at]), no_wrap=True, overflow="ellipsis"), refresh=True)

@@ -21,17 +21,24 @@ _ALWAYS = ("dataset", "algorithm")
 """Columns that are shown even where all cells have the same in them."""
 
 
-def text(root: Path, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The table that is shown to the user."""
+def text(root: Path, rows: Sequence[Row], notes: Sequence[str], width: int | None = None) -> str:
+    """The table that is shown to the user, in no more than `width` columns where it can be."""
     runs = [run for row in rows for run in row.runs]
     told, usual = settings(rows)
     lines = [summary(root, rows), *([f"unless said otherwise: {_said(usual, ', ')}"] if usual else [])]
-    lines += _aligned(_cells_of_table(rows, told))
+    lines += _table(rows, told, width)
     broken = Counter(run.failure or "no reason known" for run in runs if run.state is Seen.FAILED)
     if broken:
         kinds = ", ".join(f"{kind} {count}" for kind, count in broken.most_common())
         lines.append(f"failed: {kinds}; {sweep_command(root, 'why', 'state=failed')} says more")
-    remarks = [f"{row.cell.path.relative_to(root)}: {note}" for row in rows for note in row.notes]
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.notes:
+            places.setdefault(note, []).append(str(row.cell.path.relative_to(root)))
+    remarks = [
+        f"{alike[0] if len(alike) == 1 else counted(len(alike), 'cell')}: {note}"
+        for note, alike in places.items()
+    ]
     lines += [*(shortened(line) for line in remarks[:LISTED_NOTES]), *notes]
     if len(remarks) > LISTED_NOTES:
         lines.append(
@@ -89,7 +96,24 @@ def span(steps: Sequence[int]) -> str:
     return count(steps[0]) if steps[0] == steps[-1] else f"{count(steps[0])}–{count(steps[-1])}"
 
 
-def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list[list[str]]:
+def _table(rows: Sequence[Row], told: Sequence[dict[str, Any]], width: int | None) -> list[str]:
+    """The lines of the table: one a row, or where they would be wider than `width` two, what it is and how it is."""
+    described, measured = _described(rows, told), _measured(rows)
+    lines = _aligned(described | measured)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    shared = {name: words[0] for name, words in described.items() if len(set(words)) == 1}
+    above = [f"in all rows: {', '.join(f'{name} {word}' for name, word in shared.items())}"] if shared else []
+    described = {name: words for name, words in described.items() if name not in shared}
+    lines = _aligned(described | measured)
+    if described and max(map(len, lines)) > width:
+        pairs = zip(_aligned(described), _aligned(measured), strict=True)
+        lines = [line for what, how in pairs for line in (what, f"    {how}")]
+    return above + lines
+
+
+def _described(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The columns that say what the rows are."""
     columns = {
         name: [row.cell.phase if name == "phase" else row.cell.facts.get(key) for row in rows]
         for name, key in COLUMNS.items()
@@ -98,32 +122,23 @@ def _cells_of_table(rows: Sequence[Row], told: Sequence[dict[str, Any]]) -> list
         if row.cell.phase == PRETRAIN:
             columns["algorithm"][i] = row.cell.facts.get("pretrain.algorithm.name")
     shown = {name: values for name, values in columns.items() if name in _ALWAYS or len(set(values)) > 1}
-    telling = any(told)
-    heads = [
-        *shown,
-        *(["settings"] if telling else []),
-        "seeds",
-        "state",
-        "step",
-        "rate",
-        "left",
-        "score at equal step",
-    ]
-    table = [heads]
-    for i, row in enumerate(rows):
-        table.append(
-            [
-                *(_word(values[i]) for values in shown.values()),
-                *([_said(told[i])] if telling else []),
-                f"{row.done}/{len(row.runs)}",
-                _states(row.states),
-                span(row.steps),
-                f"{row.rate:.3g}/s" if row.rate else "",
-                duration(row.remaining_seconds) if row.remaining_seconds is not None else "",
-                _scored(row.score),
-            ]
-        )
-    return table
+    settings = {"settings": [_said(own) for own in told]} if any(told) else {}
+    return {name: [_word(value) for value in values] for name, values in shown.items()} | settings
+
+
+def _measured(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The columns that say how the rows are; without those that say nothing of any."""
+    columns = {
+        "seeds": [f"{row.done}/{len(row.runs)}" for row in rows],
+        "state": [_states(row.states) for row in rows],
+        "step": [span(row.steps) for row in rows],
+        "rate": [f"{row.rate:.3g}/s" if row.rate else "" for row in rows],
+        "left": [
+            duration(row.remaining_seconds) if row.remaining_seconds is not None else "" for row in rows
+        ],
+        "score at equal step": [_scored(row.score) for row in rows],
+    }
+    return {name: words for name, words in columns.items() if any(words)}
 
 
 def shortened(line: str) -> str:
@@ -131,12 +146,13 @@ def shortened(line: str) -> str:
     return line if len(line) <= WIDEST_NOTE else line[: WIDEST_NOTE - 1] + "…"
 
 
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+def _aligned(columns: dict[str, list[str]]) -> list[str]:
+    """A line of the columns' names, and one for each of their rows."""
+    filled = []
+    for name, words in columns.items():
+        width = max(map(len, [name, *words]))
+        filled.append([word.ljust(width) for word in (name, *words)])
+    return ["  ".join(row).rstrip() for row in zip(*filled, strict=True)]
 
 
 def _states(states: Counter[Seen]) -> str:

@@ -148,9 +148,7 @@ def _comparable(rows: Sequence[Row]) -> dict[tuple[str, str, Any], list[int]]:
                 continue
             choice = next((name for name in _CHOICES if key.startswith(f"{name}.")), None)
             for i in members:
-                own = (
-                    rows[i].cell.facts.get(f"{choice}.name") if choice and not key.endswith(".name") else None
-                )
+                own = rows[i].cell.facts.get(f"{choice}.name") if choice and key != f"{choice}.name" else None
                 if key in rows[i].cell.facts or own is None:
                     groups[key, phase, own].append(i)
     return groups
