@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.o2o.grammar import expand
 from hydra_plugins.o2o.launchers import JobLauncher
+from o2o.machine import terminal
 from o2o.machine.counting import counted
 from o2o.machine.installation import ROOT
 
@@ -59,7 +60,7 @@ class PlanningSweeper(Sweeper):
         launcher = self.master.hydra.launcher._target_  # its file may be the user's, of any name
         planned = plan.make(products, compose, launcher.endswith(".SlurmLauncher"))
         name = planned.name(choices.get("experiment"))
-        print(planned.text(), flush=True)
+        print(terminal.fitted(planned.text()), flush=True)
         if planned.dry_run and planned.to_run and isinstance(self.launcher, JobLauncher):
             print(self.launcher.preview(planned))
         if planned.dry_run:

@@ -146,6 +146,14 @@ def test_what_is_done_is_left_out(planned):
     assert "done 1 (launch.redo=true" in made.text()
 
 
+def test_runs_whose_directories_differ_in_a_hash_are_listed_with_what_differs(planned):
+    lines = planned("pretrain.updates=300,600", "algorithm=td3,td3_bc").text().splitlines()
+    listed = [line for line in lines if line.endswith(("updates=300", "updates=600"))]
+    assert len(listed) == 4
+    assert all(line.split()[1:] in (["pretrain.updates=300"], ["pretrain.updates=600"]) for line in listed)
+    assert "algorithm=" not in planned("algorithm=td3,td3_bc").text()
+
+
 def test_results_of_other_code_are_left_out_and_named(planned):
     finish(planned("seed=1").to_run[0], code="other")
     assert "done 1, 1 of them under other code" in planned("seed=range(3)").text()
@@ -223,7 +231,7 @@ def test_what_must_be_known_of_episodes_and_of_the_sets_name_is_said_before_they
     assert "q_minus_return" not in planned().text()
     text = planned("discount=0.99,0.999", "dataset=regen-hopper-medium", "dataset.rows=1000").text()
     assert text.count("q_minus_return counts only episodes that terminate") == 1
-    assert text.count("this regen-hopper-medium is called regen-hopper-medium-1k in tables") == 1
+    assert text.count("tables and figures call this set regen-hopper-medium-1k") == 1
     scratch = [
         "pretrain.updates=0",
         "replay_init=empty",

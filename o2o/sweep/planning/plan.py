@@ -113,7 +113,7 @@ class Plan:
             lines.append(
                 f"    in {counted(len(packed), 'job')} of up to {max(map(len, packed))} seeds side by side"
             )
-        lines += [f"    {run.directory}" for run in self.to_run[:LISTED_RUNS]]
+        lines += [f"    {run.directory}{self._choice(run)}" for run in self.to_run[:LISTED_RUNS]]
         if len(self.to_run) > LISTED_RUNS:
             lines.append(f"    … and {len(self.to_run) - LISTED_RUNS} more")
         if self.to_run:
@@ -122,6 +122,18 @@ class Plan:
                 lines.append(f"  {told or UNKNOWN_HOURS}")
         notes = [*self.notes, *prerequisites.remarks(self.to_run)]
         return "\n".join([*lines, *(f"  {line}" for line in notes)])
+
+    def _choice(self, run: PlannedRun) -> str:
+        """Returns what was asked for of a run, where its directory tells it from others by nothing but a hash."""
+        look = _unhashed(run)
+        alike = {
+            other.label: set(other.label.split())
+            for other in self.to_run[:LISTED_RUNS]
+            if _unhashed(other) == look
+        }
+        shared = set.intersection(*alike.values())
+        told = " ".join(word for word in run.label.split() if word not in shared)
+        return f"  {told}" if told else ""
 
     def _states(self) -> str:
         states = [read_state(run.directory) for run in self.to_run]
@@ -247,6 +259,10 @@ def _neighbours(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     for run in runs:
         groups.setdefault(run.pretrain_directory or run.directory, []).append(run)
     return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _unhashed(run: PlannedRun) -> str:
+    return run.directory.parent.as_posix().rpartition("-")[0]
 
 
 def _shape(products: Sequence[Product]) -> str:

@@ -61,7 +61,7 @@ def remarks(runs: Collection[PlannedRun]) -> Iterable[str]:
     yield from data_to_come(runs)
     for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
         if dataset.shown_name != dataset.name:
-            yield f"this {dataset.name} is called {dataset.shown_name} in tables and figures"
+            yield f"tables and figures call this set {dataset.shown_name}"
     yield from hidden_intervals(runs)
     for task, discount in dict.fromkeys((run.config.dataset.task, run.config.discount) for run in runs):
         yield from episodes.remarks(task, loading.time_limit(task), discount)
@@ -80,8 +80,9 @@ def hidden_intervals(runs: Iterable[PlannedRun]) -> Iterable[str]:
 
 
 def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
-    """Returns a line for each set that the runs need and that is not there: how it will come, or that it won't."""
+    """Returns lines on the sets that the runs need and that are not there: how they will come, or that they won't."""
     wanted = {run.config.dataset: run.config for run in runs if run.pretrain_directory is not None}
+    coming: dict[str, list[str]] = {}
     for dataset, config in wanted.items():
         directory = config.execution.paths.data
         try:
@@ -90,11 +91,12 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
             yield f"missing data, whose runs will fail: {error}"
             continue
         if not found and dataset.made_here:
-            yield f"{dataset.shown_name} will be generated first, in {directory}"
+            coming.setdefault(f"will be generated first, in {directory}", []).append(dataset.shown_name)
         elif not found and dataset.source == "d4rl" and dataset.mix is None:
-            yield f"{dataset.name} will be downloaded first, to {directory}"
+            coming.setdefault(f"will be downloaded first, to {directory}", []).append(dataset.name)
         elif not found:
             yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
+    yield from (f"{', '.join(names)} {how}" for how, names in coming.items())
 
 
 def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
