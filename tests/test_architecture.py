@@ -85,6 +85,7 @@ LIGHT = {
     "o2o.machine.arguments",
     "o2o.machine.counting",
     "o2o.machine.names",
+    "o2o.machine.progress",
     "o2o.machine.terminal",
     "o2o.runs.directory.layout",
     "o2o.runs.directory.protocol",

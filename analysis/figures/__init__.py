@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
 from analysis.figures.style import NothingToDrawError, save
+from o2o.machine.progress import Progress
 
 Draw = Callable[[Sequence[Cell]], tuple[Figure, list[str]]]
 
@@ -75,12 +77,19 @@ def plot(runs: Runs | str | os.PathLike[str] = "runs", figure: str = "learning_c
     return draws[figure]()[0]
 
 
-def draw_all(cells: Sequence[Cell], out: Path) -> Iterator[Drawn]:
-    """Draws every figure that the cells allow into `out`, one after the other."""
-    for name, (title, draw) in FIGURES.items():
-        yield _draw(name, title, draw, cells, out)
+def draw_all(cells: Sequence[Cell], out: Path) -> list[Drawn]:
+    """Draws every figure that the cells allow into `out`, and shows how far it is."""
+    figures: list[tuple[str, str, Draw, Sequence[Cell]]] = [
+        (name, title, draw, cells) for name, (title, draw) in FIGURES.items()
+    ]
     for dataset, alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).items():
-        yield _draw(f"why_{_file_name(dataset)}", f"Why: {dataset}", why, alike, out)
+        figures.append((f"why_{_file_name(dataset)}", f"Why: {dataset}", why, alike))
+    drawn: list[Drawn] = []
+    with closing(Progress(["drawing"], len(figures), "figures", stays=False)) as progress:
+        for name, title, draw, own in figures:
+            drawn.append(_draw(name, title, draw, own, out))
+            progress.at(len(drawn), name)
+    return drawn
 
 
 def _draw(name: str, title: str, draw: Draw, cells: Sequence[Cell], out: Path) -> Drawn:

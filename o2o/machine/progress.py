@@ -173,7 +173,7 @@ class Progress:
         """The words before the bar and those behind it, both together with the bar no wider than `width` columns."""
         rate, left = self._rate(), self._left()
         count = f"{_short(self._step)}/{_short(self._total)}"
-        speed = f"{rate:.3g}/s" if rate else ""
+        speed = f"{_speed(rate)}/s" if rate else ""
         ending = f"{tqdm.format_interval(left)} left" if left is not None and self._step < self._total else ""
         total = self._total_left(left)
         everything = f"all {tqdm.format_interval(total)}" if total is not None else ""
@@ -225,7 +225,7 @@ class Progress:
         left, rate = self._left(), self._rate()
         total = self._total_left(left)
         said = [f"{title}{self._labels[0]}: {self._step}/{self._total} {self._unit}"]
-        said += [f"{rate:.3g}/s"] if rate else []
+        said += [f"{_speed(rate)}/s"] if rate else []
         said += [f"{tqdm.format_interval(left)} left"] if left and self._step < self._total else []
         said += [self._note] if self._note else []
         said += [f"all in {tqdm.format_interval(total)}"] if total is not None else []
@@ -248,6 +248,10 @@ class Progress:
 
 def _plain(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
+
+
+def _speed(rate: float) -> str:
+    return f"{rate:.3g}" if rate < 1000 else _short(round(rate))
 
 
 def _short(count: int) -> str:

@@ -19,6 +19,7 @@ from o2o.errors import ConfigError
 from o2o.machine import terminal
 from o2o.machine.arguments import add_version, whole_number
 from o2o.machine.counting import counted
+from o2o.machine.progress import Progress
 from o2o.runs.directory.layout import find_runs
 
 # What needs JAX is imported where it is used: `python -m o2o.sweep` reads the options from here.
@@ -82,29 +83,40 @@ def run_evaluate(directories: Sequence[Path], options: argparse.Namespace) -> in
     if options.video is not None:
         if len(directories) > 1:
             raise ConfigError([f"--video is of one run, and these are {len(directories)}"])
-        return _show(directories[0], options.video, options.seed)
-    if len(directories) == 1:
-        _tell(directories[0], *_evaluated(directories[0], options))
+        with closing(_waiting("playing and drawing", 1, "videos")) as progress:
+            progress.say(_show(directories[0], options.video, options.seed))
         return 0
-    print(SUMMARY.format("seed", "score ± std", "return", "length", "Q - return"))
-    failed, setting = 0, None
-    for directory in directories:
-        if directory.parent != setting:
-            setting = directory.parent
-            print(setting)
-        try:
-            config, evaluation = _evaluated(directory, options)
-        except ConfigError as error:
-            failed += 1
-            print("\n".join(error.problems), file=sys.stderr)
-            continue
-        returns, score = evaluation.returns, _score(config, evaluation.returns)
-        excess = evaluation.q_minus_return
-        row = config.seed, score.mean(), score.std(), returns.mean(), evaluation.lengths.mean()
-        print(ROW.format(*row, "" if excess is None else f"{excess:.2f}"), flush=True)
+    with closing(_waiting("evaluating", len(directories), "runs")) as progress:
+        if len(directories) == 1:
+            progress.say(_told(directories[0], *_evaluated(directories[0], options)))
+            return 0
+        progress.say(SUMMARY.format("seed", "score ± std", "return", "length", "Q - return"))
+        failed, setting = 0, None
+        for number, directory in enumerate(directories, start=1):
+            if directory.parent != setting:
+                setting = directory.parent
+                progress.say(str(setting))
+            try:
+                progress.say(_row(*_evaluated(directory, options)))
+            except ConfigError as error:
+                failed += 1
+                progress.say(terminal.fitted("\n".join(error.problems), sys.stderr), is_error=True)
+            progress.at(number)
     if failed:
         print(f"{failed} of {counted(len(directories), 'run')} could not be evaluated", file=sys.stderr)
     return int(failed > 0)
+
+
+def _waiting(label: str, total: int, unit: str) -> Progress:
+    """Returns a line that moves while JAX is imported and compiles, and that goes away."""
+    return Progress([label], total, unit, stays=False)
+
+
+def _row(config: Config, evaluation: Evaluation) -> str:
+    returns, score = evaluation.returns, _score(config, evaluation.returns)
+    excess = evaluation.q_minus_return
+    row = config.seed, score.mean(), score.std(), returns.mean(), evaluation.lengths.mean()
+    return ROW.format(*row, "" if excess is None else f"{excess:.2f}")
 
 
 def _evaluated(directory: Path, options: argparse.Namespace) -> tuple[Config, Evaluation]:
@@ -123,19 +135,20 @@ def _score(config: Config, returns: Any) -> Any:
     return normalised_score(returns, *references)
 
 
-def _tell(directory: Path, config: Config, evaluation: Evaluation) -> None:
+def _told(directory: Path, config: Config, evaluation: Evaluation) -> str:
     returns, score = evaluation.returns, _score(config, evaluation.returns)
-    print(f"{directory}: {counted(len(returns), 'episode')} on {config.dataset.task}")
-    print(
-        f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})"
-    )
-    print(f"score   {score.mean():9.2f} ± {score.std():.2f}")
     excess = evaluation.q_minus_return
     compared = "none: no return is long enough" if excess is None else f"{excess:.2f}"
-    print(f"length  {evaluation.lengths.mean():9.1f}   Q - return {compared}")
+    return (
+        f"{directory}: {counted(len(returns), 'episode')} on {config.dataset.task}\n"
+        f"return  {returns.mean():9.2f} ± {returns.std():.2f}   (min {returns.min():.2f}, max {returns.max():.2f})\n"
+        f"score   {score.mean():9.2f} ± {score.std():.2f}\n"
+        f"length  {evaluation.lengths.mean():9.1f}   Q - return {compared}"
+    )
 
 
-def _show(directory: Path, path: Path, seed: int) -> int:
+def _show(directory: Path, path: Path, seed: int) -> str:
+    """Writes the video; returns what is to be said of it, its path last."""
     from o2o.runs.trained import video
 
     video.choose_renderer()
@@ -155,11 +168,11 @@ def _show(directory: Path, path: Path, seed: int) -> int:
         episodes = video.write(path, trained.task, trained.algorithm, named, episode, scored)
     except OSError as error:
         raise ConfigError([f"{str(error.filename or directory)[:200]}: {error.strerror}"]) from None
-    for name, own in zip(named, episodes, strict=True):
-        score = scored(own.episode_return)
-        print(f"{name:>18}  return {own.episode_return:9.2f}  score {score:7.2f}  length {own.length:5}")
-    print(path)
-    return 0
+    told = [
+        f"{name:>18}  return {own.episode_return:9.2f}  score {scored(own.episode_return):7.2f}  length {own.length:5}"
+        for name, own in zip(named, episodes, strict=True)
+    ]
+    return "\n".join([*told, str(path)])
 
 
 def _gif(text: str) -> Path:
@@ -186,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run_evaluate([found for run in options.runs for found in _runs_in(run)], options)
     except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        print(terminal.fitted("\n".join(error.problems), sys.stderr), file=sys.stderr)
         return 2
 
 

@@ -6,13 +6,14 @@ import platform
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from o2o.machine.counting import counted
-from o2o.machine.progress import Agenda, Part
+from o2o.machine.progress import Agenda, Part, Progress
 from o2o.runs.directory.layout import FINETUNE, IDENTITY, PRETRAIN, RESULT, find_runs, read_object
 from o2o.runs.identity import science
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings, pack
@@ -85,14 +86,16 @@ def ahead(runs: Sequence[PlannedRun], seeds: int, known: dict[Kind, float]) -> s
         from o2o.sweep.planning import trial  # loads the simulator
 
         print("  measuring how fast it goes here, for a few seconds …", flush=True)
-        for phase in (PRETRAIN, FINETUNE):
-            unknown = [kind for kind, _ in steps.most_common() if kind not in known and kind[0] == phase]
-            if unknown:
-                run = next(run for run in runs if kind_of(run) == unknown[0])
-                beside = min(seeds, sum(other.directory.parent == run.directory.parent for other in runs))
-                known |= dict.fromkeys(unknown, trial.seconds_a_step(run.config, phase, beside))
-                unit = "updates" if phase == PRETRAIN else "env steps"
-                tried.append(f"{unknown[0][1]} {1 / known[unknown[0]]:.3g} {unit}/s on {unknown[0][2]}")
+        with closing(Progress(["measuring"], 2, "phases", note="compiling", stays=False)) as progress:
+            for done, phase in enumerate((PRETRAIN, FINETUNE), start=1):
+                unknown = [kind for kind, _ in steps.most_common() if kind not in known and kind[0] == phase]
+                if unknown:
+                    run = next(run for run in runs if kind_of(run) == unknown[0])
+                    beside = min(seeds, sum(other.directory.parent == run.directory.parent for other in runs))
+                    known |= dict.fromkeys(unknown, trial.seconds_a_step(run.config, phase, beside))
+                    unit = "updates" if phase == PRETRAIN else "env steps"
+                    tried.append(f"{unknown[0][1]} {1 / known[unknown[0]]:.3g} {unit}/s on {unknown[0][2]}")
+                progress.at(done)
     seconds = sum(count * known.get(kind, 0.0) for kind, count in steps.items())
     if seconds < WORTH_SAYING_SECONDS:
         return ""
