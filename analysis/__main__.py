@@ -1,7 +1,9 @@
 """`python -m analysis RUNS --out report/`: figures, tables and one HTML report of all finished runs below RUNS.
 
-`python -m analysis import FILE` reads curves of other programs, `python -m analysis dashboard` makes a wandb workspace.
-Nothing that can be drawn waits for what cannot: what was left out is said, and is an error only with --strict.
+`python -m analysis import FILE` reads curves of other programs,
+`python -m analysis dashboard` makes a wandb workspace.
+Nothing that can be drawn waits for what cannot: what was left out is said, and
+is an error only with --strict.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return {"report": _report, "import": _import, "dashboard": _dashboard}[command](rest)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(terminal.fitted(str(error), sys.stderr), file=sys.stderr)
         return 2
     except OSError as error:  # of what it was told to read or write
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)
@@ -49,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m analysis",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
     parser.add_argument(
@@ -86,7 +90,7 @@ def _report(arguments: list[str]) -> int:
         console = Console(highlight=False, width=200)  # a log has room
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(terminal.fitted(text), markup=False, soft_wrap=True)
 
     collection = collect(runs, _where(options.where))
     for table in finetuning_tables(collection.cells, console.width):
@@ -106,7 +110,7 @@ def _report(arguments: list[str]) -> int:
     settings = {run.path: cell.label for cell in collection.cells for run in cell.runs}
     curves = options.out / "curves.csv"
     curves_of(collection.finetunings, settings).to_csv(curves, index=False)
-    drawn = list(draw_all(collection.cells, options.out / "figures"))
+    drawn = draw_all(collection.cells, options.out / "figures")
     for figure in drawn:
         for note in figure.notes:
             say(f"{figure.name}: {note}" if figure.png else f"{figure.name} was not drawn: {note}")

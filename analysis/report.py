@@ -17,13 +17,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from analysis.data.cells import Cell
+from analysis.data.cells import Cell, pretraining_names
 from analysis.data.collect import Collection
 from analysis.data.measures import Arm, Measured
 from analysis.data.runs import Finetuning
 from analysis.figures import Drawn
 from analysis.figures.causes import COLUMNS, reasons
-from analysis.figures.curves import pretraining_names
 from analysis.figures.style import caveat, colors_of, over_seeds, steps_of
 from analysis.tables.every import collapse_table
 from analysis.tables.forms import NOTHING, Entry, Table, mean, number, thousands, words

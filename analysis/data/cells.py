@@ -110,6 +110,33 @@ def by_dataset(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     return groups
 
 
+def pretraining_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """The name of every pretraining by its `pretraining_key`: what tells it from the others of its dataset.
+
+    Those of one algorithm are told apart by the methods that go on from them, or else by their settings.
+    """
+    found: dict[str, str] = {}
+    for alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).values():
+        lengths = {cell.first.switch for cell in alike}
+        for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
+            own: dict[str, Finetuning] = {}
+            methods: dict[str, dict[str, None]] = {}
+            for run in (c.first for c in alike if c.first.pretraining_algorithm == algorithm):
+                own[run.pretraining_key] = run
+                methods.setdefault(run.pretraining_key, {})[display_name(run.method)] = None
+            settings = [
+                {key.removeprefix("pretrain."): value for key, value in run.pretraining_settings.items()}
+                for run in own.values()
+            ]
+            variants = variants_of(settings, ("updates",) if len(lengths) > 1 else ())
+            name = f"{display_name(algorithm)} pretraining"
+            if len(own) > 1 and len(set().union(*methods.values())) == sum(map(len, methods.values())):
+                found |= {key: f"{name} for {' and for '.join(names)}" for key, names in methods.items()}
+                continue
+            found |= {key: named(name, variant) for key, variant in zip(own, variants, strict=True)}
+    return found
+
+
 def display_name(algorithm: str) -> str:
     """The paper's spelling of an algorithm or a method: td3_bc is TD3-BC."""
     return SPELLED.get(algorithm) or algorithm.upper().replace("_", "-")
@@ -197,5 +224,6 @@ def _order(cell: Cell) -> tuple[Any, ...]:
         -1.0 if ratio is None else ratio,
         rank(cell.algorithm, ALGORITHMS),
         [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", cell.variant)],
+        cell.label,
         cell.first.path,
     )

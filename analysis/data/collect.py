@@ -190,17 +190,19 @@ def _kept_apart(cells: Iterable[Cell]) -> list[str]:
     looks: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         looks.setdefault((cell.dataset, display_name(cell.first.method), cell.replay), []).append(cell)
-    notes = []
+    apart: dict[tuple[str, int, str], list[str]] = {}
     for alike in looks.values():
         if len(alike) > 1:
             what = "; ".join(
                 f"{key} ({', '.join(word(value) for value in dict.fromkeys(map(word, values)))})"
                 for key, values in differing(alike).items()
             )
-            first = alike[0]
-            name = f"{display_name(first.first.method)} on {first.dataset}, replay {first.replay}"
-            notes.append(f"{name}: {len(alike)} settings are kept apart, they differ in {what}")
-    return notes
+            name = f"{display_name(alike[0].first.method)} (replay {alike[0].replay})"
+            apart.setdefault((alike[0].dataset, len(alike), what), []).append(name)
+    return [
+        f"{dataset}: {number} settings of {', '.join(names)} are kept apart, they differ in {what}"
+        for (dataset, number, what), names in apart.items()
+    ]
 
 
 def _unequal_seeds(cells: Iterable[Cell]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.data.cells import display_name, into_cells
+from analysis.data.cells import display_name, into_cells, pretraining_names
 from analysis.data.collect import matches
 from analysis.data.runs import Finetuning
 from o2o import collapse
@@ -82,13 +82,20 @@ def load_runs(root: str | os.PathLike[str] = "runs", where: Mapping[str, str] | 
         for path, config, identity in found
         if config["finetune"]["env_steps"]
     }
-    settings = {run.path: cell.label for cell in into_cells(finetunings.values()) for run in cell.runs}
+    cells = into_cells(finetunings.values())
+    settings = {run.path: cell.label for cell in cells for run in cell.runs}
+    names = pretraining_names(cells)
+    origins = {
+        run.identity["pretraining"]: names.get(run.pretraining_key) for cell in cells for run in cell.runs
+    }
     pretrainings = {identity["pretraining"]: path for path, _, identity in found if path not in finetunings}
     rows, evaluations = [], {}
     for path, config, identity in found:
         columns = evaluations[path] = read_columns(path / layout.EVAL, notes)
         origin = pretrainings.get(identity["pretraining"]) if path in finetunings else None
         told = _run(path, config, columns, origin, settings.get(path))
+        if path not in finetunings:
+            told["setting"] = origins.get(identity["pretraining"]) or told["setting"]
         rows.append(told | {key: _plain(value) for key, value in science.flatten(config).items()})
     runs = pd.DataFrame(rows).set_index("run") if rows else pd.DataFrame(columns=["run"]).set_index("run")
     return Runs(root, runs, _together(runs, lambda path: evaluations[path]), tuple(notes))

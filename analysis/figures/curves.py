@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.data.cells import Cell, by_dataset, display_name, named, variants_of
+from analysis.data.cells import Cell, by_dataset, display_name, named, pretraining_names
 from analysis.data.runs import Finetuning
 from analysis.figures.style import (
     COLUMN_WIDTH,
@@ -239,33 +239,6 @@ def _draw_curves(
 
 def _lines(cells: Sequence[Cell], colors: Mapping[str, str]) -> tuple[Series, ...]:
     return tuple(Series(cell, cell.label, colors[cell.label]) for cell in cells)
-
-
-def pretraining_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """The name of every pretraining by its `pretraining_key`: what tells it from the others of its dataset.
-
-    Those of one algorithm are told apart by the methods that go on from them, or else by their settings.
-    """
-    found: dict[str, str] = {}
-    for alike in _pretrained(cells).values():
-        lengths = {cell.first.switch for cell in alike}
-        for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
-            own: dict[str, Finetuning] = {}
-            methods: dict[str, dict[str, None]] = {}
-            for run in (c.first for c in alike if c.first.pretraining_algorithm == algorithm):
-                own[run.pretraining_key] = run
-                methods.setdefault(run.pretraining_key, {})[display_name(run.method)] = None
-            settings = [
-                {key.removeprefix("pretrain."): value for key, value in run.pretraining_settings.items()}
-                for run in own.values()
-            ]
-            variants = variants_of(settings, ("updates",) if len(lengths) > 1 else ())
-            name = f"{display_name(algorithm)} pretraining"
-            if len(own) > 1 and len(set().union(*methods.values())) == sum(map(len, methods.values())):
-                found |= {key: f"{name} for {' and for '.join(names)}" for key, names in methods.items()}
-                continue
-            found |= {key: named(name, variant) for key, variant in zip(own, variants, strict=True)}
-    return found
 
 
 def _pretrained(cells: Sequence[Cell]) -> Mapping[str, list[Cell]]:

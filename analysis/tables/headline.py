@@ -58,7 +58,9 @@ def _told(arms: Sequence[Arm]) -> list[str]:
     told = [_sentence(arm, several) for arm in lost[:MOST_TOLD]]
     if len(lost) > MOST_TOLD:
         told.append(f"Some seeds of {_names(lost[MOST_TOLD:], several)} collapsed, too.")
-    if kept:
+    if len(kept) == len(arms) > MOST_TOLD:
+        told.append(f"No seed of any of the {len(kept)} settings collapsed.")
+    elif kept:
         told.append(f"No seed of {_names(kept, several)} collapsed.")
     return told
 
@@ -79,9 +81,10 @@ def _names(arms: Sequence[Arm], several: bool) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
+    comma = "; " if any("," in name for name in names) else ", "  # a name with settings has its own
     if len(names) <= MOST_TOLD + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:MOST_TOLD])} and {len(names) - MOST_TOLD} more"
+        return comma.join(names)
+    return f"{comma.join(names[:MOST_TOLD])} and {len(names) - MOST_TOLD} more"
 
 
 def _name(arm: Arm, several: bool) -> str:

@@ -181,7 +181,11 @@ function axes(width, height, [start, end], [bottom, top], log, label) {
   return { view, x, y, path };
 }
 
-const short = value => String(Number(value.toPrecision(4))).replace("-", "−").replace(/^(−?)0\./, "$1.");
+const short = value => {
+  const rounded = Number(value.toPrecision(4));
+  const written = rounded && Math.abs(rounded) < 0.001 ? rounded.toExponential() : String(rounded);
+  return written.replaceAll("-", "−").replace(/^(−?)0\./, "$1.");
+};
 
 function decades(low, high) {
   const found = [];
@@ -229,10 +233,12 @@ function panel(cells, width, height) {
 function reasons(alike) {
   const parts = data.reasons.filter(({ metrics }) => alike.some(cell => metrics.some(metric => cell.why[metric])));
   const [columns, width, height] = sizes(parts.length, 230, 190);
-  return unique(alike.map(cell => cell.replay)).map(replay => element("div", {},
-    element("figcaption", {}, `replay: ${replay}`),
-    grid(columns, parts.map(part =>
-      reason(part, alike.filter(cell => cell.replay === replay), alike, width, height)))));
+  return unique(alike.map(cell => cell.replay)).map(replay => {
+    const own = alike.filter(cell => cell.replay === replay);
+    const shown = parts.filter(({ metrics }) => own.some(cell => metrics.some(metric => cell.why[metric])));
+    return element("div", {}, element("figcaption", {}, `replay: ${replay}`),
+      grid(columns, shown.map(part => reason(part, own, alike, width, height))));
+  });
 }
 
 function reason({ title, metrics, log }, cells, alike, width, height) {

@@ -50,6 +50,14 @@ def test_every_run_is_a_row_with_its_configuration(root):
     assert {Path(name) for name in runs.index} == set(find_runs(root, []))
 
 
+def test_pretrainings_of_two_lengths_are_told_apart(tmp_path):
+    for updates in (500_000, 2_000):
+        write_run(tmp_path, DATASET, "td3", steady(50.0, 60.0), overrides={"pretrain.updates": updates})
+    write_pretraining(tmp_path, DATASET, 50.0, 0)
+    (pretraining,) = load_runs(tmp_path).runs.query("phase == 'pretrain'")["setting"]
+    assert pretraining == "TD3-BC pretraining, updates=500000"
+
+
 def test_curves_are_tidy_and_aligned_at_the_switch(root):
     found = load_runs(root)
     assert tuple(found.curves.columns[: len(IDENTIFYING)]) == IDENTIFYING

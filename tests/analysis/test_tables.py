@@ -133,6 +133,18 @@ def test_the_headline_says_who_lost_how_much_how_soon_and_who_did_not(tmp_path):
     assert told["ant-medium-v2"] == ["No seed of TD3 collapsed."]
 
 
+def test_a_headline_of_many_settings_counts_them_and_parts_their_names(tmp_path):
+    for updates in (100, 200, 300):
+        own = {"pretrain.updates": updates}
+        write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0), overrides=own)
+        if updates < 300:
+            write_run(tmp_path, DATASET, "td3_c", steady(50.0, 60.0), overrides=own)
+    assert headline(arms_of(tmp_path)) == {DATASET: ["No seed of any of the 5 settings collapsed."]}
+    write_run(tmp_path, DATASET, "td3", collapsing(50.0, 3.0, 90.0), overrides={"pretrain.updates": 300})
+    kept = headline(arms_of(tmp_path))[DATASET][1]
+    assert kept.startswith("No seed of TD3-C, pretrain.updates=100; TD3-C, pretrain.updates=200; TD3-BC")
+
+
 def test_missing_seeds_show_in_the_table(tmp_path):
     for seed in range(3):
         write_run(tmp_path, DATASET, "td3", collapsing(50.0, 10.0, 90.0), seed=seed)
