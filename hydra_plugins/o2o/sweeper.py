@@ -62,7 +62,7 @@ class PlanningSweeper(Sweeper):
         name = planned.name(choices.get("experiment"))
         print(terminal.fitted(planned.text()), flush=True)
         if planned.dry_run and planned.to_run and isinstance(self.launcher, JobLauncher):
-            print(self.launcher.preview(planned))
+            print(terminal.fitted(self.launcher.preview(planned)))
         if planned.dry_run:
             return []
         if not planned.to_run:
