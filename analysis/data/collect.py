@@ -76,7 +76,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
             continue
         found = _read(path, pretrainings, notes)
         if isinstance(found, LeftOut):
-            left_out.append(found)
+            left_out += [found] if _asked_for(path, where) else []
             continue
         if not matches(found.config, where):
             continue
@@ -86,6 +86,13 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
     cells = into_cells(finished.values())
     notes += [*_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
     return Collection(cells, tuple(left_out), tuple(notes))
+
+
+def _asked_for(path: Path, where: Mapping[str, str] | None) -> bool:
+    try:
+        return matches(read_config(path / layout.CONFIG), where)
+    except (OSError, ValueError, TypeError, AttributeError):  # what it was cannot be known
+        return True
 
 
 def matches(config: Mapping[str, Any], where: Mapping[str, str] | None) -> bool:

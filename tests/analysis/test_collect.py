@@ -119,6 +119,13 @@ def test_where_keeps_what_reads_as_given(tmp_path):
     assert (cell.variant, cell.first.config["algorithm"]["policy_delay"]) == ("", 3)
 
 
+def test_what_is_not_asked_for_is_not_said_to_be_left_out(tmp_path):
+    td3(tmp_path, seed=0, state="FAILED")
+    td3(tmp_path, seed=1, state="FAILED", overrides={"algorithm.policy_delay": 3})
+    found = collect(tmp_path, where={"algorithm.policy_delay": "3"})
+    assert [run.path.name for run in found.left_out] == ["seed-1"]
+
+
 @pytest.mark.parametrize(
     ("where", "seeds"),
     [

@@ -82,10 +82,12 @@ def _untrained(directory: Path) -> tuple[Trained, Float[Array, " O"]]:
 
 
 def _final(directory: Path, like: State) -> State:
+    if not (directory / FINAL_STATE).exists():
+        raise ConfigError([f"{directory} has no {FINAL_STATE}: is the run finished?"])
     try:
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:
-        raise ConfigError([f"{error} (is the run finished?)"]) from None
+        raise ConfigError([str(error)]) from None
     if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
         raise ConfigError(
             [f"{directory / FINAL_STATE} holds values that are not finite: the policy says nothing"]
