@@ -98,12 +98,12 @@ def main() -> int:
             # Where Hydra cannot compose, it does not see that this is a sweep, and hides what is wrong behind that.
             sys.argv.insert(1, "--multirun")
             return main()
-        print(_composition_problem(error), file=sys.stderr)
+        print(terminal.fitted(_composition_problem(error), sys.stderr), file=sys.stderr)
         return 2
     except (ValueError, RuntimeError, OSError, YAMLError) as error:
         if (problem := _setup_problem(error)) is None:
             raise
-        print(problem, file=sys.stderr)
+        print(terminal.fitted(problem, sys.stderr), file=sys.stderr)
         return 2
     except UserWarning as error:
         print(error, file=sys.stderr)
@@ -206,7 +206,7 @@ def _typed(key: str | None) -> str:
 
 
 def _listed(options: Iterable[object]) -> str:
-    return textwrap.fill(", ".join(map(str, options)), 100, break_on_hyphens=False)
+    return textwrap.fill(", ".join(map(str, options)), 79, break_on_hyphens=False)
 
 
 def _near(word: str, options: Iterable[object]) -> str:

@@ -83,7 +83,7 @@ def _untrained(directory: Path) -> tuple[Trained, Float[Array, " O"]]:
 
 def _final(directory: Path, like: State) -> State:
     if not (directory / FINAL_STATE).exists():
-        raise ConfigError([f"{directory} has no {FINAL_STATE}: is the run finished?"])
+        raise ConfigError([f"{directory / FINAL_STATE} is not there: is the run finished?"])
     try:
         state = jax.tree.map(jnp.asarray, checkpoint.load(directory / FINAL_STATE, like))
     except checkpoint.CheckpointError as error:

@@ -70,10 +70,11 @@ def run_logs(root: Path, filters: Sequence[str], lines: int, follow: bool) -> in
     for directory in absent:
         print(f"{directory}: its job has not written anything yet")
     if without:
-        print(
+        remark = (
             f"{counted(len(without), 'run')} in no job of a launch, such as {without[0].path}: the output went to the "
             "terminal; why shows the end, events.jsonl and attempts/ what was noted"
         )
+        print(terminal.fitted(remark))
     print("\n".join(notes), end="\n" if notes else "")
     if follow and jobs:
         _follow(root, filters, list(jobs), shown)
