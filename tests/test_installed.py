@@ -121,7 +121,7 @@ def installed(wheel, tmp_path_factory, pytestconfig):
 def test_help_says_the_command_that_was_used_and_every_option(laid_out):
     shown = laid_out.o2o("--help")
     assert shown.returncode == 0, shown.stderr
-    assert "\no2o algorithm=td3_c dataset=hopper-medium-v2" in shown.stdout
+    assert "\no2o algorithm=td3_c 'seed=range(10)'" in shown.stdout
     assert "launch.py" not in shown.stdout
     for group in (path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"):
         assert (
