@@ -72,6 +72,12 @@ def _report(arguments: list[str]) -> int:
         type=Path,
         help="a JSON file of how diverse the datasets are (see analysis/tables/coverage.py)",
     )
+    parser.add_argument(
+        "--env-steps",
+        type=whole_number,
+        metavar="N",
+        help="only the first N env steps of every run that has got so far, finished or not",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was left out")
     options = parser.parse_args(arguments)
     # What is drawn is the same for everybody: matplotlib reads these when it is imported, and a file where it is.
@@ -81,6 +87,8 @@ def _report(arguments: list[str]) -> int:
     from analysis.figures import draw_all
     from analysis.report import write_report
 
+    if options.env_steps is not None and options.env_steps < 1:
+        raise ValueError(f"--env-steps {options.env_steps}: write a number of env steps above 0")
     runs = _unpacked(options.runs, options.out / "runs") if options.runs.is_file() else options.runs
     if not runs.is_dir():
         raise ValueError(f"{runs} is not a directory: name the directory that holds the runs")
@@ -92,12 +100,14 @@ def _report(arguments: list[str]) -> int:
     def say(text: str) -> None:
         console.print(terminal.fitted(text), markup=False, soft_wrap=True)
 
-    collection = collect(runs, _where(options.where))
+    collection = collect(runs, _where(options.where), options.env_steps)
     for table in finetuning_tables(collection.cells, console.width):
         console.print(table)
     if not collection.cells:
         chosen = f" with {' '.join(options.where)}" if options.where else ""
-        say(f"no finished finetuning run below {options.runs}{chosen}")
+        whole = options.env_steps is None
+        what = "finished finetuning run" if whole else f"run evaluated at env step {options.env_steps}"
+        say(f"no {what} below {options.runs}{chosen}")
     arms = measure(collection.cells)
     for dataset, sentences in headline(arms).items():
         say("\n".join([f"{dataset}:", *(f"  {sentence}" for sentence in sentences)]))
@@ -105,6 +115,10 @@ def _report(arguments: list[str]) -> int:
         say(f"note: {note}")
     for run in collection.left_out:
         say(f"left out: {run}")
+    if options.env_steps is None and collection.begun:
+        say(
+            "what has not ended is compared with --env-steps N: the first N env steps of all that has got so far"
+        )
     tables = every_table(collection.cells, diversity)
     write(tables, options.out / "tables")
     settings = {run.path: cell.label for cell in collection.cells for run in cell.runs}

@@ -20,6 +20,7 @@ from analysis.data import published
 from analysis.data.measures import Arm, Measured, pairs
 from analysis.statistics import Estimate
 from analysis.tables.forms import thousands
+from o2o.config.dataset_names import stands_for
 
 Parts = dict[str, Bounds]
 """The contrasts by dataset or task."""
@@ -28,11 +29,6 @@ Conditions = dict[str, Parts]
 
 EARLY = 10_000
 """Env steps that are few: the budget at which the early leader is told."""
-
-
-def bare(dataset: str) -> str:
-    """The name without what says whose data it is."""
-    return dataset.removeprefix("regen-").removesuffix("-v2")
 
 
 def online(run: Measured) -> float:
@@ -138,10 +134,13 @@ def ratios_speed_up(evidence: Evidence) -> Conditions:
 def medium_is_worse(evidence: Evidence) -> Conditions:
     """TD3's regret on a task's medium set minus on its medium-replay set, whose seeds share nothing."""
     found = {}
-    for dataset in evidence.datasets:
-        arm = evidence.arm(dataset, ("td3", "offline"))
-        other = evidence.arm(dataset.replace("medium", "medium-replay"), ("td3", "offline"))
-        if arm and other and "medium-replay" not in dataset:
+    by_name = {stands_for(dataset): dataset for dataset in evidence.datasets}
+    for name, dataset in by_name.items():
+        replay = by_name.get(f"{name}-replay")
+        if not name.endswith("-medium") or replay is None:
+            continue
+        arm, other = (evidence.arm(one, ("td3", "offline")) for one in (dataset, replay))
+        if arm and other:
             sides = [
                 bounds.of_seeds(np.array([[run.regret_bounds] for run in a.runs]), [1.0])
                 for a in (arm, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from analysis.data.cells import Cell, display_name, word
 from analysis.data.measures import Arm, Measured
 from analysis.data.runs import Finetuning
 from analysis.tables.forms import thousands
+from o2o.config.dataset_names import stands_for
 
 Setting = tuple[str, str]
 """An algorithm, and what its replay starts with."""
@@ -30,10 +32,14 @@ class Evidence:
     ambiguous: set[str] = field(default_factory=set)
     """Arms that could not be used because several settings look the same; filled while claims are judged."""
 
-    @cached_property
+    @property
     def datasets(self) -> tuple[str, ...]:
-        """The datasets there are, in the order of the arms."""
-        return tuple(dict.fromkeys(arm.cell.dataset for arm in self.arms))
+        """The datasets there are, in the order of the arms, without several that stand for one of the paper's."""
+        names = tuple(dict.fromkeys(arm.cell.dataset for arm in self.arms))
+        count = Counter(map(stands_for, names))
+        if twice := [name for name in names if count[stands_for(name)] > 1]:
+            self.ambiguous.add(f"{' and '.join(twice)}, the same data in several forms")
+        return tuple(name for name in names if count[stands_for(name)] == 1)
 
     @cached_property
     def ratios(self) -> tuple[float, ...]:

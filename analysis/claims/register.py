@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.claims import contrasts
-from analysis.claims.contrasts import Conditions, bare
+from analysis.claims.contrasts import Conditions
 from analysis.claims.evidence import Evidence
 from analysis.data import published
+from o2o.config.dataset_names import stands_for
 
 TD3, TD3_C, TD3_BC = "td3", "td3_c", "td3_bc"
 
 _, ONLINE_STEPS = published.SCALE
-DATASETS = tuple(bare(dataset) for dataset in published.DATASETS)
+DATASETS = tuple(stands_for(dataset) for dataset in published.DATASETS)
 TASKS = tuple(dict.fromkeys(dataset.split("-")[0] for dataset in DATASETS))
 
 

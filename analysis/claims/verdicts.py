@@ -23,11 +23,12 @@ import numpy as np
 from analysis import statistics
 from analysis.claims import bounds
 from analysis.claims.bounds import ALPHA, Bounds
-from analysis.claims.contrasts import Conditions, Parts, bare
+from analysis.claims.contrasts import Conditions, Parts
 from analysis.claims.evidence import bodies_of_evidence
 from analysis.claims.register import CLAIMS, Claim
 from analysis.data.cells import Cell
 from analysis.data.measures import Arm
+from o2o.config.dataset_names import stands_for
 
 Verdict = Literal["holds", "fails", "undecided", "too short", "no runs"]
 
@@ -74,7 +75,7 @@ class Finding:
     @property
     def covered(self) -> tuple[str, ...]:
         """Those of the claim's datasets that every condition has runs on."""
-        known = [{bare(dataset) for dataset in judged.covered} for judged in self.conditions.values()]
+        known = [{stands_for(dataset) for dataset in judged.covered} for judged in self.conditions.values()]
         return tuple(name for name in self.claim.over if known and all(name in names for names in known))
 
     @property
@@ -127,7 +128,7 @@ def judge(claim: Claim, conditions: Conditions, evidence: str) -> Finding:
 
 def _judge_condition(claim: Claim, parts: Parts, against: float) -> Judged:
     """The verdict of one condition; `against` is the error that it may make where it fails."""
-    covered = {dataset: part for dataset, part in parts.items() if bare(dataset) in claim.over}
+    covered = {dataset: part for dataset, part in parts.items() if stands_for(dataset) in claim.over}
     others = {dataset: part for dataset, part in parts.items() if dataset not in covered}
     p_values = _holm(covered) | _holm(others)
     verdicts: dict[str, Verdict] = {d: part.decide(p_values[d], against) for d, part in parts.items()}
@@ -204,7 +205,9 @@ def _spoken_of(claim: Claim, conditions: Conditions) -> Conditions:
     """Of a claim about some of the paper's datasets, only those."""
     every = set(CLAIMS[0].over)
     return {
-        name: {d: part for d, part in parts.items() if bare(d) in claim.over or bare(d) not in every}
+        name: {
+            d: part for d, part in parts.items() if stands_for(d) in claim.over or stands_for(d) not in every
+        }
         for name, parts in conditions.items()
     }
 

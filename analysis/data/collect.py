@@ -1,6 +1,7 @@
-"""Collecting: from a directory of runs to the cells of its finished finetunings, and what to know of the rest.
+"""Collecting: from a directory of runs to the cells of its finetunings, and what to know of the rest.
 
 A run directory needs, to be collected: `config.yaml`, `eval.jsonl` and `result.json` (o2o/runs/directory/reader.py).
+The last is not needed of runs that are cut at an env step: so are unfinished ones compared.
 Curves of other programs are imported into that form, with `dataset.source: imported`.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from analysis.data.cells import Cell, by_dataset, differing, display_name, into_cells, word
-from analysis.data.runs import Finetuning, rows_of
+from analysis.data.runs import Finetuning, rows_of, up_to
 from o2o.runs.directory import layout, science
 from o2o.runs.directory.layout import RunState, find_runs, read_object, read_state
 from o2o.runs.directory.reader import read_config
@@ -56,15 +57,21 @@ class Collection:
         return not self.left_out and not self.notes
 
     @property
+    def begun(self) -> bool:
+        """Whether runs were left out that are under way, or were interrupted."""
+        return any(self.unfinished[state] for state in (RunState.RUNNING, RunState.INTERRUPTED))
+
+    @property
     def unfinished(self) -> Counter[RunState]:
         """The number of runs that were left out in each state."""
         return Counter(run.state for run in self.left_out)
 
 
-def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
-    """Reads the finished finetuning runs below `root`, in the order of the tables.
+def collect(root: Path, where: Mapping[str, str] | None = None, env_steps: int | None = None) -> Collection:
+    """Reads the finetuning runs below `root`, in the order of the tables.
 
-    `where` keeps the runs that `matches` it.
+    `where` keeps the runs that `matches` it. Without `env_steps` the finished ones are read; with it the first so many
+    env steps of all that were evaluated there, finished or not.
     """
     notes: list[str] = []
     paths = find_runs(root, notes)
@@ -74,7 +81,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
     for path in paths:
         if _is_pretraining(path):
             continue
-        found = _read(path, pretrainings, notes)
+        found = _read(path, pretrainings, notes, env_steps)
         if isinstance(found, LeftOut):
             left_out += [found] if _asked_for(path, where) else []
             continue
@@ -84,7 +91,7 @@ def collect(root: Path, where: Mapping[str, str] | None = None) -> Collection:
         if first is not found:
             left_out.append(LeftOut(path, RunState.DONE, f"the same run as {first.path}"))
     cells = into_cells(finished.values())
-    notes += [*_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
+    notes += [*_cut(finished.values()), *_kept_apart(cells), *_unequal_seeds(cells), *_mixed_versions(cells)]
     return Collection(cells, tuple(left_out), tuple(notes))
 
 
@@ -127,23 +134,31 @@ def _pretrainings(paths: Iterable[Path], notes: list[str]) -> dict[str | None, P
     return found
 
 
-def _read(path: Path, pretrainings: Mapping[str | None, Path], notes: list[str]) -> Finetuning | LeftOut:
+def _read(
+    path: Path, pretrainings: Mapping[str | None, Path], notes: list[str], env_steps: int | None
+) -> Finetuning | LeftOut:
     """One finetuning run, or why it is none; damaged rows are added to `notes`."""
     state = RunState.PLANNED
     try:
         state = read_state(path)
-        if state is not RunState.DONE:
+        if state is RunState.PLANNED or (state is not RunState.DONE and env_steps is None):
             return LeftOut(path, state, _why_unfinished(path, state))
         config = read_config(path / layout.CONFIG)
         _check_readable(path, layout.TRAIN, layout.EPISODES)
         identity = science.read(path, config)
+        result = read_object(path / layout.RESULT) or {}
+        evaluations = rows_of(layout.FINETUNE, path, notes)
+        if env_steps is not None:
+            evaluations = up_to(evaluations, "env_steps", env_steps)
+            result = _result_when_cut(result, config, evaluations)
         run = Finetuning(
             path=path,
             config=config,
-            result=read_object(path / layout.RESULT) or {},
+            result=result,
             identity=identity,
-            evaluations=rows_of(layout.FINETUNE, path, notes),
+            evaluations=evaluations,
             pretraining=pretrainings.get(identity["pretraining"]),
+            cut_at=env_steps,
         )
         return LeftOut(path, state, problem) if (problem := _problem(run)) else run
     except (ValueError, TypeError, AttributeError) as error:
@@ -152,6 +167,17 @@ def _read(path: Path, pretrainings: Mapping[str | None, Path], notes: list[str])
         return LeftOut(path, state, _cannot_be_read(error))
     except KeyError as error:
         return LeftOut(path, state, f"there is no {error} in its files: another version wrote them")
+
+
+def _result_when_cut(
+    result: Mapping[str, Any], config: Mapping[str, Any], evaluations: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Returns as much of a result as is true of the part that is looked at: not how long the whole run took."""
+    at_switch = evaluations["score"][evaluations["env_steps"] == 0] if evaluations else np.empty(0)
+    pretrained = config["pretrain"]["updates"] > 0 and at_switch.size > 0
+    execution = dict(result.get("execution") or {})
+    execution.pop("seconds", None)
+    return {"offline_score": float(at_switch[0]) if pretrained else None, "execution": execution}
 
 
 def _check_readable(path: Path, *files: str) -> None:
@@ -183,6 +209,9 @@ def _problem(run: Finetuning) -> str | None:
     if run.offline_score is None and not run.from_scratch:
         return f"{layout.RESULT} has no offline score"
     last, budget = int(run.env_steps[-1]), run.budget
+    if run.cut_at is not None and last != budget:
+        whole = int(run.config["finetune"]["env_steps"])
+        return f"it was not evaluated at env step {budget}, but last at {last} of {whole}"
     return f"its evaluations end at env step {last} of {budget}" if last != budget else None
 
 
@@ -191,6 +220,20 @@ def _why_unfinished(path: Path, state: RunState) -> str:
     at = f" at step {status['step']}" if "step" in status else ""
     error = f": {status['error']}" if "error" in status else ""
     return f"{state}{at}{error}"
+
+
+def _cut(runs: Iterable[Finetuning]) -> list[str]:
+    """Says what was cut off, and what of it had not come to its end."""
+    cut = [run for run in runs if run.cut_at is not None]
+    lengths = [int(run.config["finetune"]["env_steps"]) for run in cut]
+    longer = Counter(length for run, length in zip(cut, lengths, strict=True) if length != run.budget)
+    unfinished = sum(read_state(run.path) is not RunState.DONE for run in cut)
+    if not longer and not unfinished:
+        return []
+    told = ", ".join(f"{count} of {length}" for length, count in sorted(longer.items()))
+    return [
+        f"the first {cut[0].cut_at} env steps of longer runs ({told}), of which {unfinished or 'none'} had not ended"
+    ]
 
 
 def _kept_apart(cells: Iterable[Cell]) -> list[str]:

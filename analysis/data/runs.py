@@ -1,4 +1,4 @@
-"""A finished finetuning, one seed, read from one run directory: what every table, figure and claim is made from."""
+"""A finetuning, one seed, read from one run directory: what every table, figure and claim is made from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_COLUMNS: dict[str, np.ndarray] = {}
 
 @dataclass(frozen=True, eq=False)
 class Finetuning:
-    """One finished finetuning run: one seed of one cell."""
+    """One finetuning run, finished or cut at an env step that it has reached: one seed of one cell."""
 
     path: Path
     config: dict[str, Any]
@@ -35,6 +35,8 @@ class Finetuning:
     """The columns of `eval.jsonl` (records.EVAL_COLUMNS), online rows only: env_steps 0 is the switch."""
     pretraining: Path | None
     """The run directory it came from; None where it is not among the runs, and for training from scratch."""
+    cut_at: int | None = None
+    """The env step that it is looked at up to, whatever came after; None for all of a finished run."""
 
     @property
     def setting(self) -> Path:
@@ -109,8 +111,8 @@ class Finetuning:
 
     @property
     def budget(self) -> int:
-        """Env steps of the online phase."""
-        return self.config["finetune"]["env_steps"]
+        """Env steps of the online phase, or of the part that is looked at."""
+        return self.config["finetune"]["env_steps"] if self.cut_at is None else self.cut_at
 
     @property
     def from_scratch(self) -> bool:
@@ -158,22 +160,25 @@ class Finetuning:
     @cached_property
     def train(self) -> dict[str, np.ndarray]:
         """The columns of `train.jsonl` (records.METRICS), read when first asked for."""
-        return read_columns(self.path / layout.TRAIN, [])
+        columns = read_columns(self.path / layout.TRAIN, [])
+        return columns if self.cut_at is None else up_to(columns, "step", self.switch + self.cut_at)
 
     @cached_property
     def episodes(self) -> dict[str, np.ndarray]:
         """The columns of `episodes.jsonl` (records.EPISODE_COLUMNS), read when first asked for."""
-        return read_columns(self.path / layout.EPISODES, [])
+        columns = read_columns(self.path / layout.EPISODES, [])
+        return columns if self.cut_at is None else up_to(columns, "env_step", self.cut_at)
 
     @property
     def pretraining_identity(self) -> str | None:
         """Equal for the arms that came from one pretraining, by which they are paired; None from scratch."""
         return self.identity["pretraining"]
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Every value that can change a result, by its dotted key, without the seed."""
-        return self.identity["settings"]
+        settings = self.identity["settings"]
+        return settings if self.cut_at is None else {**settings, "finetune.env_steps": self.cut_at}
 
     @cached_property
     def pretraining_settings(self) -> dict[str, Any]:
@@ -197,3 +202,9 @@ def rows_of(phase: str, path: Path, notes: list[str] | None = None) -> dict[str,
     columns = read_columns(path / layout.EVAL, [] if notes is None else notes)
     rows = columns["phase"] == phase if columns else np.zeros(0, bool)
     return {name: column[rows] for name, column in columns.items()} if rows.any() else {}
+
+
+def up_to(columns: dict[str, np.ndarray], key: str, last: int) -> dict[str, np.ndarray]:
+    """The rows whose `key` is not above `last`."""
+    rows = columns[key] <= last if columns else np.zeros(0, bool)
+    return {name: column[rows] for name, column in columns.items()}

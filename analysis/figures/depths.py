@@ -22,6 +22,7 @@ from analysis.figures.style import (
     styled,
 )
 from o2o import collapse
+from o2o.config.dataset_names import stands_for
 
 # D4RL's words for how its data were collected, from the least diverse to the most.
 QUALITIES = ("expert", "medium-expert", "medium", "medium-replay", "full-replay")
@@ -122,13 +123,13 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 
 
 def _quality(dataset: str) -> int | None:
-    """The place among `QUALITIES` of a dataset named `<task>-<quality>-v2` or `regen-<task>-<quality>`."""
-    name = dataset.removeprefix("regen-").removesuffix("-v2").partition("-")[2]
+    """The place among `QUALITIES` of a set of D4RL's, or one generated in its place."""
+    name = stands_for(dataset).partition("-")[2]
     return QUALITIES.index(name) if name in QUALITIES else None
 
 
 def _short(dataset: str, task: str) -> str:
-    return dataset.removeprefix("regen-").removeprefix(f"{task}-").removesuffix("-v2").replace("-", "-\n")
+    return stands_for(dataset).removeprefix(f"{task}-").replace("-", "-\n")
 
 
 def _replay_order(cell: Cell) -> float:

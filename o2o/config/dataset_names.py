@@ -42,6 +42,18 @@ def own_name(dataset: Mapping[str, Any]) -> str | None:
     return f"regen-{stem}" if source == "regenerated" else f"regen-{stem}-{source}"
 
 
+def stands_for(name: str) -> str:
+    """The task and quality of D4RL's set, or of what is generated in its place: `hopper-medium-replay`.
+
+    Any other name says more: a regenerated part is `hopper-medium-60k`, and stands for no set of D4RL's.
+    """
+    if name.startswith("regen-"):
+        for source in MADE_HERE:
+            name = name.removesuffix(f"-{source}")
+        return name.removeprefix("regen-")
+    return name.removesuffix("-v2")
+
+
 def shown_name(dataset: Mapping[str, Any]) -> str:
     """Returns the name of a set where its settings are not shown, as in tables and figures.
 

@@ -9,6 +9,7 @@ import tarfile
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from synthetic_runs import GRID, collapsing, steady, write_grid, write_pretraining, write_run
@@ -55,6 +56,25 @@ def command(tmp_path_factory):
     words = [sys.executable, "-m", "analysis", str(root / "runs"), "--out", str(root / "report")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done, root
+
+
+def test_runs_under_way_can_be_compared_by_the_command(tmp_path, capsys):
+    for algorithm in ("td3", "td3_bc"):
+        shape = collapsing(50.0, 10.0, 90.0)
+        write_run(tmp_path / "runs", REGENERATED, algorithm, shape, state="RUNNING", source="regenerated")
+    words = [str(tmp_path / "runs"), "--out", str(tmp_path / "report")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "no finished finetuning run" in said
+    assert "what has not ended is compared with --env-steps N" in said
+    assert main([*words, "--env-steps", "10000"]) == 0
+    said = capsys.readouterr().out
+    assert "left out" not in said
+    assert "TD3 lost 40 of 50 points within 2 000 env steps" in said.replace("\u202f", " ")
+    curves = pd.read_csv(tmp_path / "report" / "curves.csv")
+    assert curves["env_steps"].max() == 10_000
+    assert main([*words, "--env-steps", "0"]) == 2
+    assert "--env-steps 0: write a number of env steps above 0" in capsys.readouterr().err
 
 
 def line_of(axes, color):

@@ -119,6 +119,33 @@ def test_regenerated_and_d4rl_data_are_never_one_body_of_evidence(tmp_path):
     }
 
 
+def regenerated_arms(root, quality, source, lowest):
+    own = "" if source == "regenerated" else f"-{source}"
+    for seed in range(5):
+        shape = collapsing(50.0, lowest, 90.0)
+        write_run(root, f"regen-hopper-{quality}{own}", "td3", shape, seed=seed, source=source)
+
+
+def test_regenerated_sets_stand_for_the_papers_under_the_names_that_they_have(tmp_path):
+    regenerated_arms(tmp_path, "medium", "regenerated", 5.0)
+    regenerated_arms(tmp_path, "medium-replay", "snapshots", 30.0)
+    found = {name: finding for (name, evidence), finding in judged(tmp_path).items() if evidence != TABLES}
+    assert set(found["td3-collapses"].covered) == {"hopper-medium", "hopper-medium-replay"}
+    assert found["td3-collapses"].told == "undecided (holds on 2 of 8)"
+    assert found["medium-is-worse"].told == "undecided (holds on 1 of 4)"
+
+
+def test_two_forms_of_one_set_are_not_counted_as_two_sets(tmp_path):
+    regenerated_arms(tmp_path, "medium", "regenerated", 5.0)
+    regenerated_arms(tmp_path, "medium-replay", "snapshots", 30.0)
+    regenerated_arms(tmp_path, "medium-replay", "retrain", 30.0)
+    found = judged(tmp_path)
+    collapses = next(f for (name, e), f in found.items() if name == "td3-collapses" and e != TABLES)
+    assert collapses.covered == ("hopper-medium",)
+    (note,) = [note for note in claims_table(list(found.values())).notes if note.startswith("Not used")]
+    assert "regen-hopper-medium-replay-retrain and regen-hopper-medium-replay-snapshots" in note
+
+
 def test_runs_that_end_early_judge_the_fall_and_not_the_final_scores(tmp_path):
     early = np.arange(0, 10_001, 500)
     for seed in range(5):

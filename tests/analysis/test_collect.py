@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from synthetic_runs import GRID, VERSIONS, collapsing, steady, write_grid, write_pretraining, write_run
@@ -397,3 +398,34 @@ def test_a_damaged_identity_leaves_its_run_out(tmp_path, told):
     (path / "identity.json").write_text(json.dumps(told))
     (left_out,) = collect(tmp_path).left_out
     assert str(path) in str(left_out)
+
+
+def test_runs_are_compared_after_so_many_env_steps_as_all_of_them_have_taken(tmp_path):
+    short, long = np.arange(0, 20_001, 500), np.arange(0, 40_001, 500)
+    td3(tmp_path, seed=0, steps=long, state="INTERRUPTED", overrides={"finetune.env_steps": 200_000})
+    td3(tmp_path, seed=1, steps=long, overrides={"finetune.env_steps": 200_000})
+    td3(tmp_path, seed=2, steps=short)
+    td3(tmp_path, seed=3, steps=np.arange(0, 10_001, 500), state="RUNNING")
+    write_run(tmp_path, DATASET, "td3_bc", steady(50.0, 60.0), steps=short, state="INTERRUPTED")
+    assert collect(tmp_path, env_steps=None).cells[0].seeds == (2,)
+    collection = collect(tmp_path, env_steps=20_000)
+    first, second = collection.cells
+    assert (first.seeds, second.seeds) == ((0, 1, 2), (0,))
+    for run in collection.finetunings:
+        assert run.budget == run.env_steps[-1] == 20_000
+        assert run.offline_score == run.scores[0] == 50.0
+        assert run.online_score == run.scores[-1]
+        assert run.train["step"].max() - run.switch == 20_000
+        assert run.episodes["env_step"].max() == 20_000
+    assert [run.cut_at for run in first.runs] == [20_000] * 3
+    (left,) = collection.left_out
+    assert str(left).endswith("it was not evaluated at env step 20000, but last at 10000 of 10000")
+    (note,) = [note for note in collection.notes if "longer" in note]
+    assert note == "the first 20000 env steps of longer runs (2 of 200000), of which 2 had not ended"
+
+
+def test_where_a_run_was_not_evaluated_it_is_not_cut(tmp_path):
+    td3(tmp_path)
+    collection = collect(tmp_path, env_steps=20_250)
+    assert collection.cells == ()
+    assert "not evaluated at env step 20250, but last at 20000" in str(collection.left_out[0])
