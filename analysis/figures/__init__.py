@@ -49,18 +49,23 @@ class Drawn:
     """Remarks on what is missing in it, or must be known of it."""
 
 
-def plot(runs: Runs | str | os.PathLike[str] = "runs", figure: str = "learning_curves") -> Figure:
-    """Draws one figure of finished finetunings.
+def plot(
+    runs: Runs | str | os.PathLike[str] = "runs",
+    figure: str = "learning_curves",
+    env_steps: int | None = None,
+) -> Figure:
+    """Draws one figure of finished finetunings, or of the first env steps of all that have got so far.
 
     Args:
         runs: what `load_runs` returned, as a whole or a part of it (`Runs.only`), or the directory of runs.
         figure: the name of one of `FIGURES`, or `why_<dataset>`; `why` is enough where there is one dataset.
+        env_steps: where to cut every run, which then need not have ended; None for whole runs.
 
     Raises:
         ValueError: there is no figure of that name, or nothing that it could show.
     """
     root = runs.root if isinstance(runs, Runs) else Path(runs)
-    finetunings = collect(root).finetunings
+    finetunings = collect(root, env_steps=env_steps).finetunings
     if isinstance(runs, Runs):
         kept = set(runs.runs.index)
         finetunings = [run for run in finetunings if str(run.path) in kept]

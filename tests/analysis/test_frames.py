@@ -93,8 +93,11 @@ def test_figures_are_drawn_of_directories_and_of_parts(root):
     assert o2o.plot(chosen, "why")._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match=f"there is no figure 'curves' of these runs, but .*why_{DATASET}"):
         o2o.plot(found, "curves")
+    failed = found.only(found.runs["state"] == "FAILED")
     with pytest.raises(ValueError, match="no finished run"):
-        o2o.plot(found.only(found.runs["state"] == "FAILED"))
+        o2o.plot(failed)
+    (axes,) = o2o.plot(failed, env_steps=10_000).axes
+    assert axes.get_xlim()[1] == 510_000
 
 
 def test_tidy_curves_of_finished_runs_have_every_digit(root, tmp_path):
