@@ -21,9 +21,9 @@ from o2o.replay.buffer import Replay, Rows
 from o2o.runs.job import make_replay
 from o2o.runs.phases import make_learner
 from o2o.training import loop
-from o2o.training.loop import Learner
 from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members
+from o2o.training.steps import Learner
 from o2o.types import Algorithm, Facts
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

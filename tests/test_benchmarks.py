@@ -9,8 +9,9 @@ import pytest
 from benchmarks import flops, paper, peers, rates, results, startup, stepping
 from benchmarks.workload import Workload, composed
 from o2o.training import loop
-from o2o.training.loop import CHUNK, Learner
+from o2o.training.loop import CHUNK
 from o2o.training.seeds import Members
+from o2o.training.steps import Learner
 
 SMALL = ("batch_size=8", "network.hidden_sizes=[8,8]", "evaluation.episodes=2")
 

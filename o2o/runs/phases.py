@@ -33,9 +33,9 @@ from o2o.runs.resume import Checkpointer
 from o2o.training import checkpoint, loop, policies
 from o2o.training.diagnostics import Diagnostics
 from o2o.training.evaluation import Evaluation, Evaluator, episode_seeds
-from o2o.training.loop import Learner
 from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members, make_members
+from o2o.training.steps import Learner, no_sums
 from o2o.types import Algorithm, Facts, State
 
 FINAL_STATE = f"{layout.CHECKPOINTS}/final.npz"
@@ -110,7 +110,7 @@ def pretrain(configs: Sequence[Config], job: Job) -> None:
         states = [algorithm.init(_key(c, INIT_STREAM), replay.example(), job.facts) for c in configs]
         for c in configs:
             (run_directory(c) / SWITCH).unlink(missing_ok=True)  # of a policy that is about to be replaced
-        found = checkpointer.restore(states, loop.no_sums(algorithm))
+        found = checkpointer.restore(states, no_sums(algorithm))
         states, resumed = found or (states, None)
 
         def examine(report: Report) -> Examined:
@@ -154,7 +154,7 @@ def finetune(configs: Sequence[Config], job: Job) -> None:
                 policies.save(run_directory(c) / layout.CHECKPOINTS, step, own, read)
 
         diagnostics = Diagnostics(algorithm, replay, members, job.offline, probe_keys, at_switch)
-        found = checkpointer.restore(states, loop.no_sums(algorithm), loop.empty_snapshots(environments))
+        found = checkpointer.restore(states, no_sums(algorithm), loop.empty_snapshots(environments))
         for c in configs:  # of a future that may turn out otherwise
             policies.forget(run_directory(c) / layout.CHECKPOINTS, after=found[1].step if found else -1)
         if found is None:

@@ -26,8 +26,8 @@ from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS
 from o2o.replay.buffer import Replay, pack
 from o2o.training import loop
-from o2o.training.loop import Learner
 from o2o.training.seeds import Members
+from o2o.training.steps import Learner
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -336,7 +336,7 @@ def test_the_code_of_a_run_is_what_its_result_depends_on(tmp_path, monkeypatch):
         "sweep/__main__.py",
     ):
         assert hashed(change) == first, change
-    for change in ("algorithms/td3.py", "algorithms/losses.py", "algorithms/td3_bc.py", "training/loop.py"):
+    for change in ("algorithms/td3.py", "algorithms/losses.py", "algorithms/td3_bc.py", "training/steps.py"):
         before, first = first, hashed(change)
         assert before != first, change
     sources.hash_of_sources.cache_clear()

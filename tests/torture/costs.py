@@ -25,9 +25,10 @@ def share(directory: Path, task: str) -> float:
     from o2o.runs.lock import Leases
     from o2o.runs.recording.recorder import Recorder
     from o2o.runs.resume import Checkpointer
-    from o2o.training.loop import empty_snapshots, no_sums
+    from o2o.training.loop import empty_snapshots
     from o2o.training.reports import Report
     from o2o.training.seeds import make_members
+    from o2o.training.steps import no_sums
     from o2o.types import NO_FACTS
 
     words = [f"dataset={task}-medium-v2", "algorithm=td3_c", "replay_init=empty", f"paths.runs={directory}"]

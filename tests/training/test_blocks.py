@@ -15,8 +15,8 @@ from o2o.envs.mujoco_tasks import MujocoEnvironments
 from o2o.envs.tasks import TASKS
 from o2o.replay.buffer import Replay
 from o2o.training import diagnostics, evaluation, loop
-from o2o.training.loop import Learner
 from o2o.training.seeds import Members
+from o2o.training.steps import Learner, StepKind, offline_block, online_calls
 
 REPLAY = Replay(batch_size=8, capacity=1000, min_size=8, observation_size=11, action_size=3)
 
@@ -57,7 +57,7 @@ def test_blocks_are_whole_cycles_until_less_than_one_is_left():
 
 @pytest.mark.parametrize(("updates", "policy_moves", "cycle"), [(1, True, 2), (4, True, 1), (1, False, 1)])
 def test_a_cycle_is_as_long_as_it_takes_until_the_same_is_due(updates, policy_moves, cycle):
-    assert Learner(make("td3"), REPLAY).cycle(loop.StepKind(updates, policy_moves)) == cycle
+    assert Learner(make("td3"), REPLAY).cycle(StepKind(updates, policy_moves)) == cycle
 
 
 def test_pauses_do_not_change_what_blocks_compute(monkeypatch):
@@ -85,8 +85,8 @@ def test_pauses_do_not_change_what_blocks_compute(monkeypatch):
 @pytest.mark.parametrize(
     "compiled",
     [
-        lambda algorithm: loop._offline_block(Learner(algorithm, REPLAY), Members(1)),
-        lambda algorithm: loop._online_calls(Learner(algorithm, REPLAY), Members(1))[0],
+        lambda algorithm: offline_block(Learner(algorithm, REPLAY), Members(1)),
+        lambda algorithm: online_calls(Learner(algorithm, REPLAY), Members(1))[0],
         lambda algorithm: evaluation._calls(algorithm, Members(1))[0],
         lambda algorithm: diagnostics._functions(algorithm, REPLAY, Members(1))[0],
     ],

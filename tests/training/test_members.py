@@ -14,8 +14,8 @@ from small import assert_close, assert_equal, make
 from test_training import NO_ROWS, REPLAY, Clockwork, copy, offline_rows, start
 
 from o2o.training import loop
-from o2o.training.loop import Learner
 from o2o.training.seeds import Members, make_members
+from o2o.training.steps import Learner
 
 KINDS = (Members, functools.partial(Members, together=True))
 SEEDS = (3, 4, 5)

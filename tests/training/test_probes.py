@@ -11,6 +11,7 @@ from small import NO_FACTS, make
 from o2o.replay.buffer import Replay, pack
 from o2o.training import loop
 from o2o.training.seeds import Members
+from o2o.training.steps import Learner
 from o2o.types import LearningRate, Network, State
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def learned(name: str, rows: np.ndarray, updates: int = 3000) -> tuple[object, S
     algorithm = make(name, **FAST)
     state = algorithm.init(jax.random.key(0), REPLAY.example(), NO_FACTS)
     (report,) = loop.pretrain(
-        loop.Learner(algorithm, REPLAY), ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
+        Learner(algorithm, REPLAY), ONE, [state], jnp.asarray(rows), [jax.random.key(1)], [updates]
     )
     return algorithm, report.state[0]
 

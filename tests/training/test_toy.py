@@ -12,8 +12,8 @@ import pytest
 from test_training import NO_ROWS, REPLAY, Clockwork, offline_rows
 
 from o2o.training import contract, loop
-from o2o.training.loop import Learner
 from o2o.training.seeds import Members
+from o2o.training.steps import Learner
 from o2o.types import NO_FACTS
 
 

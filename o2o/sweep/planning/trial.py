@@ -17,9 +17,9 @@ from o2o.envs.tasks import find_task, task_sizes
 from o2o.runs import job
 from o2o.runs.directory.layout import PRETRAIN
 from o2o.training import loop
-from o2o.training.loop import Learner
 from o2o.training.reports import Report
 from o2o.training.seeds import make_members
+from o2o.training.steps import Learner
 from o2o.types import Facts
 
 SECONDS = 2.0
