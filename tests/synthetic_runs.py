@@ -123,15 +123,19 @@ def write_run(
 
 
 def write_pretraining(
-    root: Path, dataset: str, offline_score: float, seed: int = 0, source: str = "d4rl"
+    root: Path, dataset: str, offline_score: float, seed: int = 0, source: str = "d4rl", dips: float = 0.0
 ) -> Path:
-    """Writes the pretraining that the runs of this dataset and seed came from: a straight line to its score."""
+    """Writes the pretraining that the runs of this dataset and seed came from: a straight line to its score.
+
+    Every second of its evaluations lies `dips` points lower, but not the last.
+    """
     config = run_config(dataset, "td3", seed, "offline", None, 0, False, source)
     path = root / dataset / "pretrain" / "td3_bc-00000000" / f"seed-{seed}"
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(yaml.dump(config, sort_keys=False, Dumper=yaml.CSafeDumper))
     rows = [
-        {"phase": "pretrain", "step": step, "env_steps": 0, "score": offline_score * step / PRETRAIN_UPDATES}
+        {"phase": "pretrain", "step": step, "env_steps": 0}
+        | {"score": offline_score * step / PRETRAIN_UPDATES - dips * (step // 5_000 % 2)}
         for step in range(5_000, PRETRAIN_UPDATES + 1, 5_000)
     ]
     (path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -24,6 +24,9 @@ RunOutcome = Literal["collapsed", "detectable", "none"]
 PERCENTILE = 99.0
 """Of the null: what is beyond it is more than evaluation noise."""
 
+LAST_SHARE = 0.2
+"""The share of a pretraining, up to its end, whose evaluations say how much it moved by itself."""
+
 HORIZONS = (20_000, 50_000, 100_000)
 PERCENTILES = (95.0, 99.0, 99.9)
 EFFECTS = ((2.0, 0.05), (collapse.EFFECT_POINTS, collapse.EFFECT_SHARE), (10.0, 0.25))
@@ -88,6 +91,23 @@ class Measured:
     def regret(self) -> float:
         """The primary endpoint, in points."""
         return float(collapse.regret(self.curve))
+
+    @cached_property
+    def scores_before(self) -> Float[np.ndarray, " E"]:
+        """The scores of the evaluations in the last fifth of its pretraining; none where that is not among the runs."""
+        updates, scores = self.run.pretraining_curve
+        return scores[updates > -LAST_SHARE * self.run.switch]
+
+    @cached_property
+    def regret_before(self) -> float:
+        """Mean points of `scores_before` below the offline score; NaN without them."""
+        below = np.maximum(0.0, float(self.curve.offline_score) - self.scores_before)
+        return float(below.mean()) if below.size else float("nan")
+
+    @cached_property
+    def scores_after(self) -> Float[np.ndarray, " E"]:
+        """The scores of the evaluations after the switch, within the horizon."""
+        return self.curve.until(collapse.HORIZON).scores[1:]
 
     @cached_property
     def depth(self) -> float:

@@ -19,6 +19,7 @@ from analysis.data.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, A
 from analysis.tables.budget import budget_table, crossover_table
 from analysis.tables.comparisons import comparisons_table
 from analysis.tables.coverage import DiversityRows, diversity_table
+from analysis.tables.fluctuations import fluctuations_table
 from analysis.tables.forms import (
     NOTHING,
     Entry,
@@ -64,6 +65,7 @@ def every_table(cells: Sequence[Cell], diversity: DiversityRows | None = None) -
         methods_table(cells, arms),
         protocols_table(cells),
         sensitivity_table(arms),
+        fluctuations_table(arms),
         table_1(cells),
         table_c3(cells),
         comparisons_table(arms),

@@ -23,7 +23,8 @@ def headline(arms: Sequence[Arm]) -> dict[str, list[str]]:
     Several datasets are summed up before, under a name that says how many.
 
     Points lost are those by the first evaluation that has nine tenths of a seed's largest fall within the horizon; they
-    and the offline score are means over the seeds that collapsed, and the steps the most that one of them took.
+    and the offline score are means over the seeds that collapsed, and the steps the most that one of them took. Where
+    the last evaluations of its pretraining lay as far below on average, it says so.
     """
     datasets: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -73,7 +74,17 @@ def _sentence(arm: Arm, several: bool) -> str:
     fall, offline, steps = _loss(arm)
     seeds = f"{len(_collapsed(arm))} of {len(arm.runs)} seed{'s' * (len(arm.runs) > 1)}"
     lost = f"{fall:.0f} of {offline:.0f} points within {thousands(steps)} env steps"
-    return f"{_name(arm, several)} lost {lost} in {seeds}."
+    before = (
+        "" if _lost_by_the_switch(arm) else ", no more than its pretraining's last evaluations were below"
+    )
+    return f"{_name(arm, several)} lost {lost} in {seeds}{before}."
+
+
+def _lost_by_the_switch(arm: Arm) -> bool:
+    """Whether it lay further below its offline score than its pretraining did, as far as that is known."""
+    before = arm.values("regret_before")
+    known = ~np.isnan(before)
+    return not known.any() or bool(arm.values("regret")[known].mean() > before[known].mean())
 
 
 def _names(arms: Sequence[Arm], several: bool) -> str:

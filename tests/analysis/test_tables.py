@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
-from synthetic_runs import collapsing, steady, write_grid, write_run
+from synthetic_runs import Shape, collapsing, steady, write_grid, write_pretraining, write_run
 
 from analysis.claims.claim_tables import claims_table
 from analysis.claims.verdicts import findings
@@ -24,6 +24,7 @@ from analysis.tables.every import (
     per_seed_table,
     sensitivity_table,
 )
+from analysis.tables.fluctuations import fluctuations_table
 from analysis.tables.forms import (
     Entry,
     Table,
@@ -131,6 +132,49 @@ def test_the_headline_says_who_lost_how_much_how_soon_and_who_did_not(tmp_path):
         "No seed of TD3 (replay empty), TD3-C (replay offline), TD3-BC (replay offline) collapsed.",
     ]
     assert told["ant-medium-v2"] == ["No seed of TD3 collapsed."]
+
+
+def swinging(offline: float, dip: float) -> Shape:
+    """Every second evaluation of the first 10 000 steps lies so much lower."""
+
+    def shape(steps):
+        return np.where((steps < 10_000) & (steps // 500 % 2 == 1), offline - dip, offline)
+
+    return shape
+
+
+def test_what_a_pretraining_did_before_the_switch_is_told_beside_what_came_after(tmp_path):
+    early = np.arange(0, 10_001, 500)
+    for seed in range(3):
+        write_pretraining(tmp_path, DATASET, 50.0, seed, dips=40.0)
+        write_run(tmp_path, DATASET, "td3", collapsing(50.0, 10.0, 90.0), seed=seed, steps=early)
+        write_run(tmp_path, DATASET, "td3_bc", swinging(50.0, 30.0), seed=seed, steps=early)
+        write_run(tmp_path, DATASET, "td3_c", steady(50.0, 50.0), seed=seed, steps=early, replay="empty")
+    arms = arms_of(tmp_path)
+    row = row_of(fluctuations_table(arms), algorithm="TD3-BC")
+    # the last fifth: twenty evaluations on a line from 40.5 to 50, ten of them 40 points lower
+    line = 50.0 * np.arange(81, 101) / 100
+    scores = line - 40.0 * (np.arange(81, 101) % 2)
+    assert row["mean before"] == f"{scores.mean():.1f} ± 0.0"
+    assert row["deviation before"] == f"{scores.std(ddof=1):.1f} ± 0.0"
+    assert row["below the offline score before"] == f"{np.maximum(0, 50 - scores).mean():.1f} ± 0.0"
+    assert row["mean after"] == "35.0 ± 0.0"
+    assert row["after: the regret"] == "15.0 ± 0.0"
+    assert row_of(fluctuations_table(arms), algorithm="TD3-C")["deviation after"] == "0.0 ± 0.0"
+    told = headline(arms)[DATASET]
+    assert any(
+        s.startswith("TD3 (replay offline) lost 40 of 50") and s.endswith("3 of 3 seeds.") for s in told
+    )
+    (swung,) = [sentence for sentence in told if sentence.startswith("TD3-BC")]
+    assert swung.endswith("in 3 of 3 seeds, no more than its pretraining's last evaluations were below.")
+
+
+def test_without_its_pretraining_nothing_is_said_of_before(tmp_path):
+    write_run(tmp_path, DATASET, "td3", collapsing(50.0, 10.0, 90.0))
+    row = row_of(fluctuations_table(arms_of(tmp_path)), algorithm="TD3")
+    assert (row["mean before"], row["below the offline score before"]) == ("–", "–")
+    (sentence,) = headline(arms_of(tmp_path))[DATASET]
+    assert sentence.endswith("1 of 1 seed.")
 
 
 def test_a_headline_of_many_settings_counts_them_and_parts_their_names(tmp_path):
@@ -509,7 +553,7 @@ def test_every_table_is_written_in_every_form(tmp_path):
     write_grid(tmp_path / "runs", (DATASET, "hopper-medium-replay-v2"), seeds=(0, 1), ratios=(0.25, 0.75))
     tables = every_table(collect(tmp_path / "runs").cells, {DATASET: {"spread": 1.0}})
     paths = write(tables, tmp_path / "out")
-    assert len({table.name for table in tables}) == len(tables) == 15
+    assert len({table.name for table in tables}) == len(tables) == 16
     assert {path.suffix for path in paths} == {".md", ".csv", ".tex"}
     for table in tables:
         assert table.rows, table.name

@@ -1,0 +1,56 @@
+"""How much the scores moved before the switch and after it (not in the paper): what fluctuates goes on doing so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from analysis.data.measures import Arm
+from analysis.tables.forms import Table, mean, thousands, words
+from analysis.tables.paper_tables import dataset_name
+from o2o import collapse
+
+
+def fluctuations_table(arms: Sequence[Arm]) -> Table:
+    """Mean, standard deviation over time, and mean points below the offline score, before the switch and after it."""
+    rows = []
+    for arm in arms:
+        runs = [run.run for run in arm.runs]
+        before = [run.scores_before for run in arm.runs]
+        after = [run.scores_after for run in arm.runs]
+        rows.append(
+            (
+                words(dataset_name(arm.cell)),
+                words(arm.cell.label),
+                words(arm.cell.replay),
+                mean(arm.scores()[0], runs),
+                mean(list(map(_level, before)), runs),
+                mean(list(map(_level, after)), runs),
+                mean(list(map(_deviation, before)), runs),
+                mean(list(map(_deviation, after)), runs),
+                mean(arm.values("regret_before"), runs),
+                mean(arm.values("regret"), runs),
+            )
+        )
+    columns = (
+        "dataset", "algorithm", "replay", "offline", "mean before", "mean after", "deviation before",
+        "deviation after", "below the offline score before", "after: the regret",
+    )  # fmt: skip
+    notes = (
+        "Before: the evaluations in the last fifth of the pretraining. After: those of the first "
+        f"{thousands(collapse.HORIZON)} env steps. Deviation: one seed's standard deviation over time, which holds "
+        "evaluation noise (that of the frozen policy), fluctuations, and whatever trend there is. ± is over seeds.",
+        "Where the regret is no more than the points below the offline score before, the switch took nothing: it found "
+        "the pretraining at a good moment.",
+    )
+    return Table("fluctuations", "Fluctuations before the switch and after", columns, tuple(rows), notes)
+
+
+def _level(scores: Float[np.ndarray, " E"]) -> float:
+    return float(scores.mean()) if scores.size else float("nan")
+
+
+def _deviation(scores: Float[np.ndarray, " E"]) -> float:
+    return float(scores.std(ddof=1)) if scores.size > 1 else float("nan")
