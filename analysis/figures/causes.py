@@ -114,7 +114,7 @@ def _draw_panel(
                 )
                 legend.setdefault(cell.label, line)
     mark_switch(axes, axis.switch)
-    step_axis(axes, axis.switch - BEFORE * shown, axis.switch + shown)
+    step_axis(axes, axis.switch - BEFORE * shown, axis.switch + shown, intervals=2)
     return legend
 
 

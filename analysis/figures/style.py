@@ -188,10 +188,10 @@ def dataset_title(cell: Cell) -> str:
     return f"{cell.dataset}\n({found})" if found else cell.dataset
 
 
-def step_axis(axes: Axes, first: float, last: float) -> None:
-    """Steps, labelled in thousands."""
+def step_axis(axes: Axes, first: float, last: float, intervals: int = 5) -> None:
+    """Steps, labelled in thousands; at most so many intervals have room for their labels."""
     axes.set_xlim(first, last)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(intervals, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}".replace("-", "−")))
 
 

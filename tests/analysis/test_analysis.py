@@ -280,6 +280,20 @@ def test_why_shows_what_the_critic_believed(cells):
     assert values.max() > values[0]
 
 
+@pytest.mark.parametrize("env_steps", [10_000, 20_000, 50_000])
+def test_the_narrow_panels_of_why_have_room_for_their_labels(tmp_path, env_steps):
+    write_run(
+        tmp_path, "hopper-medium-v2", "td3_c", steady(50.0, 60.0), steps=np.arange(0, env_steps + 1, 500)
+    )
+    figure, _ = why(collect(tmp_path).cells)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        extents = sorted((e.x0, e.x1) for e in (label.get_window_extent() for label in labels))
+        assert len(labels) >= 2
+        assert all(left[1] < right[0] for left, right in itertools.pairwise(extents))
+
+
 def test_runs_of_two_pretraining_lengths_are_aligned_at_the_switch_with_an_offline_line_each(tmp_path):
     for updates, start in ((2_000, 30.0), (30_000, 60.0)):
         for algorithm in ("td3", "td3_bc"):
