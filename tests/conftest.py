@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ if jax.__version_info__ < (0, 11):  # later ones end the process for a flag that
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's, which what the tests start would inherit
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # What one run of the tests compiled, the next one need not.
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

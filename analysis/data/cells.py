@@ -150,11 +150,15 @@ def named(name: str, variant: str) -> str:
 def variants_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = ()) -> list[str]:
     """For each of some settings that share a name, what tells it from the others: `key=value, …` or "".
 
-    What comes with an algorithm's name is not told beside it, and a key that one lacks is not told of it; … stands for
-    what was cut. `always` are told whether they differ or not.
+    What comes with an algorithm's name is not told beside it, nor how they were evaluated where the rest tells them
+    apart, and a key that one lacks is not told of it; … stands for what was cut. `always` are told whether they differ
+    or not.
     """
     keys = [key for key, values in _differing(settings).items() if len(set(map(word, values))) > 1]
     told = [key for key in keys if not _comes_with_a_name(key, keys, settings)]
+    learned = [key for key in told if not key.startswith("evaluation.")]
+    if len(told) <= MOST_NAMED and _parts(settings, learned) == len(settings):
+        told = learned
     told.sort(key=lambda key: (not key.startswith("pretrain."), keys.index(key)))
     kept = list(dict.fromkeys([*always, *(told if len(told) <= MOST_NAMED else _enough(told, settings))]))
     more = ["…"] if set(told) - set(kept) else []
@@ -198,14 +202,15 @@ def _comes_with_a_name(key: str, keys: Sequence[str], settings: Sequence[Mapping
 def _enough(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first of the keys by which all settings differ that differ by all of them."""
     kept: list[str] = []
-
-    def parts(by: Sequence[str]) -> int:
-        return len({tuple(word(own.get(key, "absent")) for key in by) for own in settings})
-
     for key in keys:
-        if parts([*kept, key]) > parts(kept):
+        if _parts(settings, [*kept, key]) > _parts(settings, kept):
             kept.append(key)
     return kept
+
+
+def _parts(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> int:
+    """How many of the settings the keys tell apart."""
+    return len({tuple(word(own.get(key, "absent")) for key in keys) for own in settings})
 
 
 def _short(key: str) -> str:

@@ -70,6 +70,21 @@ def test_settings_that_differ_in_much_are_named_by_enough_of_it_and_the_note_say
     assert all(key in note for key in changes)
 
 
+def test_how_runs_were_evaluated_is_named_only_where_nothing_else_tells_them_apart(tmp_path):
+    td3(tmp_path, overrides={"discount": 0.9, "evaluation.episodes": 5})
+    td3(tmp_path)
+    collection = collect(tmp_path)
+    assert [cell.label for cell in collection.cells] == ["TD3, discount=0.9", "TD3, discount=0.99"]
+    (note,) = collection.notes
+    assert "evaluation.episodes (5, 10)" in note
+    td3(tmp_path, overrides={"evaluation.episodes": 5})
+    assert {cell.label for cell in collect(tmp_path).cells} == {
+        "TD3, discount=0.9, evaluation.episodes=5",
+        "TD3, discount=0.99, evaluation.episodes=5",
+        "TD3, discount=0.99, evaluation.episodes=10",
+    }
+
+
 def test_pretrainings_of_two_lengths_are_named_by_them_in_every_setting_of_the_dataset(tmp_path):
     td3(tmp_path, overrides={"pretrain.updates": 2_000})
     td3(tmp_path, overrides={"pretrain.updates": 30_000})
