@@ -173,11 +173,13 @@ def _result_when_cut(
     result: Mapping[str, Any], config: Mapping[str, Any], evaluations: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Returns as much of a result as is true of the part that is looked at: not how long the whole run took."""
-    at_switch = evaluations["score"][evaluations["env_steps"] == 0] if evaluations else np.empty(0)
-    pretrained = config["pretrain"]["updates"] > 0 and at_switch.size > 0
+    offline = result.get("offline_score")
+    if offline is None and evaluations and config["pretrain"]["updates"] > 0:  # it has not ended
+        at_switch = evaluations["score"][evaluations["env_steps"] == 0]
+        offline = float(at_switch[0]) if at_switch.size else None
     execution = dict(result.get("execution") or {})
     execution.pop("seconds", None)
-    return {"offline_score": float(at_switch[0]) if pretrained else None, "execution": execution}
+    return {"offline_score": offline, "execution": execution}
 
 
 def _check_readable(path: Path, *files: str) -> None:

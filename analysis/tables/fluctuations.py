@@ -42,8 +42,8 @@ def fluctuations_table(arms: Sequence[Arm]) -> Table:
         "Before: the evaluations in the last fifth of the pretraining. After: those of the first "
         f"{thousands(collapse.HORIZON)} env steps. Deviation: one seed's standard deviation over time, which holds "
         "evaluation noise (that of the frozen policy), fluctuations, and whatever trend there is. ± is over seeds.",
-        "Where the regret is no more than the points below the offline score before, the switch took nothing: it found "
-        "the pretraining at a good moment.",
+        "Where the regret is no more than the points below the offline score before, the fall is no larger than the "
+        "pretraining's own fluctuations, and need not be the switch's doing.",
     )
     return Table("fluctuations", "Fluctuations before the switch and after", columns, tuple(rows), notes)
 

@@ -444,3 +444,14 @@ def test_where_a_run_was_not_evaluated_it_is_not_cut(tmp_path):
     collection = collect(tmp_path, env_steps=20_250)
     assert collection.cells == ()
     assert "not evaluated at env step 20250, but last at 20000" in str(collection.left_out[0])
+
+
+def test_a_cut_run_keeps_the_offline_score_that_no_evaluation_of_it_has(tmp_path):
+    path = td3(tmp_path, steps=np.arange(500, 20_001, 500))
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps(result | {"offline_score": 47.0}))
+    ((run,),) = (cell.runs for cell in collect(tmp_path, env_steps=10_000).cells)
+    assert run.offline_score == 47.0
+    (path / "result.json").unlink()
+    (left,) = collect(tmp_path, env_steps=10_000).left_out
+    assert "no offline score" in left.reason
