@@ -13,8 +13,6 @@ from o2o import collapse
 
 MOST_TOLD = 4
 """The settings of a dataset that a headline tells of one by one."""
-NEARLY_ALL = 0.9
-"""The share of the largest fall by which it is called a loss."""
 
 
 def headline(arms: Sequence[Arm]) -> dict[str, list[str]]:
@@ -22,9 +20,9 @@ def headline(arms: Sequence[Arm]) -> dict[str, list[str]]:
 
     Several datasets are summed up before, under a name that says how many.
 
-    Points lost are those by the first evaluation that has nine tenths of a seed's largest fall within the horizon; they
-    and the offline score are means over the seeds that collapsed, and the steps the most that one of them took. Where
-    the last evaluations of its pretraining lay as far below on average, it says so.
+    Points lost are the depth of the fall, as in the table of collapse; they and the offline score are means over the
+    seeds that collapsed. The steps are those by which each of these seeds had an evaluation half of its depth below.
+    Where the last evaluations of its pretraining lay as far below on average, it says so.
     """
     datasets: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -73,11 +71,11 @@ def _badly(arm: Arm) -> tuple[float, float]:
 def _sentence(arm: Arm, several: bool) -> str:
     fall, offline, steps = _loss(arm)
     seeds = f"{len(_collapsed(arm))} of {len(arm.runs)} seed{'s' * (len(arm.runs) > 1)}"
-    lost = f"{fall:.0f} of {offline:.0f} points within {thousands(steps)} env steps"
+    lost = f"{fall:.0f} of {offline:.0f} points, half of it within {thousands(steps)} env steps"
     before = (
         "" if _lost_by_the_switch(arm) else ", no more than its pretraining's last evaluations were below"
     )
-    return f"{_name(arm, several)} lost {lost} in {seeds}{before}."
+    return f"{_name(arm, several)} lost {lost}, in {seeds}{before}."
 
 
 def _lost_by_the_switch(arm: Arm) -> bool:
@@ -107,13 +105,12 @@ def _collapsed(arm: Arm) -> list[Measured]:
 
 
 def _loss(arm: Arm) -> tuple[float, float, int]:
-    """Mean points lost, mean offline score, and most env steps taken, of the seeds that collapsed."""
-    falls, steps = [], []
-    for run in _collapsed(arm):
+    """Mean points lost, mean offline score, and most env steps to half of the loss, of the seeds that collapsed."""
+    lost = _collapsed(arm)
+    halves = []
+    for run in lost:
         curve = run.curve.until(collapse.HORIZON)
-        below = float(curve.offline_score) - curve.scores
-        place = int(np.argmax(below >= NEARLY_ALL * below.max()))
-        falls.append(float(below[place]))
-        steps.append(int(curve.env_steps[place]))
-    offline = [float(run.curve.offline_score) for run in _collapsed(arm)]
-    return float(np.mean(falls)), float(np.mean(offline)), max(steps)
+        fallen = float(curve.offline_score) - curve.scores >= run.depth / 2
+        halves.append(int(curve.env_steps[np.argmax(fallen)]))
+    offline = [float(run.curve.offline_score) for run in lost]
+    return float(np.mean([run.depth for run in lost])), float(np.mean(offline)), max(halves)

@@ -70,7 +70,7 @@ def test_runs_under_way_can_be_compared_by_the_command(tmp_path, capsys):
     assert main([*words, "--env-steps", "10000"]) == 0
     said = capsys.readouterr().out
     assert "left out" not in said
-    assert "TD3 lost 40 of 50 points within 2 000 env steps" in said.replace("\u202f", " ")
+    assert "TD3 lost 39 of 50 points, half of it within 1 000 env steps" in said.replace("\u202f", " ")
     curves = pd.read_csv(tmp_path / "report" / "curves.csv")
     assert curves["env_steps"].max() == 10_000
     assert main([*words, "--env-steps", "0"]) == 2
