@@ -12,10 +12,8 @@ from matplotlib.ticker import FuncFormatter
 from analysis.data.cells import Cell, by_dataset
 from analysis.data.runs import FROZEN
 from analysis.figures.style import PAGE_WIDTH, NothingToDrawError, add_legend, colors_of, new_figure, styled
+from analysis.tables.budget import budgets_until
 from o2o.machine.counting import counted
-
-BUDGETS = np.array([1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000])
-"""Env steps one may take online (paper, section 6)."""
 
 
 def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
@@ -50,7 +48,7 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             notes += [f"replay {replay}: {change}" for change in _crossovers(reached, gains)]
         grid[0, 0].set_xscale("log")
         for axes in grid[-1]:
-            axes.set_xticks(BUDGETS[axes.get_xlim()[1] >= BUDGETS])
+            axes.set_xticks(max((reached for _, reached, _, _ in rows), key=len))
             axes.minorticks_off()
             axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k"))
         figure.supxlabel("env steps allowed after the switch", fontsize=8)
@@ -76,8 +74,8 @@ def _gains(
     found = []
     for labels, datasets in groups.items():
         last = min(int(cell.first.env_steps[-1]) for own in datasets.values() for cell in own.values())
-        reached = BUDGETS[last >= BUDGETS]
-        if len(labels) > 1 and len(reached):
+        if len(labels) > 1:
+            reached = np.array(budgets_until(last))
             gains = {
                 label: np.stack([_gain(own[label], reached) for own in datasets.values()], axis=1)
                 for label in labels

@@ -15,6 +15,7 @@ from analysis.statistics import CONFIDENCE, DRAWS
 from analysis.tables.forms import NOTHING, Entry, Table, thousands, words
 
 BUDGETS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
+"""Env steps one may take online (paper, section 6)."""
 POINTS = 201
 """The number of budgets, evenly spread, at which a crossover is looked for."""
 
@@ -49,15 +50,21 @@ def crossover(first: Arm, second: Arm, draws: int = DRAWS, seed: int = 0) -> Cro
     return Crossover(None if np.isinf(step) else step, float(low), float(high), len(shared))
 
 
+def budgets_until(last: int) -> tuple[int, ...]:
+    """The budgets that fit into so many env steps, and these themselves."""
+    return (*(budget for budget in BUDGETS if budget < last), last)
+
+
 def budget_table(arms: Sequence[Arm]) -> Table:
     """The mean score of every arm at every budget, with its rank among those of its dataset."""
     rows = []
+    budgets = budgets_until(max((run.curve.last for arm in arms for run in arm.runs), default=BUDGETS[-1]))
     for dataset, alike in _by_dataset(arms).items():
-        scores = {b: [_mean_at(arm, b) for arm in alike] for b in BUDGETS}
+        scores = {b: [_mean_at(arm, b) for arm in alike] for b in budgets}
         for i, arm in enumerate(alike):
             paths = tuple(run.run.path for run in arm.runs)
             entries = []
-            for budget in BUDGETS:
+            for budget in budgets:
                 score = scores[budget][i]
                 if np.isnan(score):
                     entries.append(Entry(NOTHING))
@@ -65,7 +72,7 @@ def budget_table(arms: Sequence[Arm]) -> Table:
                 rank = 1 + sum(other > score for other in scores[budget])
                 entries.append(Entry(f"{score:.1f} ({rank})", score, bold=rank == 1, runs=paths))
             rows.append((words(dataset), words(arm.cell.label), words(arm.cell.replay), *entries))
-    columns = ("dataset", "algorithm", "replay", *(f"{b // 1000}k" for b in BUDGETS))
+    columns = ("dataset", "algorithm", "replay", *(f"{b / 1000:g}k" for b in budgets))
     notes = (
         "Mean score over seeds after so many env steps, with its rank in the dataset in brackets; the best is bold.",
     )

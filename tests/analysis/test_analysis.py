@@ -270,6 +270,18 @@ def test_who_overtakes_whom_is_said(cells):
     assert [line.get_ydata()[0] for line in ranks if line.get_color() == COLORS["td3_bc"]] == [1.0]
 
 
+def test_the_gains_are_drawn_as_far_as_all_runs_go(tmp_path):
+    for algorithm, last in (("td3", 40_000), ("td3_bc", 50_000)):
+        write_run(tmp_path, REGENERATED, algorithm, steady(50.0, 60.0), steps=np.arange(0, last + 1, 500))
+    figure, _ = budgets(collect(tmp_path).cells)
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            if line.get_marker() == "o":
+                assert list(np.asarray(line.get_xdata())) == [1_000, 2_000, 5_000, 10_000, 20_000, 40_000]
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()][-1] == "40k"
+
+
 def test_why_shows_what_the_critic_believed(cells):
     figure, _ = why([cell for cell in cells if cell.dataset == "hopper-medium-v2"])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
