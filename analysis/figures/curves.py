@@ -196,7 +196,8 @@ def _draw_panel(
     for run in (run for series in panel.series for run in series.cell.runs if not run.from_scratch):
         groups.setdefault(pretrainings[run.pretraining_key], []).append(run)
     names = list(dict.fromkeys(pretrainings.values()))
-    switch, alone = axis.switch, len(names) == 1
+    switch = axis.switch if groups else 0  # what is alone and from scratch has none
+    alone = len(names) == 1
     for name, runs in groups.items():
         color, dashes = PRETRAININGS[names.index(name) % len(PRETRAININGS)]
         before = {run.pretraining: run.pretraining_curve for run in runs if run.pretraining}

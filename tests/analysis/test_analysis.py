@@ -342,6 +342,15 @@ def test_pretrainings_of_one_algorithm_are_named_by_the_methods_that_they_are_fo
     assert {"CQL pretraining for CQL", "CQL pretraining for WSRL"} <= set(labels)
 
 
+def test_a_panel_of_what_is_from_scratch_begins_with_its_first_step(tmp_path):
+    write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    write_run(tmp_path, "hopper-medium-v2", "td3", steady(2.0, 60.0), scratch=True, replay="empty")
+    figure, _ = learning_curves(collect(tmp_path).cells)
+    firsts = {axes.get_title(): axes.get_lines()[-1].get_xdata()[0] for axes in figure.axes}
+    assert sorted(firsts.values()) == [0, 500_000]
+    assert "scratch" in min(firsts, key=firsts.__getitem__)
+
+
 def test_several_updates_a_step_are_drawn_over_env_steps(tmp_path):
     write_run(tmp_path, "hopper-medium-v2", "td3", steady(50.0, 60.0))
     write_run(
