@@ -151,8 +151,8 @@ def variants_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = (
     """For each of some settings that share a name, what tells it from the others: `key=value, …` or "".
 
     What comes with an algorithm's name is not told beside it, nor how they were evaluated where the rest tells them
-    apart, and a key that one lacks is not told of it; … stands for what was cut. `always` are told whether they differ
-    or not.
+    apart. A key that one lacks is not told of it, nor that it is false where all have it: the others' values are told.
+    … stands for what was cut. `always` are told whether they differ or not.
     """
     keys = [key for key, values in _differing(settings).items() if len(set(map(word, values))) > 1]
     told = [key for key in keys if not _comes_with_a_name(key, keys, settings)]
@@ -162,9 +162,10 @@ def variants_of(settings: Sequence[Mapping[str, Any]], always: Sequence[str] = (
     told.sort(key=lambda key: (not key.startswith("pretrain."), keys.index(key)))
     kept = list(dict.fromkeys([*always, *(told if len(told) <= MOST_NAMED else _enough(told, settings))]))
     more = ["…"] if set(told) - set(kept) else []
+    said = [[key for key in kept if _needs_saying(key, own, settings)] for own in settings]
     return [
-        ", ".join([*(f"{_short(key)}={word(own[key])}" for key in kept if key in own), *more])
-        for own in settings
+        ", ".join([*(f"{_short(key)}={word(own[key])}" for key in keys), *more])
+        for own, keys in zip(settings, said, strict=True)
     ]
 
 
@@ -175,7 +176,8 @@ def differing(cells: Iterable[Cell]) -> dict[str, list[Any]]:
 
 def word(value: Any) -> str:
     """A value of a configuration as it is typed; a digest by its beginning."""
-    return "null" if value is None else str(shortened(value))
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(shortened(value))
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -197,6 +199,11 @@ def _comes_with_a_name(key: str, keys: Sequence[str], settings: Sequence[Mapping
     for own in settings:
         values.setdefault(word(own.get(name)), set()).add(word(own.get(key, "absent")))
     return all(len(found) == 1 for found in values.values())
+
+
+def _needs_saying(key: str, own: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it has the key, and another value than false, which goes without saying where all have the key."""
+    return key in own and not (own[key] is False and all(key in other for other in settings))
 
 
 def _enough(keys: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -53,6 +53,17 @@ def test_settings_that_differ_in_something_unseen_are_never_averaged(tmp_path, k
     assert f"{key} ({first}, {second})" in note or f"{key} ({second}, {first})" in note
 
 
+def test_false_goes_without_saying(tmp_path):
+    td3(tmp_path)
+    td3(tmp_path, overrides={"finetune.reset_optimizers": True})
+    td3(tmp_path, overrides={"algorithm.policy_delay": 3})
+    assert [cell.label for cell in collect(tmp_path).cells] == [
+        "TD3, policy_delay=2",
+        "TD3, policy_delay=2, finetune.reset_optimizers=true",
+        "TD3, policy_delay=3",
+    ]
+
+
 def test_where_and_how_a_run_ran_makes_no_other_cell(tmp_path):
     td3(tmp_path)
     td3(tmp_path, seed=1, overrides={"paths.runs": "/elsewhere", "dataset.path": "/there"})
