@@ -152,8 +152,11 @@ function drawnKey(i) {
   return view;
 }
 
-/** Axes, ticks and the switch; returns the drawing and its scales. */
-function axes(width, height, [start, end], [bottom, top], log, label) {
+/** The learner step at which these settings went online; null where all are from scratch. */
+const switchOf = cells => cells.some(cell => cell.pretraining !== null) ? data.switch : null;
+
+/** Axes, ticks and the switch, where there is one; returns the drawing and its scales. */
+function axes(width, height, [start, end], [bottom, top], log, label, switched) {
   const view = drawn("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
   const scale = log ? Math.log10 : value => value;
   const x = step => LEFT + (step - start) / (end - start) * (width - LEFT - RIGHT);
@@ -172,12 +175,12 @@ function axes(width, height, [start, end], [bottom, top], log, label) {
     view.append(drawn("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
       drawn("text", { x: LEFT - 5, y: y(tick) + 4, "text-anchor": "end" }, short(tick)));
   }
-  for (const tick of ticks(data.switch + start, data.switch + end, width < 300 ? 3 : 6)) {
-    view.append(drawn("text", { x: x(tick - data.switch), y: height - BOTTOM + 14, "text-anchor": "middle" }, short(tick / 1000)));
+  for (const tick of ticks(switched + start, switched + end, width < 300 ? 3 : 6)) {
+    view.append(drawn("text", { x: x(tick - switched), y: height - BOTTOM + 14, "text-anchor": "middle" }, short(tick / 1000)));
   }
   view.append(drawn("text", { x: (LEFT + width) / 2, y: height - 4, "text-anchor": "middle" },
     width < 300 ? label.replace(" since the switch", "") : label));
-  view.append(drawn("line", { class: "switch", x1: x(0), x2: x(0), y1: TOP, y2: height - BOTTOM }));
+  if (switched !== null) view.append(drawn("line", { class: "switch", x1: x(0), x2: x(0), y1: TOP, y2: height - BOTTOM }));
   return { view, x, y, path };
 }
 
@@ -207,7 +210,7 @@ function panel(cells, width, height) {
   const high = cells.flatMap(cell => cell.mean.map((mean, i) => mean + (cell.deviation?.[i] ?? 0)));
   const low = cells.flatMap(cell => cell.mean.map((mean, i) => mean - (cell.deviation?.[i] ?? 0)));
   const range = [Math.min(0, ...low), Math.max(1, ...high, ...levels)];
-  const { view, x, y, path } = axes(width, height, [start, end], range, false, data.axis);
+  const { view, x, y, path } = axes(width, height, [start, end], range, false, data.axis, switchOf(cells));
   const names = cells.map(cell => cell.label).join(", ");
   for (const [name, value] of Object.entries({ tabindex: 0, role: "img",
     "aria-label": `${cells[0].dataset}, replay ${cells[0].replay}: ${names}` })) view.setAttribute(name, value);
@@ -247,7 +250,7 @@ function reason({ title, metrics, log }, cells, alike, width, height) {
   const logarithmic = log && low > 0 && high > 5 * low;
   const end = Math.min(data.horizon, Math.max(...alike.map(cell => data.grids[cell.grid].at(-1))));
   const range = low === high ? [low - 1, high + 1] : [low, high];
-  const { view, path } = axes(width, height, [-0.04 * end, end], range, logarithmic, data.axis);
+  const { view, path } = axes(width, height, [-0.04 * end, end], range, logarithmic, data.axis, switchOf(alike));
   metrics.forEach((metric, i) => cells.filter(cell => cell.why[metric]).forEach(cell => {
     const { grid, values } = cell.why[metric];
     const line = drawn("path", { class: i ? "mean second" : "mean", d: path(data.grids[grid], values) });
@@ -285,8 +288,8 @@ function pointing(view, cells, lines, x, y, path, start, end, width, height) {
       return line;
     });
     const each = cell.runs.map(run => `${run.seed}: ${number.format(run.scores[valueAt({ grid: run.grid }, step)])}`);
-    tooltip.replaceChildren(element("div", {}, data.switch
-        ? `learner step ${whole.format(data.switch + step)} (env step ${whole.format(step)})` : `env step ${whole.format(step)}`),
+    tooltip.replaceChildren(element("div", {}, switchOf(cells)
+        ? `learner step ${whole.format(switchOf(cells) + step)} (env step ${whole.format(step)})` : `env step ${whole.format(step)}`),
       ...rows, element("div", {}, `seeds of ${cell.label}: ${each.join(", ")}`));
     tooltip.hidden = false;
     const box = view.getBoundingClientRect();

@@ -36,6 +36,9 @@ const tooltip = () => document.getElementById("tooltip");
 await new Promise(done => setTimeout(done, 50));
 const found = {rows: names(), panels: panels(), caveat: document.getElementById("caveat").innerText};
 found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+const switches = name => document.querySelectorAll(`#curves svg[aria-label^="${name}"] line.switch`).length;
+found.switches = [switches("hopper from scratch"), switches("regen")];
+found.scratchSteps = document.querySelector("#curves svg[aria-label^='hopper from scratch']").textContent;
 box("label", "TD3").click();
 found.withoutTd3 = names();
 found.shown = document.getElementById("shown").innerText;
@@ -178,6 +181,13 @@ def test_seeds_are_seen_by_pointing_and_by_the_keyboard(looked):
     assert found["seedLines"] == 3
     assert found["hiddenAgain"] is True
     assert "seeds of" in found["pointed"]
+
+
+def test_what_is_from_scratch_begins_with_its_first_step_and_has_no_switch(looked):
+    found, _ = looked
+    assert found["switches"] == [0, 2]
+    assert "200learner steps" in found["scratchSteps"]
+    assert "700" not in found["scratchSteps"]
 
 
 def test_it_is_dark_for_who_wants_it_dark(looked):
