@@ -154,6 +154,21 @@ def depth(curve: Curve, window: int = WINDOW, horizon: int = HORIZON) -> PerCurv
     return np.maximum(0.0, curve.offline_score - means.min(axis=-1))
 
 
+def best(curve: Curve, window: int = WINDOW) -> PerCurve:
+    """The greatest m(t) of the whole curve, in points: the best that the policy was for a window (not in the paper)."""
+    return _smooth(curve, window)[1].max(axis=-1)
+
+
+def decline(curve: Curve, window: int = WINDOW) -> PerCurve:
+    """What is lost of the best in the end, in points: max m(t) − m(T), with T the curve's end (not in the paper).
+
+    Regret and depth count what lies below the offline score. A policy that climbs and falls again has neither.
+    """
+    end = np.array([curve.last])
+    last = (curve.area(end) - curve.area(end - window))[..., 0] / window
+    return np.maximum(0.0, best(curve, window) - last)
+
+
 def recovery(
     curve: Curve, window: int = WINDOW, tolerance: float = TOLERANCE, horizon: int = HORIZON
 ) -> int | None:

@@ -53,6 +53,20 @@ def test_depth_is_taken_within_the_horizon():
     assert collapse.depth(curve, horizon=70_000) > 60.0
 
 
+def test_what_is_won_and_lost_again_is_a_decline_and_no_regret():
+    # From 40 up to 100, flat for longer than the window, down to 50 and flat again.
+    curve = Curve(np.array([0, 10_000, 20_000, 30_000, 40_000]), np.array([40.0, 100.0, 100.0, 50.0, 50.0]))
+    assert (collapse.regret(curve), collapse.depth(curve)) == (0.0, 0.0)
+    assert collapse.best(curve, 2_500) == pytest.approx(100.0)
+    assert collapse.decline(curve, 2_500) == pytest.approx(50.0)
+    # While it falls by 5 a thousand steps, the mean of the last 2 000 is 5 above the last of them.
+    assert collapse.decline(curve.until(30_000), 2_000) == pytest.approx(45.0)
+    both = collapse.decline(
+        Curve(curve.env_steps, np.stack([curve.scores, np.linspace(0.0, 80.0, 5)])), 2_500
+    )
+    np.testing.assert_allclose(both, [50.0, 0.0], atol=1e-9)
+
+
 def test_one_bad_evaluation_is_averaged_over_the_window():
     # A spike of 20 points, 1 000 steps wide: area 20 × 1 000 / 2 within a window of 2 500.
     steps = np.arange(0, 10_001, 500)

@@ -1,4 +1,4 @@
-"""How much the scores moved before the switch and after it (not in the paper): what fluctuates goes on doing so."""
+"""How much the scores moved before the switch and after it (not in the paper), and what was won and lost again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from o2o import collapse
 
 
 def fluctuations_table(arms: Sequence[Arm]) -> Table:
-    """Mean, standard deviation over time, and mean points below the offline score, before the switch and after it."""
+    """Mean, standard deviation over time, and mean points below the offline score, before the switch and after it.
+
+    And, over all that was run, the best moving average, and how far below it the end is.
+    """
     rows = []
     for arm in arms:
         runs = [run.run for run in arm.runs]
@@ -32,11 +35,13 @@ def fluctuations_table(arms: Sequence[Arm]) -> Table:
                 mean(list(map(_deviation, after)), runs),
                 mean(arm.values("regret_before"), runs),
                 mean(arm.values("regret"), runs),
+                mean([float(collapse.best(run.curve)) for run in arm.runs], runs),
+                mean([float(collapse.decline(run.curve)) for run in arm.runs], runs),
             )
         )
     columns = (
         "dataset", "algorithm", "replay", "offline", "mean before", "mean after", "deviation before",
-        "deviation after", "below the offline score before", "after: the regret",
+        "deviation after", "below the offline score before", "after: the regret", "best", "below it in the end",
     )  # fmt: skip
     notes = (
         "Before: the evaluations in the last fifth of the pretraining. After: those of the first "
@@ -44,6 +49,8 @@ def fluctuations_table(arms: Sequence[Arm]) -> Table:
         "evaluation noise (that of the frozen policy), fluctuations, and whatever trend there is. ± is over seeds.",
         "Where the regret is no more than the points below the offline score before, the fall is no larger than the "
         "pretraining's own fluctuations, and need not be the switch's doing.",
+        f"Best: the highest mean over {thousands(collapse.WINDOW)} env steps of all that was run, which fluctuations "
+        "raise. Below it in the end: what is lost of that; regret does not see it above the offline score.",
     )
     return Table("fluctuations", "Fluctuations before the switch and after", columns, tuple(rows), notes)
 

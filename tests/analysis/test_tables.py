@@ -160,6 +160,7 @@ def test_what_a_pretraining_did_before_the_switch_is_told_beside_what_came_after
     assert row["below the offline score before"] == f"{np.maximum(0, 50 - scores).mean():.1f} ± 0.0"
     assert row["mean after"] == "35.0 ± 0.0"
     assert row["after: the regret"] == "15.0 ± 0.0"
+    assert (row["best"], row["below it in the end"]) == ("50.0 ± 0.0", "15.0 ± 0.0")
     assert row_of(fluctuations_table(arms), algorithm="TD3-C")["deviation after"] == "0.0 ± 0.0"
     told = headline(arms)[DATASET]
     assert any(
