@@ -383,7 +383,8 @@ def test_no_published_number_stands_beside_runs_of_another_scale(tmp_path):
 )
 def test_every_setting_of_the_papers_counts(tmp_path, key, value):
     write_run(tmp_path, DATASET, "td3", steady(55.0, 90.0), overrides={key: value})
-    assert f"{key}={value}" in table_1(collect(tmp_path).cells).rows[0][-1].text
+    typed = "true" if value is True else str(value)
+    assert f"{key}={typed}" in table_1(collect(tmp_path).cells).rows[0][-1].text
 
 
 def test_of_two_variants_the_published_number_stands_beside_the_papers(tmp_path):
