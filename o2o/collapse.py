@@ -160,7 +160,7 @@ def best(curve: Curve, window: int = WINDOW) -> PerCurve:
 
 
 def decline(curve: Curve, window: int = WINDOW) -> PerCurve:
-    """What is lost of the best in the end, in points: max m(t) − m(T), with T the curve's end (not in the paper).
+    """The points by which the end is below the best, max m(t) − m(T), with T the curve's end (not in the paper).
 
     Regret and depth count what lies below the offline score. A policy that climbs and falls again has neither.
     """
