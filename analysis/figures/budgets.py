@@ -48,7 +48,7 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             notes += [f"replay {replay}: {change}" for change in _crossovers(reached, gains)]
         grid[0, 0].set_xscale("log")
         for axes in grid[-1]:
-            axes.set_xticks(max((reached for _, reached, _, _ in rows), key=len))
+            axes.set_xticks(max((reached for _, reached, _, _ in rows), key=lambda steps: steps[-1]))
             axes.minorticks_off()
             axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k"))
         figure.supxlabel("env steps allowed after the switch", fontsize=8)
@@ -74,7 +74,7 @@ def _gains(
     found = []
     for labels, datasets in groups.items():
         last = min(int(cell.first.env_steps[-1]) for own in datasets.values() for cell in own.values())
-        if len(labels) > 1:
+        if len(labels) > 1 and last:
             reached = np.array(budgets_until(last))
             gains = {
                 label: np.stack([_gain(own[label], reached) for own in datasets.values()], axis=1)

@@ -271,15 +271,25 @@ def test_who_overtakes_whom_is_said(cells):
 
 
 def test_the_gains_are_drawn_as_far_as_all_runs_go(tmp_path):
-    for algorithm, last in (("td3", 40_000), ("td3_bc", 50_000)):
-        write_run(tmp_path, REGENERATED, algorithm, steady(50.0, 60.0), steps=np.arange(0, last + 1, 500))
+    lasts = {"offline": 30_000, "empty": 40_000}
+    for replay, last in lasts.items():
+        for algorithm, more in (("td3", 0), ("td3_bc", 5_000)):
+            steps = np.arange(0, last + more + 1, 500)
+            write_run(tmp_path, REGENERATED, algorithm, steady(50.0, 60.0), steps=steps, replay=replay)
     figure, _ = budgets(collect(tmp_path).cells)
-    for axes in figure.axes:
+    for axes, last in zip(figure.axes, np.repeat(list(lasts.values()), 2), strict=True):
         for line in axes.get_lines():
             if line.get_marker() == "o":
-                assert list(np.asarray(line.get_xdata())) == [1_000, 2_000, 5_000, 10_000, 20_000, 40_000]
+                assert list(np.asarray(line.get_xdata())) == [1_000, 2_000, 5_000, 10_000, 20_000, last]
     figure.draw_without_rendering()
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()][-1] == "40k"
+
+
+def test_runs_without_an_env_step_have_no_budget_to_be_drawn_over(tmp_path):
+    for algorithm in ("td3", "td3_bc"):
+        write_run(tmp_path, REGENERATED, algorithm, steady(50.0, 60.0), steps=np.array([0]))
+    with pytest.raises(NothingToDrawError):
+        budgets(collect(tmp_path).cells)
 
 
 def test_why_shows_what_the_critic_believed(cells):
