@@ -51,7 +51,7 @@ STYLE: dict[Any, Any] = {
 COLORS = {
     "td3": "#D55E00", "td3_bc": "#0072B2", "td3_c": "#009E73", "sac": "#CC79A7", "iql": "#E69F00", "awac": "#56B4E9",
     "bc": "#999933", "cql": "#882255", "cal_ql": "#6A5ACD", "rlpd": "#44AA99",
-    "wsrl": "#AA4499", "frozen": "#7F7F7F",
+    "wsrl": "#AA4499", "frozen": "#8C6239",
 }  # fmt: skip
 SPARE_COLORS = (
     "#E69F00", "#56B4E9", "#CC79A7", "#882255", "#999933", "#6A5ACD", "#DDCC77", "#117733", "#44AA99", "#AA4499",
