@@ -13,7 +13,6 @@ import contextlib
 import os
 import shlex
 import sys
-import tarfile
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +21,7 @@ from analysis.dashboard import dashboard
 from analysis.data.collect import collect
 from analysis.data.frames import curves_of
 from analysis.data.measures import measure
+from analysis.data.places import unpacked
 from analysis.importing.conversion import read_curves, write_curves
 from analysis.importing.foreign import REPLAYS, Given
 from analysis.tables.coverage import read_diversity
@@ -57,7 +57,10 @@ def _report(arguments: list[str]) -> int:
     )
     add_version(parser)
     parser.add_argument(
-        "runs", type=Path, help="the directory of runs, a part of it, or a tar file of one (docs/results/)"
+        "runs",
+        nargs="+",
+        type=Path,
+        help="the directory of runs, a part of it, or a tar file of one (docs/results/); or several of these",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="where all goes (default: report)")
     parser.add_argument(
@@ -89,9 +92,7 @@ def _report(arguments: list[str]) -> int:
 
     if options.env_steps is not None and options.env_steps < 1:
         raise ValueError(f"--env-steps {options.env_steps}: write a number of env steps above 0")
-    runs = _unpacked(options.runs, options.out / "runs") if options.runs.is_file() else options.runs
-    if not runs.is_dir():
-        raise ValueError(f"{runs} is not a directory: name the directory that holds the runs")
+    places = [unpacked(place, options.out / "runs") for place in options.runs]
     diversity = read_diversity(options.diversity) if options.diversity else None
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -100,14 +101,14 @@ def _report(arguments: list[str]) -> int:
     def say(text: str) -> None:
         console.print(terminal.fitted(text), markup=False, soft_wrap=True)
 
-    collection = collect(runs, _where(options.where), options.env_steps)
+    collection = collect(places, _where(options.where), options.env_steps)
     for table in finetuning_tables(collection.cells, console.width):
         console.print(table)
     if not collection.cells:
         chosen = f" with {' '.join(options.where)}" if options.where else ""
         whole = options.env_steps is None
         what = "finished finetuning run" if whole else f"run evaluated at env step {options.env_steps}"
-        say(f"no {what} below {options.runs}{chosen}")
+        say(f"no {what} below {' '.join(map(str, options.runs))}{chosen}")
     arms = measure(collection.cells)
     for dataset, sentences in headline(arms).items():
         say("\n".join([f"{dataset}:", *(f"  {sentence}" for sentence in sentences)]))
@@ -138,16 +139,6 @@ def _report(arguments: list[str]) -> int:
             say(f"the learning curves: {figure.png}")
     complete = not (collection.left_out or collection.notes) and all(figure.png for figure in drawn)
     return 1 if options.strict and not (complete and collection.cells) else 0
-
-
-def _unpacked(archive: Path, directory: Path) -> Path:
-    """Unpacks a tar file of run directories, and returns where they lie then."""
-    try:
-        with tarfile.open(archive) as file:
-            file.extractall(directory, filter="data")
-    except tarfile.TarError as error:
-        raise ValueError(f"{archive} is neither a directory nor a tar file of one: {error}") from None
-    return directory
 
 
 def _where(pairs: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Collecting: from a directory of runs to the cells of its finetunings, and what to know of the rest.
+"""Collecting: from directories of runs to the cells of its finetunings, and what to know of the rest.
 
 A run directory needs, to be collected: `config.yaml`, `eval.jsonl` and `result.json` (o2o/runs/directory/reader.py).
 The last is not needed of runs that are cut at an env step: so are unfinished ones compared.
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from analysis.data.cells import Cell, by_dataset, differing, display_name, into_cells, word
+from analysis.data.places import Places, paths_of, runs_below
 from analysis.data.runs import Finetuning, rows_of, up_to
 from o2o.runs.directory import layout, science
-from o2o.runs.directory.layout import RunState, find_runs, read_object, read_state
+from o2o.runs.directory.layout import RunState, read_object, read_state
 from o2o.runs.directory.reader import read_config
 
 
@@ -39,7 +40,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Collection:
-    """All that was found below a directory of runs."""
+    """All that was found below the directories of runs."""
 
     cells: tuple[Cell, ...]
     left_out: tuple[LeftOut, ...]
@@ -67,14 +68,16 @@ class Collection:
         return Counter(run.state for run in self.left_out)
 
 
-def collect(root: Path, where: Mapping[str, str] | None = None, env_steps: int | None = None) -> Collection:
-    """Reads the finetuning runs below `root`, in the order of the tables.
+def collect(
+    places: Places, where: Mapping[str, str] | None = None, env_steps: int | None = None
+) -> Collection:
+    """Reads the finetuning runs below one directory or several, in the order of the tables.
 
     `where` keeps the runs that `matches` it. Without `env_steps` the finished ones are read; with it the first so many
     env steps of all that were evaluated there, finished or not.
     """
     notes: list[str] = []
-    paths = find_runs(root, notes)
+    paths = runs_below(paths_of(places), notes)
     pretrainings = _pretrainings([path for path in paths if _is_pretraining(path)], notes)
     finished: dict[tuple[str, int], Finetuning] = {}
     left_out: list[LeftOut] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,10 +13,11 @@ import pandas as pd
 
 from analysis.data.cells import display_name, into_cells, pretraining_names
 from analysis.data.collect import matches
+from analysis.data.places import Places, paths_of, runs_below
 from analysis.data.runs import Finetuning
 from o2o import collapse
 from o2o.runs.directory import layout, science
-from o2o.runs.directory.layout import find_runs, read_object, read_state
+from o2o.runs.directory.layout import read_object, read_state
 from o2o.runs.directory.reader import read_columns, read_config
 
 IDENTIFYING = ("run", "dataset", "setting", "algorithm", "replay", "seed")
@@ -26,14 +26,14 @@ IDENTIFYING = ("run", "dataset", "setting", "algorithm", "replay", "seed")
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """All runs below a directory as data frames, finished or not, finetunings and pretrainings.
+    """All runs below one directory or several as data frames, finished or not, finetunings and pretrainings.
 
     `runs` has one row a run, by its directory. `curves` has one row an evaluation, `episodes` one a training episode,
     `train` one a row of `train.jsonl`; each begins with `IDENTIFYING`, and `since_switch` counts env steps after the
     switch and, below 0, pretraining updates before it. Scores are D4RL-normalised, 0 to 100.
     """
 
-    root: Path
+    places: tuple[Path, ...]
     runs: pd.DataFrame = field(repr=False)
     curves: pd.DataFrame = field(repr=False)
     notes: tuple[str, ...]
@@ -55,22 +55,23 @@ class Runs:
         return replace(self, runs=kept, curves=self.curves[self.curves["run"].isin(kept.index)])
 
 
-def load_runs(root: str | os.PathLike[str] = "runs", where: Mapping[str, str] | None = None) -> Runs:
-    """Reads all runs below `root` into data frames.
+def load_runs(root: Places = "runs", where: Mapping[str, str] | None = None) -> Runs:
+    """Reads all runs below one directory or several into data frames.
 
     Args:
-        root: the directory of runs, or a part of it.
+        root: the directory of runs, or a part of it, or several.
         where: as `--where` of `python -m analysis`: for dotted keys of the configuration, the values to keep.
 
     Raises:
         FileNotFoundError: there is no such directory.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a directory: name the directory that holds the runs")
+    places = paths_of(root)
+    for place in places:
+        if not place.is_dir():
+            raise FileNotFoundError(f"{place} is not a directory: name the directory that holds the runs")
     notes: list[str] = []
     found: list[tuple[Path, dict[str, Any], dict[str, Any]]] = []
-    for path in find_runs(root, notes):
+    for path in runs_below(places, notes):
         try:
             config = read_config(path / layout.CONFIG)
             if matches(config, where):
@@ -98,7 +99,7 @@ def load_runs(root: str | os.PathLike[str] = "runs", where: Mapping[str, str] | 
             told["setting"] = origins.get(identity["pretraining"]) or told["setting"]
         rows.append(told | {key: _plain(value) for key, value in science.flatten(config).items()})
     runs = pd.DataFrame(rows).set_index("run") if rows else pd.DataFrame(columns=["run"]).set_index("run")
-    return Runs(root, runs, _together(runs, lambda path: evaluations[path]), tuple(notes))
+    return Runs(places, runs, _together(runs, lambda path: evaluations[path]), tuple(notes))
 
 
 def curves_of(finetunings: Iterable[Finetuning], settings: Mapping[Path, str]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from analysis.data.cells import Cell, by_dataset, into_cells
 from analysis.data.collect import collect
 from analysis.data.frames import Runs
+from analysis.data.places import Places
 from analysis.figures.budgets import budgets
 from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
@@ -50,22 +50,22 @@ class Drawn:
 
 
 def plot(
-    runs: Runs | str | os.PathLike[str] = "runs",
+    runs: Runs | Places = "runs",
     figure: str = "learning_curves",
     env_steps: int | None = None,
 ) -> Figure:
     """Draws one figure of finished finetunings, or of the first env steps of all that have got so far.
 
     Args:
-        runs: what `load_runs` returned, as a whole or a part of it (`Runs.only`), or the directory of runs.
+        runs: what `load_runs` returned, as a whole or a part of it (`Runs.only`), or the directory of runs, or several.
         figure: the name of one of `FIGURES`, or `why_<dataset>`; `why` is enough where there is one dataset.
         env_steps: where to cut every run, which then need not have ended; None for whole runs.
 
     Raises:
         ValueError: there is no figure of that name, or nothing that it could show.
     """
-    root = runs.root if isinstance(runs, Runs) else Path(runs)
-    finetunings = collect(root, env_steps=env_steps).finetunings
+    places = runs.places if isinstance(runs, Runs) else runs
+    finetunings = collect(places, env_steps=env_steps).finetunings
     if isinstance(runs, Runs):
         kept = set(runs.runs.index)
         finetunings = [run for run in finetunings if str(run.path) in kept]
@@ -89,6 +89,9 @@ def draw_all(cells: Sequence[Cell], out: Path) -> list[Drawn]:
     ]
     for dataset, alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).items():
         figures.append((f"why_{_file_name(dataset)}", f"Why: {dataset}", why, alike))
+    for name in (*FIGURES, "why_*"):  # of an earlier report
+        for old in (*out.glob(f"{name}.png"), *out.glob(f"{name}.pdf")):
+            old.unlink()
     drawn: list[Drawn] = []
     with closing(Progress(["drawing"], len(figures), "figures", stays=False)) as progress:
         for name, title, draw, own in figures:

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic_runs import GRID, collapsing, steady, write_grid, write_pretraining, write_run
 
+import o2o
 from analysis.__main__ import main
 from analysis.data.collect import collect
 from analysis.figures import draw_all
@@ -146,10 +147,43 @@ def test_a_tar_file_of_runs_is_read_as_their_directory(tmp_path, capsys):
         file.add(tmp_path / "runs", ".")
     assert main([str(tmp_path / "curves.tar.xz"), "--out", str(tmp_path / "report")]) == 0
     assert "TD3" in capsys.readouterr().out
-    assert list((tmp_path / "report" / "runs").rglob("result.json"))
+    (unpacked,) = (tmp_path / "report" / "runs").iterdir()
+    assert unpacked.name.startswith("curves-")
+    assert list(unpacked.rglob("result.json"))
     (tmp_path / "none.tar.xz").write_text("none")
     assert main([str(tmp_path / "none.tar.xz"), "--out", str(tmp_path / "report")]) == 2
     assert "neither a directory nor a tar file" in capsys.readouterr().err
+
+
+def test_a_report_has_nothing_of_the_one_that_was_there(tmp_path, capsys):
+    for name, dataset in (("hopper", "hopper-medium-v2"), ("ant", "ant-medium-v2")):
+        write_run(tmp_path / name, dataset, "td3", steady(50.0, 60.0))
+        with tarfile.open(tmp_path / f"{name}.tar.xz", "w:xz") as file:
+            file.add(tmp_path / name, ".")
+        assert main([str(tmp_path / f"{name}.tar.xz"), "--out", str(tmp_path / "report")]) == 0
+        said = capsys.readouterr().out
+    assert "ant-medium-v2" in said
+    assert "hopper" not in said
+    assert {path.stem for path in (tmp_path / "report" / "figures").glob("why_*")} == {"why_ant-medium-v2"}
+    assert "hopper" not in (tmp_path / "report" / "curves.csv").read_text()
+
+
+def test_runs_of_several_places_are_compared_each_once(tmp_path, capsys):
+    for name, algorithm in (("mine", "td3"), ("theirs", "td3_bc")):
+        write_run(tmp_path / name, "hopper-medium-v2", algorithm, steady(50.0, 60.0))
+    with tarfile.open(tmp_path / "theirs.tar", "w") as file:
+        file.add(tmp_path / "theirs", ".")
+    places = [tmp_path / "mine", tmp_path / "theirs.tar"]
+    assert main([*map(str, places), "--out", str(tmp_path / "report")]) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert set(pd.read_csv(tmp_path / "report" / "curves.csv")["algorithm"]) == {"td3", "td3_bc"}
+    both = (tmp_path / "mine", tmp_path / "theirs", tmp_path / "mine" / "hopper-medium-v2")
+    assert sorted(o2o.load_runs(both).runs["algorithm"]) == ["td3", "td3_bc"]
+    assert len(o2o.plot(both).axes) == 1
+    (copy,) = collect([tmp_path / "theirs", tmp_path / "report" / "runs"]).left_out
+    assert copy.reason.startswith(f"the same run as {tmp_path / 'theirs'}")
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "mine")]) == 2
+    assert "nowhere is not a directory" in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys):
