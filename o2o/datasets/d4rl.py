@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from o2o.config.dataset_names import own_name
 from o2o.config.schema import Dataset, Paths
+from o2o.datasets import mix
 from o2o.datasets.files.digest import sha256
 from o2o.datasets.files.download import download
 from o2o.errors import ConfigError
@@ -168,8 +169,8 @@ def fetch(sets: Sequence[Dataset], paths: Paths) -> None:
             raise ConfigError(
                 [f"{dataset.name}: only D4RL's own sets, hopper-medium-v2 for one, are fetched."]
             )
-    for dataset in sets:
-        print(f"{dataset.name}  {obtain(dataset, paths.data, paths.mirrors)}")
+    for part in dict.fromkeys(part for dataset in sets for part in mix.stored(dataset)):
+        print(f"{part.name}  {obtain(part, paths.data, paths.mirrors)}")
 
 
 def obtain(dataset: Dataset, data_directory: Path, mirrors: str | None = None) -> Path:

@@ -71,16 +71,18 @@ def _there(path: Path) -> str:
 
 
 def _way(dataset: Dataset, paths: Paths) -> str:
-    command = {"d4rl": "fetch", "file": None, "minari": None}.get(dataset.source, "generate")
-    if command is None:
+    if dataset.source in ("file", "minari"):
         return (
             f"{dataset.name}: {dataset.path or dataset.id} is not there. Check dataset.path, or dataset.id."
         )
+    how = (
+        "'fetch' in place of 'info' downloads"
+        if dataset.source == "d4rl"
+        else "'generate' in place of 'info' makes"
+    )
     others = recipes.others_there(dataset, paths.data) if dataset.made_here and not dataset.mix else []
     there = f" (there with {'; '.join(others)})" if others else ""
-    return (
-        f"{dataset.name}: not there yet{there}. Get it with: python -m o2o.datasets {command} {dataset.name}"
-    )
+    return f"{dataset.shown_name}: not there yet{there}. The same command with {how} it."
 
 
 def _print_table(dataset: Dataset, statistics: hdf5.Statistics, path: Path | None) -> None:

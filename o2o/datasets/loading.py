@@ -119,7 +119,7 @@ def locate(dataset: Dataset, data_directory: Path) -> Path | None:
         ConfigError: if there can be no such set.
     """
     if dataset.mix:
-        paths = [locate(part, data_directory) for part, _ in mix.parts(dataset)]
+        paths = [locate(part, data_directory) for part in mix.stored(dataset)]
         return paths[0] if all(paths) else None
     match dataset.source:
         case "d4rl":

@@ -27,6 +27,11 @@ def parts(dataset: Dataset) -> list[tuple[Dataset, int]]:
     return [(_part(dataset, quality, size), size) for (quality, _), size in zip(shares, sizes, strict=True)]
 
 
+def stored(dataset: Dataset) -> list[Dataset]:
+    """The sets whose files a set is read from: a mixture's parts, or itself."""
+    return [part for part, _ in parts(dataset)] if dataset.mix else [dataset]
+
+
 def mixed(dataset: Dataset, rows: Iterable[StoredRows]) -> StoredRows:
     """The rows of a mixture, from those of its parts in order.
 

@@ -86,7 +86,7 @@ def test_info_of_a_set_that_is_not_there_says_how_to_get_it_and_downloads_nothin
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert command.main(["info", "hopper-medium-v2", f"paths.data={tmp_path}"]) == 2
-    assert "python -m o2o.datasets fetch hopper-medium-v2" in capsys.readouterr().err
+    assert "The same command with 'fetch' in place of 'info' downloads it." in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,6 +191,14 @@ def test_unknown_names_and_sources_are_refused(tmp_path: Path):
 def test_a_name_that_is_none_is_answered_with_the_nearest_one(capsys: pytest.CaptureFixture[str]):
     assert command.main(["info", "hopper-medium-v3"]) == 2
     assert capsys.readouterr().err == "hopper-medium-v3 is no set (did you mean hopper-medium-v2?).\n"
+
+
+def test_of_mixtures_the_parts_are_fetched_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(d4rl, "obtain", lambda dataset, *_: asked.append(dataset.name))
+    words = ["hopper-medium-v2", "hopper-medium-replay-v2", "dataset.mix={medium: 0.5, medium-replay: 0.5}"]
+    assert command.main(["fetch", *words, "dataset.rows=1000", f"paths.data={tmp_path}"]) == 0
+    assert asked == ["hopper-medium-v2", "hopper-medium-replay-v2"]
 
 
 def test_only_d4rls_sets_are_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

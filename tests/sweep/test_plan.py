@@ -198,6 +198,9 @@ def test_all_problems_of_all_cells_are_told_once_each_with_their_cells(planned):
 def test_data_that_will_be_downloaded_are_told_and_stop_nothing(planned):
     text = planned().text()
     assert "hopper-medium-v2 will be downloaded first, to " in text
+    text = planned("dataset.mix={medium: 0.5, expert: 0.5}", "dataset.rows=1000").text()
+    assert "hopper-expert-v2, hopper-medium-v2 will be downloaded first, to " in text
+    assert "missing" not in text
 
 
 def test_training_from_scratch_misses_no_data(planned):

@@ -120,7 +120,7 @@ def generate_sets(sets: Sequence[Dataset], paths: Paths) -> None:
     for dataset in sets:
         if not dataset.made_here:
             raise ConfigError([f"{dataset.name}: only regen-… sets can be generated."])
-        for part in [part for part, _ in mix.parts(dataset)] if dataset.mix else [dataset]:
+        for part in mix.stored(dataset):
             path = obtain(part, paths.data)
             print(f"{path}  {describe_policies(part)}")
 

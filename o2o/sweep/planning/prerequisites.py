@@ -9,7 +9,7 @@ from pathlib import Path
 from o2o.config.parsing import shown
 from o2o.config.schema import Dataset
 from o2o.config.validation import starvation
-from o2o.datasets import loading
+from o2o.datasets import loading, mix
 from o2o.datasets.files import hdf5
 from o2o.datasets.regenerated.recipes import QUALITIES
 from o2o.envs import episodes
@@ -86,17 +86,18 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
     for dataset, config in wanted.items():
         directory = config.execution.paths.data
         try:
-            found = loading.locate(dataset, directory) is not None
+            missing = [part for part in mix.stored(dataset) if loading.locate(part, directory) is None]
         except ConfigError as error:
             yield f"missing data, whose runs will fail: {error}"
             continue
-        if not found and dataset.made_here:
-            coming.setdefault(f"will be generated first, in {directory}", []).append(dataset.shown_name)
-        elif not found and dataset.source == "d4rl" and dataset.mix is None:
-            coming.setdefault(f"will be downloaded first, to {directory}", []).append(dataset.name)
-        elif not found:
-            yield f"missing data, whose runs will fail: {dataset.name} is not in {directory}"
-    yield from (f"{', '.join(names)} {how}" for how, names in coming.items())
+        for part in missing:
+            if part.made_here:
+                coming.setdefault(f"will be generated first, in {directory}", []).append(part.shown_name)
+            elif part.source == "d4rl":
+                coming.setdefault(f"will be downloaded first, to {directory}", []).append(part.name)
+            else:
+                yield f"missing data, whose runs will fail: {part.name} is not in {directory}"
+    yield from (f"{', '.join(dict.fromkeys(names))} {how}" for how, names in coming.items())
 
 
 def _starved(runs: Iterable[PlannedRun]) -> Iterable[str]:
