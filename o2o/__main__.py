@@ -74,7 +74,7 @@ def _run_by_submitit(job: Callable[[], None]) -> None:
 
 
 def main() -> int:
-    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143, 129 and 140 come from the signal."""
+    """The exit code: 0 all done, 1 a run failed, 2 bad input, 130 interrupted; 143, 129, 140 come from signals."""
     terminal.forgive()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here instead of ending the process with 1
     # Hydra would go on without a directory of presets that it was told of and cannot find.

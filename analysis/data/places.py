@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def unpacked(place: Path, folder: Path) -> Path:
     A tar file's directory is named by its content, so that nothing is in it that came out of another file.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or a damaged tar file.
     """
     if place.is_dir():
         return place
@@ -46,6 +48,12 @@ def unpacked(place: Path, folder: Path) -> Path:
     try:
         with tarfile.open(place) as file:
             file.extractall(directory, filter="data")
-    except tarfile.TarError as error:
-        raise ValueError(f"{place} is neither a directory nor a tar file of one: {error}") from None
+            while file.fileobj and file.fileobj.read(1 << 20):  # the checksum is at the end
+                pass
+    except tarfile.ReadError:
+        raise ValueError(f"{place} is neither a directory nor a tar file of one") from None
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's, not the file's
+            raise
+        raise ValueError(f"{place} cannot be unpacked: {error}") from None
     return directory

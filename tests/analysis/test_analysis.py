@@ -155,6 +155,22 @@ def test_a_tar_file_of_runs_is_read_as_their_directory(tmp_path, capsys):
     assert "neither a directory nor a tar file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["", "gz", "bz2", "xz"])
+def test_a_damaged_tar_file_is_one_sentence(tmp_path, capsys, form):
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3", steady(50.0, 60.0))
+    archive = tmp_path / "curves.tar"
+    with tarfile.open(archive, f"w:{form}") as file:
+        file.add(tmp_path / "runs", ".")
+    whole = archive.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + bytes(64) + whole[middle + 64 :] if form else b"\0"):
+        archive.write_bytes(damaged)
+        assert main([str(archive), "--out", str(tmp_path / "report")]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert said.startswith(str(archive))
+        assert len(said) < 300
+
+
 def test_a_report_has_nothing_of_the_one_that_was_there(tmp_path, capsys):
     for name, dataset in (("hopper", "hopper-medium-v2"), ("ant", "ant-medium-v2")):
         write_run(tmp_path / name, dataset, "td3", steady(50.0, 60.0))
