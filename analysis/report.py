@@ -82,7 +82,7 @@ def write_report(
     runs, datasets = len(collection.finetunings), len({cell.dataset for cell in collection.cells})
     axis = steps_of(collection.cells)
     content = {
-        "summary": f"finished runs: {runs}, settings: {len(cells)}, datasets: {datasets}, "
+        "summary": f"runs: {runs}, settings: {len(cells)}, datasets: {datasets}, "
         f"runs left out: {len(collection.left_out)}",
         "headline": [[page.marked(dataset), sentences] for dataset, sentences in headline(arms).items()],
         "caveats": page.caveats,
@@ -127,7 +127,10 @@ class _Page:
         self._cell_of = {run.path: number for number, cell in enumerate(cells) for run in cell.runs}
         self._grid_numbers: dict[tuple[int, ...], int] = {}
         self._colors = colors_of(cells)
-        self._sources = {cell.dataset: cell.first.source for cell in cells if not cell.first.without_data}
+        self._sources: dict[str, set[str]] = {}
+        for cell in cells:
+            if not cell.first.without_data:
+                self._sources.setdefault(cell.dataset, set()).add(cell.first.source)
         self._names = pretraining_names(cells)
         self.caveats = [
             [mark, caveat(cell.first)]
@@ -142,8 +145,9 @@ class _Page:
         return list(self._grid_numbers)
 
     def marked(self, dataset: str) -> str:
-        """The dataset's name, with the mark of its caveat."""
-        return dataset + MARKS.get(self._sources.get(dataset, ""), "")
+        """The dataset's name, with the mark of its caveat if all that is there of it has that."""
+        sources = self._sources.get(dataset, set())
+        return dataset + (MARKS.get(next(iter(sources)), "") if len(sources) == 1 else "")
 
     def cell(
         self, cell: Cell, arm: Arm | None, row: Sequence[Entry], columns: Sequence[str]
@@ -157,7 +161,7 @@ class _Page:
             "dataset": cell.dataset,
             "label": cell.label,
             "replay": cell.replay,
-            "name": self.marked(cell.dataset),
+            "name": cell.dataset + ("" if cell.first.without_data else MARKS.get(cell.first.source, "")),
             "color": self._colors[cell.label],
             "switch": cell.first.switch,
             "grid": self._grid(steps),

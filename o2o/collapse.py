@@ -178,7 +178,7 @@ def recovery(
     longer than was watched). Since m(t) looks back, it is up to one window later than s(t) itself. One curve only.
     """
     target = float(curve.offline_score) - tolerance
-    steps, means = _smooth(curve, window)
+    steps, means = _smooth(curve, window, horizon)
     lowest = int(np.argmin(np.where(steps <= horizon, means, np.inf)))
     if means[lowest] >= target:
         return 0
@@ -317,13 +317,15 @@ def relative(depth: float, offline_score: float) -> float | None:
     return depth / offline_score if offline_score >= RELATIVE_FLOOR else None
 
 
-def _smooth(curve: Curve, window: int) -> tuple[Float[np.ndarray, " _"], Float[np.ndarray, "*S P"]]:
-    """Env steps and m(t) at all its breaks and extremes, between which it rises or falls only.
+def _smooth(
+    curve: Curve, window: int, also: int = 0
+) -> tuple[Float[np.ndarray, " _"], Float[np.ndarray, "*S P"]]:
+    """Env steps and m(t) at all its breaks and extremes, and one step `also`, between which it rises or falls only.
 
     m's slope is (s(t) − s(t − w))/w, linear between the breaks (an evaluation enters or leaves the window); where it
     changes sign m is least or greatest. The extremes of many curves lie at steps of their own.
     """
-    breaks = np.unique(np.concatenate([curve.env_steps, curve.env_steps + window]))
+    breaks = np.unique(np.concatenate([curve.env_steps, curve.env_steps + window, [also]]))
     breaks = breaks[breaks <= curve.last].astype(np.float64)
     means = (curve.area(breaks) - curve.area(breaks - window)) / window
     slopes = (curve.at(breaks) - curve.at(breaks - window)) / window

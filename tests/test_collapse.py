@@ -96,6 +96,14 @@ def test_a_curve_that_never_comes_back_is_censored():
     assert collapse.recovery(Curve(np.array([0, 5000, 50_000]), np.array([80.0, 10.0, 60.0]))) is None
 
 
+@pytest.mark.parametrize("horizon", [48_000, 49_000, 50_000, 54_000])
+def test_a_fall_within_the_horizon_is_one_for_depth_and_recovery(horizon):
+    steps = np.append(np.arange(0, 48_001, 6_000), [55_000, 62_000, 69_000])
+    curve = Curve(steps, np.where(steps <= 48_000, 60.0, 0.0))
+    fell = collapse.depth(curve, horizon=horizon) > collapse.TOLERANCE
+    assert (collapse.recovery(curve, horizon=horizon) != 0) == fell
+
+
 def test_a_drop_within_the_tolerance_needs_no_recovery():
     curve = Curve(np.array([0, 5000, 50_000]), np.array([80.0, 78.5, 78.5]))
     assert collapse.depth(curve) == pytest.approx(1.5)

@@ -44,7 +44,8 @@ class Evidence:
     @cached_property
     def ratios(self) -> tuple[float, ...]:
         """The offline ratios there are, from the least."""
-        return tuple(sorted({a.cell.offline_ratio for a in self.arms if a.cell.offline_ratio is not None}))
+        shares = {arm.cell.offline_ratio for arm in self.arms if not arm.cell.moving_ratio}
+        return tuple(sorted(share for share in shares if share is not None))
 
     def arm(self, dataset: str, setting: Setting, ratio: float | None = None) -> Arm | None:
         """The arm of that look; None where there is none, or several that differ in something else."""
@@ -59,7 +60,8 @@ class Evidence:
     def _by_look(self) -> dict[tuple[str, str, str, float | None], list[Arm]]:
         looks: dict[tuple[str, str, str, float | None], list[Arm]] = {}
         for arm in self.arms:
-            looks.setdefault(arm.cell.look, []).append(arm)
+            if not arm.cell.moving_ratio:  # of which the paper says nothing
+                looks.setdefault(arm.cell.look, []).append(arm)
         return looks
 
     def together(self, dataset: str, settings: Sequence[Setting]) -> list[tuple[Measured, ...]]:
@@ -73,6 +75,9 @@ class Evidence:
     def scratch(self, task: str) -> Cell | None:
         """TD3 from scratch on a task."""
         found = [c for c in self.from_scratch if c.first.task == task and c.algorithm == "td3"]
+        if len(found) > 1:
+            variants = ", ".join(cell.variant for cell in found)
+            self.ambiguous.add(f"TD3 from scratch on {task}: {variants}")
         return found[0] if len(found) == 1 else None
 
 
@@ -91,7 +96,8 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
     for (source, updates, env_steps, unlike), own in groups.items():
         name = SOURCES.get(source, f"{source} data")
         if (updates, env_steps) != published.SCALE:
-            name += f", {thousands(env_steps)} env steps after {thousands(updates)} updates"
+            name += f", {thousands(env_steps)} env steps"
+            name += "" if source == "imported" else f" after {thousands(updates)} updates"
         online = _online(unlike)
         scratch = tuple(
             cell
@@ -105,11 +111,16 @@ def bodies_of_evidence(cells: Sequence[Cell], arms: Sequence[Arm]) -> tuple[Evid
 
 
 def _unlike_the_paper(run: Finetuning) -> tuple[str, ...]:
-    """Returns the settings that are not the paper's, but for the scale and those of one algorithm or set."""
+    """Returns the settings that are not the paper's, but for the scale and those of one algorithm or set.
+
+    Imported curves have none: what was written down for them stands in for what nobody recorded.
+    """
+    if run.source == "imported":
+        return ()
     return tuple(
         f"{key}={word(value)}"
         for key, value in published.other_settings(run.settings).items()
-        if not key.startswith(("algorithm.", "finetune.", "pretrain.updates"))
+        if not key.startswith(("algorithm.", "finetune.env_steps", "pretrain.updates"))
         and (run.source == "d4rl" or not key.startswith("dataset."))
     )
 

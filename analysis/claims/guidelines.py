@@ -12,6 +12,7 @@ from analysis.claims.verdicts import Finding
 from analysis.data.measures import Arm
 from analysis.data.runs import FROZEN
 from analysis.tables.forms import Entry, Table, words
+from o2o import collapse
 
 BUDGETS = (10_000, 50_000, 200_000)
 
@@ -104,12 +105,16 @@ def choices_table(arms: Sequence[Arm]) -> Table:
             known = [i for i, score in enumerate(scores) if not np.isnan(score)]
             best = max(known, key=lambda i: scores[i], default=None)
             entries.append(Entry("–") if best is None else _choice(alike[best], scores[best]))
-        regrets = [float(arm.values("regret").mean()) for arm in alike]
+        last = min(run.curve.last for arm in alike for run in arm.runs)
+        regrets = [
+            float(np.mean([collapse.regret(run.curve.until(last)) for run in arm.runs])) for arm in alike
+        ]
         safest = int(np.argmin(regrets))
         rows.append((words(dataset), *entries, _choice(alike[safest], regrets[safest])))
     columns = ("dataset", *(f"best after {budget // 1000}k" for budget in BUDGETS), "least regret")
     notes = (
-        "Highest or least mean over seeds, with that mean; whether a lead is more than noise: see the comparisons.",
+        "Highest or least mean over seeds, with that mean (the regret as far as all were run); whether a lead is more "
+        "than noise: see the comparisons.",
     )
     return Table("choices", "What these runs would choose", columns, tuple(rows), notes)
 

@@ -63,6 +63,11 @@ class Cell:
         return self.first.offline_ratio
 
     @property
+    def moving_ratio(self) -> bool:
+        """Whether the offline share of a batch changes in the course of the finetuning."""
+        return self.first.config["offline_ratio"].get("last") is not None
+
+    @property
     def look(self) -> tuple[str, str, str, float | None]:
         """The look of a cell in figures and tables: dataset, algorithm, replay initialisation, offline ratio."""
         return self.dataset, self.algorithm, self.replay_init, self.offline_ratio
@@ -117,7 +122,7 @@ def pretraining_names(cells: Sequence[Cell]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).values():
-        lengths = {cell.first.switch for cell in alike}
+        lengths = {cell.first.switch for cell in alike if cell.first.source != "imported"}
         for algorithm in dict.fromkeys(cell.first.pretraining_algorithm for cell in alike):
             own: dict[str, Finetuning] = {}
             methods: dict[str, dict[str, None]] = {}

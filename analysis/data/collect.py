@@ -236,9 +236,8 @@ def _cut(runs: Iterable[Finetuning]) -> list[str]:
     if not longer and not unfinished:
         return []
     told = ", ".join(f"{count} of {length}" for length, count in sorted(longer.items()))
-    return [
-        f"the first {cut[0].cut_at} env steps of longer runs ({told}), of which {unfinished or 'none'} had not ended"
-    ]
+    of = f"of longer runs ({told})" if told else "of runs"
+    return [f"the first {cut[0].cut_at} env steps {of}, of which {unfinished or 'none'} had not ended"]
 
 
 def _kept_apart(cells: Iterable[Cell]) -> list[str]:

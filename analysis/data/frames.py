@@ -94,7 +94,11 @@ def load_runs(root: Places = "runs", where: Mapping[str, str] | None = None) -> 
     for path, config, identity in found:
         columns = evaluations[path] = read_columns(path / layout.EVAL, notes)
         origin = pretrainings.get(identity["pretraining"]) if path in finetunings else None
-        told = _run(path, config, columns, origin, settings.get(path))
+        try:
+            told = _run(path, config, columns, origin, settings.get(path))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            notes.append(f"{path} cannot be read: {error}")
+            continue
         if path not in finetunings:
             told["setting"] = origins.get(identity["pretraining"]) or told["setting"]
         rows.append(told | {key: _plain(value) for key, value in science.flatten(config).items()})

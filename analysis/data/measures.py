@@ -248,16 +248,15 @@ class Arm:
 def measure(cells: Iterable[Cell]) -> tuple[Arm, ...]:
     """The arms among the cells, in their order, each run beside the null of its own pretraining."""
     cells = [cell for cell in cells if not cell.first.from_scratch]
-    frozen: dict[str | None, Finetuning] = {}
-    for cell in cells:
-        if cell.algorithm == FROZEN:
-            frozen |= {run.pretraining_identity: run for run in cell.runs}
-    nulls: dict[tuple[str | None, tuple[int, ...]], Null] = {}
+    frozen: dict[_Evaluated, Finetuning] = {}
+    for run in (run for cell in cells if cell.algorithm == FROZEN for run in cell.runs):
+        frozen.setdefault(_evaluated(run), run)
+    nulls: dict[tuple[_Evaluated, tuple[int, ...]], Null] = {}
     arms = []
     for cell in cells:
         measured = []
         for run in cell.runs:
-            key = run.pretraining_identity, tuple(run.env_steps.tolist())
+            key = _evaluated(run), tuple(run.env_steps.tolist())
             if key not in nulls:
                 nulls[key] = _null(run, frozen)
             measured.append(Measured(run, nulls[key]))
@@ -275,13 +274,26 @@ def _early_as_late(curve: Curve) -> collapse.PerCurve:
     late = curve.env_steps[curve.env_steps >= collapse.LATE]
     if len(late) < 2:
         return np.full_like(curve.offline_score, np.nan)
-    gap = int(np.median(np.diff(late)))
-    kept = (curve.env_steps % gap == 0) | (curve.env_steps == curve.last)
+    gap = np.median(np.diff(late))
+    kept = [0]
+    for place, step in enumerate(curve.env_steps):
+        if step - curve.env_steps[kept[-1]] >= 0.9 * gap or (step == curve.last and place):
+            kept.append(place)
     return collapse.regret(Curve(curve.env_steps[kept], curve.scores[..., kept]))
 
 
-def _null(run: Finetuning, frozen: Mapping[str | None, Finetuning]) -> Null:
-    arm = frozen.get(run.pretraining_identity)
+_Evaluated = tuple[str | None, int, int]
+"""A pretraining, and the episodes of an evaluation at the switch and of the others."""
+
+
+def _evaluated(run: Finetuning) -> _Evaluated:
+    returns = run.evaluations.get("returns")
+    first, last = (len(returns[0]), len(returns[-1])) if returns is not None else (0, 0)
+    return run.pretraining_identity, first, last
+
+
+def _null(run: Finetuning, frozen: Mapping[_Evaluated, Finetuning]) -> Null:
+    arm = frozen.get(_evaluated(run))
     deviations = None
     if arm is not None and len(arm.scores) > 1:
         deviations = arm.scores[1:] - arm.offline_score

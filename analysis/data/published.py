@@ -28,6 +28,15 @@ SETTINGS: dict[str, Any] = {
     "network.hidden_sizes": [256, 256],
     "replay_init.capacity": 1_000_000,
     "replay_init.min_size": 1_000,
+    "finetune.updates_per_step": 1,
+    "finetune.warmup_steps": 0,
+    "finetune.random_steps": 0,
+    "finetune.critic_only_steps": 0,
+    "finetune.first_updates_multiplier": 1,
+    "finetune.reset": [],
+    "finetune.batch_size": None,  # no other than while pretraining
+    "finetune.learning_rate.policy": None,
+    "finetune.learning_rate.critic": None,
     "evaluation.episodes": 10,  # the first author's other code
     "algorithm.action_gradient_clip": None,  # Table B2 has it for TD3-C alone, whose value is Acme's, 1
     **{

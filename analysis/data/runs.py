@@ -155,7 +155,8 @@ class Finetuning:
         columns = rows_of(layout.PRETRAIN, self.pretraining) if self.pretraining else _NO_COLUMNS
         if not columns:
             return np.empty(0, np.int64), np.empty(0)
-        return columns["step"] - self.switch, columns["score"].astype(np.float64)
+        finite = np.isfinite(columns["score"].astype(np.float64))
+        return columns["step"][finite] - self.switch, columns["score"][finite].astype(np.float64)
 
     @cached_property
     def train(self) -> dict[str, np.ndarray]:
@@ -189,7 +190,10 @@ class Finetuning:
     @cached_property
     def pretraining_key(self) -> str:
         """Equal for the pretrainings, whatever their seeds, of one setting."""
-        return json.dumps(self.pretraining_settings, sort_keys=True)
+        imported = (
+            {"replay": self.replay} if self.source == "imported" else {}
+        )  # that they share one is not known
+        return json.dumps(self.pretraining_settings | imported, sort_keys=True)
 
     @cached_property
     def settings_key(self) -> str:

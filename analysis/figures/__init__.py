@@ -19,7 +19,7 @@ from analysis.figures.budgets import budgets
 from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure2, figure3, figure4, learning_curves
 from analysis.figures.depths import diversity, heat_map
-from analysis.figures.style import NothingToDrawError, save
+from analysis.figures.style import NothingToDrawError, colors_of, save
 from o2o.machine.progress import Progress
 
 Draw = Callable[[Sequence[Cell]], tuple[Figure, list[str]]]
@@ -74,7 +74,8 @@ def plot(
         name: partial(draw, cells) for name, (_, draw) in FIGURES.items()
     }
     reasons = by_dataset(cell for cell in cells if not cell.first.from_scratch)
-    draws |= {f"why_{_file_name(dataset)}": partial(why, alike) for dataset, alike in reasons.items()}
+    colored_why = partial(why, colors=colors_of(cells))
+    draws |= {f"why_{_file_name(dataset)}": partial(colored_why, alike) for dataset, alike in reasons.items()}
     if len(reasons) == 1:
         draws["why"] = draws[f"why_{_file_name(*reasons)}"]
     if figure not in draws:
@@ -87,8 +88,9 @@ def draw_all(cells: Sequence[Cell], out: Path) -> list[Drawn]:
     figures: list[tuple[str, str, Draw, Sequence[Cell]]] = [
         (name, title, draw, cells) for name, (title, draw) in FIGURES.items()
     ]
+    colored_why = partial(why, colors=colors_of(cells))
     for dataset, alike in by_dataset(cell for cell in cells if not cell.first.from_scratch).items():
-        figures.append((f"why_{_file_name(dataset)}", f"Why: {dataset}", why, alike))
+        figures.append((f"why_{_file_name(dataset)}", f"Why: {dataset}", colored_why, alike))
     for name in (*FIGURES, "why_*"):  # of an earlier report
         for old in (*out.glob(f"{name}.png"), *out.glob(f"{name}.pdf")):
             old.unlink()

@@ -11,7 +11,15 @@ from matplotlib.ticker import FuncFormatter
 
 from analysis.data.cells import Cell, by_dataset
 from analysis.data.runs import FROZEN
-from analysis.figures.style import PAGE_WIDTH, NothingToDrawError, add_legend, colors_of, new_figure, styled
+from analysis.figures.style import (
+    PAGE_WIDTH,
+    NothingToDrawError,
+    add_legend,
+    colors_of,
+    new_figure,
+    shared_caveat,
+    styled,
+)
 from analysis.tables.budget import budgets_until
 from o2o.machine.counting import counted
 
@@ -52,9 +60,7 @@ def budgets(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             axes.minorticks_off()
             axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}k"))
         figure.supxlabel("env steps allowed after the switch", fontsize=8)
-        regenerated = any(cell.first.regenerated for cell in cells)
-        title = "regenerated data, not D4RL's" if regenerated else None
-        add_legend(figure, legend, title)
+        add_legend(figure, legend, shared_caveat(cells) or None)
     return figure, notes
 
 
@@ -90,7 +96,7 @@ def _gain(cell: Cell, budgets: np.ndarray) -> Float[np.ndarray, " B"]:
 
 
 def _crossovers(reached: np.ndarray, gains: dict[str, np.ndarray]) -> list[str]:
-    """Returns where an setting overtakes another in the mean gain, between which budgets."""
+    """Returns where a setting overtakes another in the mean gain, between which budgets."""
     names = list(gains)
     found = []
     for i, one in enumerate(names):

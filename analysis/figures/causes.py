@@ -47,10 +47,11 @@ BEFORE = 0.06
 """The part that is shown before the switch, as a share of what is shown after it, so that the line is seen."""
 
 
-def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
+def why(cells: Sequence[Cell], colors: Mapping[str, str] | None = None) -> tuple[Figure, list[str]]:
     """One dataset: a row per replay init, a column per quantity, the first 50 000 env steps; means over seeds.
 
-    Fixed ratios are left out: they would be three rows more of the same.
+    Fixed ratios are left out: they would be three rows more of the same. `colors` are those of the labels in other
+    figures, where there are any.
     """
     cells = [cell for cell in cells if not cell.first.from_scratch and cell.offline_ratio is None]
     if not cells:
@@ -60,7 +61,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         raise NothingToDrawError("no run has diagnostics in train.jsonl")
     replays = list(dict.fromkeys(cell.replay for cell in cells))
     legend: dict[str, Artist] = {}
-    axis, colors = steps_of(cells), colors_of(cells)
+    axis, colors = steps_of(cells), colors or colors_of(cells)
     style: dict[Any, Any] = STYLE | {"axes.titlesize": 6.5, "xtick.labelsize": 6, "ytick.labelsize": 6}
     with styled(style):
         figure = new_figure(PAGE_WIDTH, 1.45 * len(replays) + 0.6)
@@ -76,7 +77,7 @@ def why(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         for column, (_, _, logarithmic) in enumerate(drawn):
             if logarithmic and _spans(list(grid[:, column])):
                 grid[0, column].set_yscale("log")
-        title = dataset_title(cells[0]).replace("\n", " ")
+        title = dataset_title(cells).replace("\n", " ")
         add_steps_label(figure, f"{axis.label.partition(';')[0]}; dotted: the switch", 7)
         add_legend(figure, legend, title)
     return figure, []
@@ -127,7 +128,7 @@ def _spans(panels: Sequence[Axes]) -> bool:
 
 
 def _has(cell: Cell, metrics: Sequence[str]) -> bool:
-    return any(_metric(cell.first, metric) is not None for metric in metrics)
+    return any(_metric(run, metric) is not None for run in cell.runs for metric in metrics)
 
 
 def _metric(run: Finetuning, name: str) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"]] | None:

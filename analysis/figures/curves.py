@@ -24,6 +24,7 @@ from analysis.figures.style import (
     add_steps_label,
     colors_of,
     dataset_title,
+    line_label,
     mark_switch,
     new_figure,
     over_seeds,
@@ -69,27 +70,31 @@ def learning_curves(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
         raise NothingToDrawError("no finished run")
     panels, colors = [], colors_of(cells)
     for alike in by_dataset(cells).values():
-        for arm in dict.fromkeys((cell.replay_init, cell.offline_ratio) for cell in alike):
-            members = [cell for cell in alike if (cell.replay_init, cell.offline_ratio) == arm]
-            panels.append(Panel(f"{dataset_title(alike[0])}\n{_arm_name(*arm)}", _lines(members, colors)))
+        for replay in dict.fromkeys(cell.replay for cell in alike):
+            members = [cell for cell in alike if cell.replay == replay]
+            panels.append(Panel(f"{dataset_title(members)}\n{_arm_name(replay)}", _lines(members, colors)))
     return draw(panels, columns=4 if len(panels) > 4 else 2, seeds=True), []
 
 
 def figure1(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC with the offline data in the replay, and TD3 from scratch, whose curve starts at the switch."""
-    scratch = {cell.first.task: cell for cell in cells if cell.first.without_data and cell.algorithm == "td3"}
+    scratch: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.first.without_data and cell.algorithm == "td3":
+            scratch.setdefault(cell.first.task, []).append(cell)
     panels, notes, colors = [], [], colors_of(cells)
     for dataset, alike in _pretrained(cells).items():
         members = _select(alike, ("td3", "td3_bc"), replay_init="offline")
         if not members:
             continue
         series = [*_lines(members, colors)]
-        beginner = scratch.get(alike[0].first.task)
-        if beginner:
-            series.append(Series(beginner, "TD3 from scratch", "0.25", EMPTY_DASHES))
+        beginners = scratch.get(alike[0].first.task, [])
+        for beginner, grey in zip(beginners, _greys(len(beginners)), strict=True):
+            name = named("TD3 from scratch", beginner.variant)
+            series.append(Series(beginner, name, grey, EMPTY_DASHES))
         notes += _missing(dataset, {cell.algorithm for cell in members}, {"td3", "td3_bc"})
-        notes += [] if beginner else [f"{dataset}: no TD3 from scratch"]
-        panels.append(Panel(dataset_title(alike[0]), tuple(series)))
+        notes += [] if beginners else [f"{dataset}: no TD3 from scratch"]
+        panels.append(Panel(dataset_title(alike), tuple(series)))
     return draw(_needed(panels, "TD3 or TD3-BC with the offline data in the replay")), notes
 
 
@@ -109,7 +114,7 @@ def figure2(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             ]
         if series:
             notes += lacking
-            panels.append(Panel(dataset_title(alike[0]), tuple(series)))
+            panels.append(Panel(dataset_title(alike), tuple(series)))
     return draw(_needed(panels, "TD3 or TD3-BC"), bands=False), notes
 
 
@@ -123,9 +128,7 @@ def figure3(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             continue
         for arm, members in arms.items():
             notes += _missing(f"{dataset}, replay {arm}", {cell.algorithm for cell in members}, set(names))
-            panels.append(
-                Panel(f"{dataset_title(alike[0])}\n{_arm_name(arm, None)}", _lines(members, colors))
-            )
+            panels.append(Panel(f"{dataset_title(alike)}\n{_arm_name(arm)}", _lines(members, colors)))
     columns = 4 if len(panels) > 4 else 2
     return draw(_needed(panels, "TD3, TD3-BC or TD3-C"), columns=columns), notes
 
@@ -134,7 +137,12 @@ def figure4(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """TD3 and TD3-BC with a fixed share of offline rows in every batch, beside what the buffer gives."""
     panels, notes = [], []
     shares = [cell for cell in cells if cell.offline_ratio is not None]
-    colors = palette({_share(cell): RATIO_COLORS.get(cell.offline_ratio or 0.0) for cell in shares})
+    colors = palette(
+        {
+            _share(cell): None if cell.moving_ratio else RATIO_COLORS.get(cell.offline_ratio or 0.0)
+            for cell in shares
+        }
+    )
     for dataset, alike in _pretrained(cells).items():
         for name in ("td3", "td3_bc"):
             fixed = [cell for cell in alike if cell.algorithm == name and cell.offline_ratio is not None]
@@ -142,13 +150,12 @@ def figure4(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
                 continue
             series = [Series(cell, _share(cell), colors[_share(cell)]) for cell in fixed]
             uniform = _select(alike, (name,), replay_init="offline")
-            greys = np.linspace(0.25, 0.7, len(uniform)).round(2)
             series += [
-                Series(cell, _share(cell), str(grey), EMPTY_DASHES)
-                for cell, grey in zip(uniform, greys, strict=True)
+                Series(cell, _share(cell), grey, EMPTY_DASHES)
+                for cell, grey in zip(uniform, _greys(len(uniform)), strict=True)
             ]
             notes += [] if uniform else [f"{dataset}: no {display_name(name)} with what the buffer gives"]
-            panels.append(Panel(f"{dataset_title(alike[0])}\n{display_name(name)}", tuple(series)))
+            panels.append(Panel(f"{dataset_title(alike)}\n{display_name(name)}", tuple(series)))
     columns = 4 if len(panels) > 4 else 2
     return draw(_needed(panels, "a fixed offline ratio"), columns=columns), notes
 
@@ -239,7 +246,7 @@ def _draw_curves(
 
 
 def _lines(cells: Sequence[Cell], colors: Mapping[str, str]) -> tuple[Series, ...]:
-    return tuple(Series(cell, cell.label, colors[cell.label]) for cell in cells)
+    return tuple(Series(cell, line_label(cell, cells), colors[cell.label]) for cell in cells)
 
 
 def _pretrained(cells: Sequence[Cell]) -> Mapping[str, list[Cell]]:
@@ -266,13 +273,16 @@ def _missing(where: str, found: set[str], wanted: set[str]) -> list[str]:
     return [f"{where}: no {', '.join(map(display_name, missing))}"] if missing else []
 
 
+def _greys(count: int) -> list[str]:
+    return [str(grey) for grey in np.linspace(0.25, 0.7, count).round(2)]
+
+
 def _share(cell: Cell) -> str:
-    ratio = cell.offline_ratio
-    name = "what the buffer gives" if ratio is None else f"{100 * ratio:g} % offline rows"
+    name = "what the buffer gives" if cell.offline_ratio is None else f"{cell.replay} rows"
     return named(name, cell.variant)
 
 
-def _arm_name(replay_init: str, offline_ratio: float | None) -> str:
-    if offline_ratio is not None:
-        return f"{100 * offline_ratio:g} % of a batch offline"
-    return "replay starts with offline data" if replay_init == "offline" else "replay starts empty"
+def _arm_name(replay: str) -> str:
+    """The words for a cell's `replay` above a panel."""
+    starts = {"offline": "replay starts with offline data", "empty": "replay starts empty"}
+    return starts.get(replay) or f"{replay.removesuffix(' offline')} of a batch offline"

@@ -16,6 +16,7 @@ from analysis.figures.style import (
     STYLE,
     NothingToDrawError,
     add_legend,
+    caveat,
     colors_of,
     dataset_title,
     new_figure,
@@ -65,7 +66,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             for (row, column), value in np.ndenumerate(values):
                 text, ink = ("–", "0.5") if np.isnan(value) else (f"{value:.0f}", _ink(value / top))
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-            axes.set_title(dataset_title(alike[0]), fontsize=7)
+            axes.set_title(dataset_title(alike), fontsize=7)
             axes.set_xticks(range(len(replays)), replays, rotation=40, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(arms)), names)
             axes.tick_params(length=0)
@@ -78,21 +79,23 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
 
 def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
     """Collapse depth of the datasets of one task, from the least diverse to the most, by how they were collected."""
-    tasks: dict[str, list[Cell]] = {}
+    tasks: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         if not cell.first.from_scratch and _quality(cell.dataset) is not None and cell.offline_ratio is None:
-            tasks.setdefault(cell.first.task, []).append(cell)
-    tasks = {task: alike for task, alike in tasks.items() if len({cell.dataset for cell in alike}) > 1}
+            tasks.setdefault((cell.first.task, caveat(cell.first)), []).append(cell)
+    tasks = {
+        task: alike for task, alike in tasks.items() if len({_quality(cell.dataset) for cell in alike}) > 1
+    }
     if not tasks:
         raise NothingToDrawError(f"no task has finished runs on two of its datasets ({', '.join(QUALITIES)})")
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
     legend = {}
-    colors = colors_of(cell for alike in tasks.values() for cell in alike)
+    colors = colors_of(cells)
     with styled():
         figure = new_figure(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 1.9 * rows + 0.2)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axes, (task, alike) in zip(grid.flat, tasks.items(), strict=False):
+        for axes, ((task, told), alike) in zip(grid.flat, tasks.items(), strict=False):
             datasets = sorted({cell.dataset for cell in alike}, key=lambda name: _quality(name) or 0)
             lines: dict[tuple[str, str], list[Cell]] = {}
             for cell in alike:
@@ -110,8 +113,7 @@ def diversity(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
                 legend[f"{label}, replay {replay_init}"] = line
             axes.set_xticks(range(len(datasets)), [_short(name, task) for name in datasets])
             axes.set_xlim(-0.3, len(datasets) - 0.7)
-            regenerated = any(cell.first.regenerated for cell in alike)
-            axes.set_title(f"{task}\n(regenerated data, not D4RL's)" if regenerated else task)
+            axes.set_title(f"{task}\n({told})" if told else task)
         for axes in grid.flat[len(tasks) :]:
             axes.set_axis_off()
         for row in grid:

@@ -45,6 +45,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names may have dollars
 }
 
 # Okabe and Ito's palette, and after it Tol's; an algorithm has the same colour in every figure.
@@ -182,10 +183,23 @@ def caveat(run: Finetuning) -> str:
     return "imported curves" if run.source == "imported" else ""
 
 
-def dataset_title(cell: Cell) -> str:
-    """The dataset's name, with the caveat on a line of its own."""
-    found = caveat(cell.first)
-    return f"{cell.dataset}\n({found})" if found else cell.dataset
+def shared_caveat(cells: Iterable[Cell]) -> str:
+    """Returns the caveat of all cells; of some only, says so."""
+    found = {caveat(cell.first) for cell in cells if not cell.first.without_data}
+    told = " and ".join(sorted(filter(None, found)))
+    return f"in part {told}" if told and len(found) > 1 else told
+
+
+def dataset_title(cells: Sequence[Cell]) -> str:
+    """The name of the cells' dataset, with the caveat on a line of its own."""
+    found = shared_caveat(cells)
+    return f"{cells[0].dataset}\n({found})" if found else cells[0].dataset
+
+
+def line_label(cell: Cell, cells: Iterable[Cell]) -> str:
+    """The cell's label, with its caveat where that of the other cells is another one."""
+    own = caveat(cell.first)
+    return f"{cell.label} ({own})" if own and own != shared_caveat(cells) else cell.label
 
 
 def step_axis(axes: Axes, first: float, last: float, intervals: int = 5) -> None:

@@ -169,7 +169,8 @@ def _write(curve: ForeignCurve, place: Path, given: Given) -> Path:
     }
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
     directory = RunDirectory(place)
-    directory.start(config, {"identity": digest, FROM: _origin(curve)})
+    # Nothing says that two curves share a pretraining, so each has one of its own.
+    directory.start(config, {"identity": digest, "pretraining": digest, FROM: _origin(curve)})
     directory.rewind({})
     for step, score in zip(curve.env_steps.tolist(), curve.scores.tolist(), strict=True):
         row = {"phase": layout.FINETUNE, "step": updates + step, "env_steps": step, "score": score}

@@ -13,6 +13,7 @@ from analysis.data.measures import Arm, pairs
 from analysis.data.runs import FROZEN
 from analysis.statistics import CONFIDENCE, DRAWS
 from analysis.tables.forms import NOTHING, Entry, Table, thousands, words
+from analysis.tables.paper_tables import dataset_name
 
 BUDGETS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 """Env steps one may take online (paper, section 6)."""
@@ -59,7 +60,7 @@ def budget_table(arms: Sequence[Arm]) -> Table:
     """The mean score of every arm at every budget, with its rank among those of its dataset."""
     rows = []
     budgets = budgets_until(max((run.curve.last for arm in arms for run in arm.runs), default=BUDGETS[-1]))
-    for dataset, alike in _by_dataset(arms).items():
+    for alike in _by_dataset(arms).values():
         scores = {b: [_mean_at(arm, b) for arm in alike] for b in budgets}
         for i, arm in enumerate(alike):
             paths = tuple(run.run.path for run in arm.runs)
@@ -71,7 +72,8 @@ def budget_table(arms: Sequence[Arm]) -> Table:
                     continue
                 rank = 1 + sum(other > score for other in scores[budget])
                 entries.append(Entry(f"{score:.1f} ({rank})", score, bold=rank == 1, runs=paths))
-            rows.append((words(dataset), words(arm.cell.label), words(arm.cell.replay), *entries))
+            name = words(dataset_name(arm.cell))
+            rows.append((name, words(arm.cell.label), words(arm.cell.replay), *entries))
     columns = ("dataset", "algorithm", "replay", *(f"{b / 1000:g}k" for b in budgets))
     notes = (
         "Mean score over seeds after so many env steps, with its rank in the dataset in brackets; the best is bold.",
@@ -86,7 +88,7 @@ def crossover_table(arms: Sequence[Arm]) -> Table:
         for one, other in combinations(alike, 2):
             if one.cell.replay != other.cell.replay:
                 continue
-            ahead, behind = (one, other) if _final(one) >= _final(other) else (other, one)
+            ahead, behind = (one, other) if _lead(one, other) >= 0 else (other, one)
             found = crossover(ahead, behind)
             if found is None or found.env_steps is None:
                 continue
@@ -105,7 +107,7 @@ def crossover_table(arms: Sequence[Arm]) -> Table:
     columns = ("dataset", "replay", "ahead in the end", "of", "from env step", "pairs")
     notes = (
         "The budget from which the mean stays ahead, looked for at 200 budgets; brackets are 95 % of the redrawn pairs "
-        "of seeds, where never means that it was behind in the end.",
+        "of seeds, where never means that it was behind in the end. The end is that of the shorter of the two.",
     )
     return Table("crossover", "When one overtakes the other", columns, tuple(rows), notes)
 
@@ -130,8 +132,11 @@ def _mean_at(arm: Arm, budget: int) -> float:
     return float(np.mean([run.score_at(budget) for run in arm.runs]))
 
 
-def _final(arm: Arm) -> float:
-    return float(np.mean(arm.scores()[1]))
+def _lead(first: Arm, second: Arm) -> float:
+    """Points by which the first leads where the shorter ends, on the pretrainings they share; 0 without any."""
+    shared = pairs(first, second)
+    last = min((run.curve.last for pair in shared for run in pair), default=0)
+    return float(np.mean([a.score_at(last) - b.score_at(last) for a, b in shared])) if shared else 0.0
 
 
 def _thousands(steps: float) -> str:

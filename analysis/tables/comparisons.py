@@ -12,6 +12,8 @@ from analysis.data import published
 from analysis.data.measures import Arm, Measured, pairs
 from analysis.data.runs import FROZEN
 from analysis.tables.forms import NOTHING, Entry, Table, interval, p_value, words
+from analysis.tables.paper_tables import dataset_name
+from o2o import collapse
 
 Pairs = Sequence[tuple[Measured, Measured]]
 
@@ -23,6 +25,7 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
         shared = pairs(first, second)
         if shared:
             compared.append((first, second, shared))
+    cut = any(len({run.curve.last for pair in shared for run in pair}) > 1 for *_, shared in compared)
     regrets = [statistics.paired(*_columns(shared, "regret")) for *_, shared in compared]
     online = [statistics.paired(*_columns(shared, "online")) for *_, shared in compared]
     datasets = [first.cell.dataset for first, *_ in compared]
@@ -30,14 +33,13 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
     holm_online = _holm_within(datasets, online)
     rows = []
     for i, (first, second, shared) in enumerate(compared):
-        alone = max(len(first.runs), len(second.runs)) - len(shared)
+        alone = len(first.runs) + len(second.runs) - 2 * len(shared)
         runs = tuple(run.run.path for pair in shared for run in pair)
         seeds = f"{len(shared)}" + (f" ({alone} without a partner)" if alone else "")
         rows.append(
             (
-                words(first.cell.dataset),
-                words(f"{first.cell.label}, {first.cell.replay}"),
-                words(f"{second.cell.label}, {second.cell.replay}"),
+                words(dataset_name(first.cell) if _source(first) == _source(second) else first.cell.dataset),
+                *(words(_name(arm)) for arm in (first, second)),
                 Entry(seeds, float(len(shared)), runs=runs),
                 *_compared(shared, "regret", float(holm_regret[i]), smaller_wins=True),
                 *_compared(shared, "online", float(holm_online[i]), smaller_wins=False),
@@ -48,13 +50,17 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
         "dataset", "A", "B", "pairs", "regret A − B", "p (Holm)", "P(A loses less)", "online A − B", "p (Holm) ",
         "P(A ends higher)", "p (rivals)",
     )  # fmt: skip
-    notes = (
+    notes = [
         "Pairs share their pretraining. Brackets: 95 % paired bootstrap (too narrow below about ten pairs). p: paired "
         "t test, with Holm's correction over the rows of one dataset. p (rivals): two one-sided tests that A ends "
         f"within 10 % of the size of B's mean, and at least {published.WITHIN_POINTS:g} points; below 0.05 they are "
         "equivalent. Evaluation noise adds to the regret of both, and hides a part of their difference.",
-    )
-    return Table("comparisons", "Arms against each other", columns, tuple(rows), notes)
+    ]
+    if cut:
+        notes.append(
+            "Where one of two ended earlier, both are compared as far as that: online is the score there."
+        )
+    return Table("comparisons", "Arms against each other", columns, tuple(rows), tuple(notes))
 
 
 def _comparable(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
@@ -64,6 +70,15 @@ def _comparable(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
             continue
         if a.replay == b.replay or (a.label == b.label and {a.replay, b.replay} == {"offline", "empty"}):
             yield first, second
+
+
+def _source(arm: Arm) -> str:
+    return arm.cell.first.source
+
+
+def _name(arm: Arm) -> str:
+    imported = " (imported)" if _source(arm) == "imported" else ""
+    return f"{arm.cell.label}, {arm.cell.replay}{imported}"
 
 
 def _rivals(shared: Pairs) -> float:
@@ -86,8 +101,11 @@ def _holm_within(families: Sequence[str], estimates: Sequence[statistics.Estimat
 
 
 def _columns(shared: Pairs, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Regrets or online scores of both sides, as far as all of them were run."""
+    last = min(run.curve.last for pair in shared for run in pair)
+
     def value(run: Measured) -> float:
-        return run.run.online_score if metric == "online" else getattr(run, metric)
+        return run.score_at(last) if metric == "online" else float(collapse.regret(run.curve.until(last)))
 
     return np.array([value(a) for a, _ in shared]), np.array([value(b) for _, b in shared])
 

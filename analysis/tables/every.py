@@ -16,6 +16,7 @@ from analysis.claims.guidelines import choices_table, guidelines_table
 from analysis.claims.verdicts import findings
 from analysis.data.cells import Cell, by_dataset
 from analysis.data.measures import EFFECTS, HORIZONS, PERCENTILE, PERCENTILES, Arm, RunOutcome, measure
+from analysis.data.runs import FROZEN
 from analysis.tables.budget import budget_table, crossover_table
 from analysis.tables.comparisons import comparisons_table
 from analysis.tables.coverage import DiversityRows, diversity_table
@@ -33,7 +34,7 @@ from analysis.tables.forms import (
     whole,
     words,
 )
-from analysis.tables.method_costs import methods_table, protocols_table
+from analysis.tables.method_costs import methods_table, protocols_table, updates_of
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry, table_1, table_c3
 from o2o import collapse
 from o2o.machine.counting import counted
@@ -92,7 +93,7 @@ def collapse_table(arms: Sequence[Arm]) -> Table:
         low, high = _iqm_interval(regrets)
         collapsed = int(arm.values("collapsed").sum())
         share_low, share_high = statistics.clopper_pearson(collapsed, len(runs))
-        late = np.concatenate([run.late[0] for run in arm.runs])
+        late = np.array([run.late[0].mean() for run in arm.runs if run.late.size])
         rows.append(
             (
                 words(dataset_name(arm.cell)),
@@ -321,9 +322,9 @@ def _exactly(value: float | bool | None, runs: tuple[Path, ...]) -> Entry:
 
 def _updates(cells: Sequence[Cell]) -> tuple[tuple[str, ...], dict[int, tuple[Entry, ...]]]:
     """A column of the updates an env step, where settings differ in it, and its entry of each cell."""
-    if len({cell.first.updates_per_step for cell in cells}) < 2:
+    if len({cell.first.updates_per_step for cell in cells if cell.algorithm != FROZEN}) < 2:
         return (), {id(cell): () for cell in cells}
-    return ("updates per env step",), {id(cell): (whole(cell.first.updates_per_step),) for cell in cells}
+    return ("updates per env step",), {id(cell): (whole(updates_of(cell)),) for cell in cells}
 
 
 def _iqm_interval(values: np.ndarray) -> tuple[float, float]:

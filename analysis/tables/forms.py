@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 from rich import box
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from analysis.data.runs import Finetuning
@@ -155,12 +156,12 @@ def to_latex(table: Table) -> str:
 
 def to_terminal(table: Table) -> RichTable:
     """The table for the terminal, without its notes."""
-    made = RichTable(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = RichTable(title=escape(table.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column, rule in zip(table.columns, _rule(table), strict=True):
         numeric = rule.endswith(":")
         made.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in table.rows:
-        made.add_row(*(f"[bold]{e.text}[/bold]" if e.bold else e.text.replace("[", "\\[") for e in row))
+        made.add_row(*(f"[bold]{escape(e.text)}[/bold]" if e.bold else escape(e.text) for e in row))
     return made
 
 

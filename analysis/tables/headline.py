@@ -10,6 +10,7 @@ from analysis.data.measures import Arm, Measured
 from analysis.data.runs import FROZEN
 from analysis.tables.forms import thousands
 from o2o import collapse
+from o2o.machine.counting import counted
 
 MOST_TOLD = 4
 """The settings of a dataset that a headline tells of one by one."""
@@ -43,7 +44,7 @@ def _summed_up(arms: Sequence[Arm]) -> list[str]:
     shares = {name: sum(found) / len(found) for name, found in seeds.items()}
     lost = sorted((name for name in seeds if shares[name]), key=lambda name: -shares[name])
     kept = [name for name in seeds if not shares[name]]
-    counts = [f"{name} in {sum(seeds[name])} of {len(seeds[name])} seeds" for name in lost]
+    counts = [f"{name} in {sum(seeds[name])} of {counted(len(seeds[name]), 'seed')}" for name in lost]
     return [
         *([f"Collapsed: {_listed(counts)}."] if counts else []),
         *([f"No seed of {_listed(kept)} collapsed."] if kept else []),
@@ -70,7 +71,7 @@ def _badly(arm: Arm) -> tuple[float, float]:
 
 def _sentence(arm: Arm, several: bool) -> str:
     fall, offline, steps = _loss(arm)
-    seeds = f"{len(_collapsed(arm))} of {len(arm.runs)} seed{'s' * (len(arm.runs) > 1)}"
+    seeds = f"{len(_collapsed(arm))} of {counted(len(arm.runs), 'seed')}"
     lost = f"{fall:.0f} of {offline:.0f} points, half of it within {thousands(steps)} env steps"
     before = (
         "" if _lost_by_the_switch(arm) else ", no more than its pretraining's last evaluations were below"

@@ -11,13 +11,17 @@ import numpy as np
 
 from analysis.data.cells import Cell, display_name
 from analysis.data.measures import Arm
-from analysis.data.runs import Finetuning
+from analysis.data.runs import FROZEN, Finetuning
 from analysis.tables.forms import NOTHING, Entry, Table, mean, words
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry
 from o2o.runs.directory import layout
 from o2o.runs.directory.protocol import protocol, updates_per_step
 
-SCORES = ("offline", "online", "δ", "regret", "depth")
+ENTRIES = (
+    "offline", "online", "δ", "regret", "depth", "updates per env step", "finetuning (device hours)",
+    "pretraining (device hours)",
+)  # fmt: skip
+"""The columns after those that name a setting."""
 
 
 def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
@@ -37,14 +41,14 @@ def methods_table(cells: Sequence[Cell], arms: Sequence[Arm]) -> Table:
             columns = zip(*(entries for _, entries in own), strict=True)
             seeds = [len(cell.seeds) for cell, _ in own]
             shown = str(seeds[0]) if len(set(seeds)) == 1 else f"{min(seeds)} to {max(seeds)}"
-            means = (_mean_of(entries) for entries in columns)
+            means = (
+                _mean_of(entries, sign="+" if name == "δ" else "")
+                for name, entries in zip(ENTRIES, columns, strict=True)
+            )
             rows.append(
                 (words(f"mean of {len(own)} datasets"), *map(words, name), Entry(shown, min(seeds)), *means)
             )
-    columns = (
-        "dataset", "pretraining", "finetuning", "replay", "seeds", *SCORES, "updates per env step",
-        "finetuning (device hours)", "pretraining (device hours)",
-    )  # fmt: skip
+    columns = ("dataset", "pretraining", "finetuning", "replay", "seeds", *ENTRIES)
     notes = (
         "Mean ± one standard deviation over seeds; regret and depth as in the collapse table. In a mean over datasets "
         "each of them counts the same.",
@@ -59,7 +63,7 @@ def protocols_table(cells: Sequence[Cell]) -> Table:
     """A row for each protocol: what is carried over the switch, who acts first, how much is learned from what."""
     rows: dict[tuple[str, ...], list[Cell]] = {}
     items: tuple[str, ...] = ()
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.first.source != "imported"):  # whose protocol nobody recorded
         found = protocol(cell.first.settings)
         items = tuple(item for item in found if item != "data")
         name = _pretraining(cell), cell.label, cell.replay
@@ -87,7 +91,12 @@ def _entries(cell: Cell, arm: Arm | None, with_device: bool) -> tuple[Entry, ...
     updates = updates_per_step(cell.first.settings)
     executions = list(map(_execution, runs)), [_executed(run.pretraining) for run in runs]
     costs = [_hours(own, runs, with_device) for own in executions]
-    return (offline, online, delta, *lost, Entry(updates, cell.first.updates_per_step), *costs)
+    return (offline, online, delta, *lost, Entry(updates, updates_of(cell)), *costs)
+
+
+def updates_of(cell: Cell) -> int:
+    """Updates per env step; the frozen policy, whatever it is configured to, makes none."""
+    return 0 if cell.algorithm == FROZEN else cell.first.updates_per_step
 
 
 def _hours(executions: Sequence[dict[str, Any]], runs: Sequence[Finetuning], with_device: bool) -> Entry:
@@ -122,12 +131,14 @@ def _executed(path: Path | None) -> dict[str, Any]:
     return (result or {}).get("execution") or {}
 
 
-def _mean_of(entries: Sequence[Entry]) -> Entry:
+def _mean_of(entries: Sequence[Entry], sign: str) -> Entry:
+    if len({entry.text for entry in entries}) == 1:
+        return entries[0]
     values = [float(entry.value) for entry in entries if entry.value is not None]
     if len(values) < len(entries):
         return Entry(NOTHING)
     decimals = max(len(entry.text.split(" ")[0].partition(".")[2]) for entry in entries)
-    found = mean([float(np.mean(values))], sign="+" if entries[0].text[0] in "+−" else "", decimals=decimals)
+    found = mean([float(np.mean(values))], sign=sign, decimals=decimals)
     return Entry(found.text, found.value, runs=tuple(path for entry in entries for path in entry.runs))
 
 

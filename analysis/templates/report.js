@@ -264,14 +264,11 @@ function reason({ title, metrics, log }, cells, alike, width, height) {
 function pointing(view, cells, lines, x, y, path, start, end, width, height) {
   const cursor = drawn("line", { class: "cursor", y1: TOP, y2: height - BOTTOM });
   const seeds = drawn("g", {});
-  const steps = data.grids[cells[0].grid].filter(step => step <= end);
+  const steps = unique(cells.flatMap(cell => data.grids[cell.grid])).filter(step => step <= end).sort((a, b) => a - b);
   let at = 0, nearest = 0;
-  const valueAt = (cell, step) => {
-    const grid = data.grids[cell.grid];
-    let i = grid.findIndex(own => own >= step);
-    if (i < 0) i = grid.length - 1;
-    return i;
-  };
+  /** The place of a grid's last evaluation up to a step; -1 where it had ended before. */
+  const placeAt = (grid, step) =>
+    step > data.grids[grid].at(-1) ? -1 : data.grids[grid].findLastIndex(own => own <= step);
   function update() {
     const step = steps[at], cell = cells[nearest];
     cursor.setAttribute("x1", x(step));
@@ -281,16 +278,18 @@ function pointing(view, cells, lines, x, y, path, start, end, width, height) {
     lines.forEach((line, i) => line.classList.toggle("dimmed", i !== nearest));
     view.append(seeds, cursor);
     const rows = cells.map((own, i) => {
-      const k = valueAt(own, step);
-      const spread = own.deviation ? ` ± ${number.format(own.deviation[k])}` : "";
-      const line = element("div", {}, swatch(own), `${own.label}: ${number.format(own.mean[k])}${spread}`);
+      const k = placeAt(own.grid, step);
+      const spread = own.deviation && k >= 0 ? ` ± ${number.format(own.deviation[k])}` : "";
+      const told = k >= 0 ? number.format(own.mean[k]) : `ended at ${whole.format(data.grids[own.grid].at(-1))}`;
+      const line = element("div", {}, swatch(own), `${own.label}: ${told}${spread}`);
       if (i === nearest) line.style.fontWeight = "600";
       return line;
     });
-    const each = cell.runs.map(run => `${run.seed}: ${number.format(run.scores[valueAt({ grid: run.grid }, step)])}`);
+    const each = cell.runs.map(run => [run.seed, run.scores[placeAt(run.grid, step)]])
+      .filter(([, score]) => score !== undefined).map(([seed, score]) => `${seed}: ${number.format(score)}`);
     tooltip.replaceChildren(element("div", {}, switchOf(cells)
         ? `learner step ${whole.format(switchOf(cells) + step)} (env step ${whole.format(step)})` : `env step ${whole.format(step)}`),
-      ...rows, element("div", {}, `seeds of ${cell.label}: ${each.join(", ")}`));
+      ...rows, ...(each.length ? [element("div", {}, `seeds of ${cell.label}: ${each.join(", ")}`)] : []));
     tooltip.hidden = false;
     const box = view.getBoundingClientRect();
     const room = document.documentElement.clientWidth - tooltip.offsetWidth - 8;
@@ -307,7 +306,10 @@ function pointing(view, cells, lines, x, y, path, start, end, width, height) {
     const box = view.getBoundingClientRect();
     const step = start + (event.clientX - box.left - LEFT) / (width - LEFT - RIGHT) * (end - start);
     at = steps.reduce((best, own, i) => Math.abs(own - step) < Math.abs(steps[best] - step) ? i : best, 0);
-    const distance = cell => Math.abs(y(cell.mean[valueAt(cell, steps[at])]) - (event.clientY - box.top));
+    const distance = cell => {
+      const k = placeAt(cell.grid, steps[at]);
+      return k < 0 ? Infinity : Math.abs(y(cell.mean[k]) - (event.clientY - box.top));
+    };
     nearest = cells.reduce((best, cell, i) => distance(cell) < distance(cells[best]) ? i : best, 0);
     update();
   });

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from synthetic_runs import collapsing, steady, write_pretraining, write_run
 
@@ -224,6 +225,33 @@ def test_panels_use_the_page_and_first_columns_stay(looked):
     assert found["widest"] > 500
     assert found["stuck"] == 3
     assert found["levels"] == 1
+
+
+@needs_browser
+def test_what_ended_earlier_says_so_where_others_go_on(tmp_path):
+    write_run(
+        tmp_path / "runs", "hopper-medium-v2", "td3", steady(50.0, 60.0), steps=np.array([0, 1_000, 2_000])
+    )
+    write_run(tmp_path / "runs", "hopper-medium-v2", "td3_bc", steady(50.0, 60.0), steps=np.array([0, 3_000]))
+    collection = collect(tmp_path / "runs")
+    page = write_report(collection, measure(collection.cells), tmp_path / "index.html")
+    look = """
+const svg = document.querySelector("#curves svg[aria-label^=hopper]"), told = [];
+svg.focus();
+for (let i = 0; i < 3; i += 1) {
+  svg.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
+  told.push(document.getElementById("tooltip").innerText);
+}
+const found = {told};
+"""
+    found, _ = open_page(page, look, tmp_path)
+    first, second, third = found["told"]
+    assert "env step 1,000" in first
+    assert "TD3-BC: 50" in first  # its last evaluation, at the switch, not its next
+    assert "TD3: 50.1" in second
+    assert "env step 3,000" in third
+    assert "TD3: ended at 2,000" in third
+    assert "TD3-BC: 50.2" in third
 
 
 def test_settings_of_two_pretrainings_have_an_axis_from_the_switch_and_two_levels(tmp_path):

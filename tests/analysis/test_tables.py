@@ -374,6 +374,8 @@ def test_no_published_number_stands_beside_runs_of_another_scale(tmp_path):
         ("batch_size", 64),
         ("network.hidden_sizes", [64, 64]),
         ("evaluation.episodes", 2),
+        ("finetune.updates_per_step", 20),
+        ("finetune.batch_size", 32),
         ("algorithm.policy_delay", 1),
         ("algorithm.action_gradient_clip", 1.0),
         ("algorithm.delay_target_critic", True),
