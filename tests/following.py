@@ -61,6 +61,7 @@ def write(
     """
     run = directory(root, algorithm, seed, cell)
     run.start(config(algorithm, seed, **changes), {"identity": f"{algorithm}-{seed}"})
+    (run.path / layout.CHECKPOINTS).mkdir(exist_ok=True)
     for i, step in enumerate(steps):
         place = {"phase": "finetune", "step": UPDATES + step}
         run.append(

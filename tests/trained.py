@@ -9,8 +9,8 @@ from o2o.algorithms import ALGORITHMS
 from o2o.config.build import container
 from o2o.envs.tasks import find_task, task_sizes
 from o2o.replay.buffer import Replay
+from o2o.runs.directory.layout import FINAL_STATE
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.phases import FINAL_STATE
 from o2o.training import checkpoint
 from o2o.types import Facts
 

@@ -48,8 +48,10 @@ class PlanningSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Runs what `arguments` and the grids ask for; exits with 1 if a run failed, 2 if only by bad input."""
         from hydra_plugins.o2o.composition import Composer, is_confined
+        from o2o.machine import device
         from o2o.machine.progress import following
         from o2o.sweep.launching import here, prepare
+        from o2o.sweep.ledger import manifest
         from o2o.sweep.planning import estimate, plan
 
         products = expand(arguments, self.grids, self.loader.get_group_options, self.zip, self.exclude)
@@ -66,7 +68,8 @@ class PlanningSweeper(Sweeper):
         if planned.dry_run:
             return []
         if not planned.to_run:
-            print(prepare.next_steps(planned.root, name))
+            known = manifest.read_manifest(planned.root, name)
+            print(prepare.next_steps(planned.root, name if known else ""))
             return []
         if isinstance(self.launcher, JobLauncher):
             if code := self.launcher.launch_plan(planned, name):
@@ -74,6 +77,9 @@ class PlanningSweeper(Sweeper):
             return []
         assert self.launcher is not None
         by_submitit, seeds = "submitit" in launcher, planned.seeds_per_job
+        if not by_submitit:
+            for platform in {run.config.execution.device.platform for run in planned.to_run}:
+                device.probe(platform)
         with here.under_way(planned.asked, planned.to_run, name, seeds):
             seconds = {} if by_submitit else estimate.seconds_here(planned.root)
             if not by_submitit and (told := estimate.ahead(planned.due, seeds, seconds)):

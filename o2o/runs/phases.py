@@ -38,7 +38,6 @@ from o2o.training.seeds import Bundle, Members, make_members
 from o2o.training.steps import Learner, no_sums
 from o2o.types import Algorithm, Facts, State
 
-FINAL_STATE = f"{layout.CHECKPOINTS}/final.npz"
 SWITCH = "switch.json"  # in a pretraining's directory: its evaluation at the switch, shared by its arms
 
 # What a seed's key is folded with, so that every use of randomness has a stream of its own.
@@ -236,7 +235,7 @@ def _follow(
         state = report.state
     members = make_members(len(configs))
     for config, final in zip(configs, members.values(state), strict=True):
-        checkpoint.save(run_directory(config) / FINAL_STATE, final)
+        checkpoint.save(run_directory(config) / layout.FINAL_STATE, final)
     job.leases.check()
     recorder.finish()
     checkpointer.forget()
@@ -262,7 +261,7 @@ def _initial_state(config: Config, job: Job) -> State:
     if config.pretrain.updates == 0:
         return config.algorithm.init(key, example, job.facts)
     like = jax.eval_shape(config.pretrain.algorithm.init, key, example, job.facts)
-    path = _pretrain_directory(config) / FINAL_STATE
+    path = _pretrain_directory(config) / layout.FINAL_STATE
     try:
         pretrained = jax.tree.map(jnp.asarray, checkpoint.load(path, like))
     except checkpoint.CheckpointError as error:

@@ -15,10 +15,9 @@ from o2o.envs.tasks import TASKS
 from o2o.envs.vector import Environments
 from o2o.errors import ConfigError
 from o2o.replay.buffer import Replay
-from o2o.runs.directory.layout import CHECKPOINTS, CONFIG, IDENTITY, RESULT
+from o2o.runs.directory.layout import CHECKPOINTS, CONFIG, FINAL_STATE, IDENTITY, RESULT
 from o2o.runs.evaluate import main
 from o2o.runs.identity import describe, run_directory
-from o2o.runs.phases import FINAL_STATE
 from o2o.runs.trained import video
 from o2o.training import checkpoint, policies
 from o2o.types import NO_FACTS

@@ -56,7 +56,7 @@ def test_a_run_writes_the_files_that_it_promises(finished):
             layout.EVAL,
             layout.RESULT,
         }
-        assert (directory / phases.FINAL_STATE).is_file()
+        assert (directory / layout.FINAL_STATE).is_file()
         assert read_run(directory).state == layout.RunState.DONE
 
 
@@ -209,7 +209,7 @@ def test_the_same_run_elsewhere_is_the_same_bit_for_bit(finished, configure, tmp
             assert (one / name).exists() == (other / name).exists()
             if (one / name).exists():
                 assert (one / name).read_bytes() == (other / name).read_bytes()
-        states = [np.load(directory / phases.FINAL_STATE) for directory in (one, other)]
+        states = [np.load(directory / layout.FINAL_STATE) for directory in (one, other)]
         for name in states[0].files:
             np.testing.assert_array_equal(states[0][name], states[1][name])
 
@@ -263,7 +263,7 @@ def test_the_last_step_is_evaluated_whatever_the_intervals(configure, tmp_path):
 
 
 def test_the_states_that_runs_leave_are_the_algorithms(finished):
-    names = np.load(run_directory(finished) / phases.FINAL_STATE).files
+    names = np.load(run_directory(finished) / layout.FINAL_STATE).files
     assert {name.split("/")[0] for name in names} == {*TD3State.__dataclass_fields__, "version"}
 
 

@@ -8,7 +8,7 @@ from trained import finished
 
 from o2o.algorithms import ALGORITHMS
 from o2o.errors import ConfigError
-from o2o.runs.phases import FINAL_STATE
+from o2o.runs.directory.layout import FINAL_STATE
 from o2o.runs.trained.policy import load_policy
 
 

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from hydra_plugins.o2o.composition import Composer, is_confined
 from hydra_plugins.o2o.grammar import expand
 from o2o.config.build import build, plain
 from o2o.datasets import loading
 from o2o.errors import ConfigError
+from o2o.runs.directory import layout
 from o2o.runs.identity import describe
 from o2o.runs.lock import Leases
 from o2o.runs.sources import code_hash
@@ -54,7 +58,8 @@ def planned(tmp_path, monkeypatch):
 
 
 def finish(run, code=None):
-    run.directory.mkdir(parents=True)
+    (run.directory / layout.CHECKPOINTS).mkdir(parents=True)
+    (run.directory / layout.FINAL_STATE).touch()
     (run.directory / "result.json").write_text("{}")
     described = {"identity": run.identity, "code_hash": code or code_hash(run.config)}
     (run.directory / "identity.json").write_text(json.dumps(described))
@@ -201,6 +206,50 @@ def test_data_that_will_be_downloaded_are_told_and_stop_nothing(planned):
     text = planned("dataset.mix={medium: 0.5, expert: 0.5}", "dataset.rows=1000").text()
     assert "hopper-expert-v2, hopper-medium-v2 will be downloaded first, to " in text
     assert "missing" not in text
+
+
+@pytest.mark.parametrize("words", [("method=rlpd",), ("pretrain.updates=0", "replay_init=offline")])
+def test_data_of_a_replay_alone_are_told_too(planned, words):
+    assert "hopper-medium-v2 will be downloaded first, to " in planned(*words).text()
+
+
+def test_a_pretraining_without_its_state_is_told_before_anything_begins(planned):
+    (run,) = planned().to_run
+    finish(run.pretraining)
+    (run.pretrain_directory / layout.FINAL_STATE).unlink()
+    with pytest.raises(ConfigError, match=r"final\.npz is not there, .*Remove .* to pretrain again"):
+        planned()
+    (run.pretrain_directory / layout.FINAL_STATE).touch()
+    assert "after 1 pretraining" not in planned().text()
+
+
+@pytest.mark.parametrize("content", ["{", '{"state": "ODD"}'])
+def test_a_damaged_state_of_a_run_is_no_traceback(planned, content):
+    (run,) = planned().to_run
+    run.directory.mkdir(parents=True)
+    (run.directory / layout.STATUS).write_text(content)
+    assert "to run 1" in planned().text()
+
+
+def test_estimates_know_how_much_is_learned_in_a_step(planned):
+    kinds = {
+        estimate.kind_of(planned(*words).to_run[0])
+        for words in ((), ("finetune.updates_per_step=20",), ("finetune.batch_size=32",))
+    }
+    assert len(kinds) == 3
+
+
+def test_the_grids_of_the_help_are_grids(planned):
+    texts = re.findall(r"'hydra\.sweeper\.grids=(.*)'", (CONF / "config.yaml").read_text())
+    (text,) = texts
+    grids = compose_grids(text)
+    assert len(planned(grids=grids).to_run) == 4
+
+
+def compose_grids(text):
+    """A value of the command line, as Hydra gives it to the sweeper."""
+    override = OverridesParser.create().parse_override(f"grids={text}")
+    return OmegaConf.to_container(OmegaConf.create({"grids": override.value()}))["grids"]
 
 
 def test_training_from_scratch_misses_no_data(planned):

@@ -33,6 +33,25 @@ def test_retry_says_which_configuration_is_unreadable(tmp_path, say):
     assert "is damaged" in said
 
 
+def test_curves_whose_checkpoints_are_not_there_are_left_alone(tmp_path, say, configure):
+    for seed in range(2):
+        run = started(configure, tmp_path, seed)
+        run.append(layout.EVAL, {"phase": "finetune", "step": 500, "env_steps": 0, "score": 50.0})
+        run.interrupt("SystemExit(143)")
+    (run.path / layout.CHECKPOINTS).mkdir()
+    code, said = say("why", "seed=0")
+    assert "its checkpoints are not there: `retry --anyway` starts it again from the beginning" in " ".join(
+        said.split()
+    )
+    code, said = say("why", "seed=1")
+    assert "`retry` goes on from the last checkpoint" in said
+    code, said = say("retry", "--dry-run")
+    assert "left out, for their checkpoints are not there: 1 run" in " ".join(said.split())
+    assert "here: 1 run" in said
+    code, said = say("retry", "--dry-run", "--anyway")
+    assert "here: 2 runs" in said
+
+
 def started(configure, runs, seed, *overrides):
     """A run of a real configuration that has begun."""
     from o2o.config.build import container

@@ -19,6 +19,7 @@ EVAL = "eval.jsonl"
 EPISODES = "episodes.jsonl"
 TIMING = "timing.jsonl"
 CHECKPOINTS = "checkpoints"
+FINAL_STATE = f"{CHECKPOINTS}/final.npz"
 ATTEMPTS = "attempts"
 RESULT = "result.json"
 

@@ -18,8 +18,7 @@ from o2o.envs.tasks import Task, find_task, make, task_sizes
 from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.replay.buffer import Replay
-from o2o.runs.directory.layout import CHECKPOINTS, CONFIG
-from o2o.runs.phases import FINAL_STATE
+from o2o.runs.directory.layout import CHECKPOINTS, CONFIG, FINAL_STATE
 from o2o.training import checkpoint, policies
 from o2o.types import NO_FACTS, Algorithm, State
 
@@ -75,7 +74,10 @@ def _untrained(directory: Path) -> tuple[Trained, Float[Array, " O"]]:
         raise ConfigError([f"{directory} is not a run directory: it has no {CONFIG}"])
     config = load(directory / CONFIG)
     algorithm = config.algorithm if config.finetune.env_steps else config.pretrain.algorithm
-    task = find_task(config.dataset.task)
+    try:
+        task = find_task(config.dataset.task)
+    except LookupError as error:
+        raise ConfigError([f"{directory}: dataset.{error}"]) from None
     example = Replay(1, 1, 1, *task_sizes(task)).example()
     like = jax.eval_shape(algorithm.init, jax.random.key(0), example, NO_FACTS)
     return Trained(config, algorithm, task, like), example.observation

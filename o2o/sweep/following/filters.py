@@ -107,6 +107,11 @@ def _below(
         if place.is_dir():
             start = place.resolve()
             return lambda run: start in (resolved := run.path.resolve()).parents or start == resolved
+        known = [
+            run for run in runs if place.absolute() in (run.path.absolute(), *run.path.absolute().parents)
+        ]
+        if known and root.absolute() in place.absolute().parents:  # of runs that have not begun
+            return known.__contains__
     meant = [f"{key}={word}" for key in SHORT if word.lower() in map(str.lower, _there(runs, key))]
     near = (
         f" (did you mean {meant[0]}?)" if meant else _near(word, {run.path.relative_to(root) for run in runs})
@@ -119,7 +124,7 @@ def _below(
 
 def _there(runs: Sequence[SeenRun], word: str) -> list[str]:
     """The values that runs have."""
-    found = {str(own) for run in runs for own in _values(run, word) if own is not None}
+    found = {"null" if own is None else str(own) for run in runs for own in _values(run, word)}
     return sorted(found, key=lambda value: (_number(value) is None, _number(value), value))
 
 

@@ -24,7 +24,7 @@ from o2o.runs.directory.layout import CONFIG, RESULT
 from o2o.runs.failures import Failure
 from o2o.sweep.following.status import look
 from o2o.sweep.following.summary import rows_of
-from o2o.sweep.following.why import STOPPED
+from o2o.sweep.following.why import STOPPED, curves_without_checkpoints
 from o2o.sweep.surveying.survey import Seen, SeenRun
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_retry(root: Path, filters: Sequence[str], wishes: Wishes) -> int:
         return 0
     planned, problems = _planned(root, stopped)
     if not wishes.anyway:
-        planned = _hopeful(planned)
+        planned = _hopeful(_with_checkpoints(planned))
     for line in problems:
         print(line, file=sys.stderr)
     if not planned:
@@ -108,19 +108,21 @@ def _planned(root: Path, runs: Sequence[SeenRun]) -> tuple[dict[SeenRun, Planned
     for run in sorted(runs, key=lambda run: run.phase, reverse=True):
         try:
             config = _configuration(root, run)
+            directory, before = run_directory(config), pretrain_directory(config)
+            own = identity(config)
         except (ConfigError, OSError, ValueError, KeyError) as error:
             problems.append(
                 f"{run.path.relative_to(root)} cannot be run again: {error}\n  The command that launched it goes on too"
             )
             continue
-        if run_directory(config) != run.path:
+        if directory != run.path:
             problems.append(
                 f"{run.path.relative_to(root)} cannot be run again: with this version of the code its configuration is "
-                f"another run, {run_directory(config).relative_to(root)}; launch that"
+                f"another run, {directory.relative_to(root)}; launch that"
             )
             continue
         label = _label(root, run)
-        planned[run] = PlannedRun(config, [], label, identity(config), run.path, pretrain_directory(config))
+        planned[run] = PlannedRun(config, [], label, own, run.path, before)
     return planned, problems
 
 
@@ -139,6 +141,17 @@ def _configuration(root: Path, run: SeenRun) -> Config:
     return replace(
         config, execution=replace(execution, launch=launch, paths=replace(execution.paths, runs=root))
     )
+
+
+def _with_checkpoints(planned: Mapping[SeenRun, PlannedRun]) -> dict[SeenRun, PlannedRun]:
+    """Without runs that would lose their curves, since their checkpoints are not there; says so."""
+    kept = {run: plan for run, plan in planned.items() if not curves_without_checkpoints(run)}
+    if left := len(planned) - len(kept):
+        print(
+            f"left out, for their checkpoints are not there: {counted(left, 'run')}; --anyway starts them again from "
+            "the beginning, without the curves that are there"
+        )
+    return kept
 
 
 def _hopeful(planned: Mapping[SeenRun, PlannedRun]) -> dict[SeenRun, PlannedRun]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from o2o.machine import terminal
 from o2o.machine.counting import counted, named_seeds
-from o2o.runs.directory.layout import ATTEMPTS, read_object
+from o2o.runs.directory.layout import ATTEMPTS, CHECKPOINTS, EVAL, FINETUNE, read_object
 from o2o.runs.failures import Failure
 from o2o.sweep.following.logs import log_of, tail
 from o2o.sweep.following.status import exit_code, look
@@ -29,6 +29,10 @@ TOLD = 5
 STOPPED = (Seen.FAILED, Seen.DAMAGED, Seen.STALLED, Seen.INTERRUPTED, Seen.CANCELLED)
 
 _AGAIN = "`retry` goes on from the last checkpoint"
+_FROM_THE_BEGINNING = (
+    "its checkpoints are not there: `retry --anyway` starts it again from the beginning, without the curves that are "
+    "there"
+)
 _ADVICE = {
     Failure.INFRASTRUCTURE: f"{_AGAIN}. If it is the same node each time, leave that out: --set exclude=NODE",
     Failure.TIME: f"{_AGAIN}. More time for a job: --set timeout_min=…",
@@ -94,8 +98,18 @@ def _told(root: Path, alike: Sequence[SeenRun]) -> str:
         lines.append("what to do: nothing, a job has it again")
     else:
         advice = _ADVICE.get(Failure(run.failure)) if run.failure in set(Failure) else None
-        lines.append(f"what to do: {advice or _ADVICE_BY_STATE.get(run.state, _AGAIN)}")
+        told = advice or _ADVICE_BY_STATE.get(run.state, _AGAIN)
+        if curves_without_checkpoints(run):
+            told = told.replace(_AGAIN, _FROM_THE_BEGINNING)
+        lines.append(f"what to do: {told}")
     return "\n".join(lines)
+
+
+def curves_without_checkpoints(run: SeenRun) -> bool:
+    """Whether a finetuning has evaluations and no folder of checkpoints, as in a copy without them."""
+    evaluations = run.path / EVAL
+    begun = evaluations.is_file() and evaluations.stat().st_size > 0
+    return run.phase == FINETUNE and begun and not (run.path / CHECKPOINTS).is_dir()
 
 
 def _end(state: str, failure: str | None, note: str, where: str) -> list[str]:

@@ -74,7 +74,15 @@ def run(
 
 
 def slots(processes: int | None, gpus: Sequence[int | str] | None) -> list[Slot]:
-    """The places for jobs: on each GPU in turn, or on the CPU."""
+    """The places for jobs: on each GPU in turn, or on the CPU.
+
+    Raises:
+        ConfigError: a number of processes that is none, or no list of GPUs.
+    """
+    if processes is not None and (not isinstance(processes, int) or processes < 1):
+        raise ConfigError([f"hydra.launcher.processes={processes}: write a number above 0, or null"])
+    if gpus is not None and (isinstance(gpus, str) or not isinstance(gpus, Sequence)):
+        raise ConfigError([f"hydra.launcher.gpus={gpus}: write a list, such as [0,1], or null"])
     devices = [str(gpu) for gpu in (_gpus() if gpus is None else gpus)]
     count = processes or len(devices) or max(1, (os.cpu_count() or 1) // 2)
     if not devices:

@@ -172,7 +172,9 @@ def _kind(science: Mapping[str, Any]) -> Kind:
     phase = FINETUNE if "finetune" in science else PRETRAIN
     algorithm = science["algorithm"] if phase == FINETUNE else science["pretrain"]["algorithm"]
     layers = tuple(_flat(science["network"]["hidden_sizes"]))
-    return phase, algorithm["name"], science["dataset"]["task"], layers, science["batch_size"]
+    online = science.get("finetune", {})
+    learning = online.get("updates_per_step", 1), online.get("batch_size") or science["batch_size"]
+    return phase, algorithm["name"], science["dataset"]["task"], layers, *learning
 
 
 def _steps(science: Mapping[str, Any]) -> int:

@@ -136,7 +136,7 @@ class Plan:
         return f"  {told}" if told else ""
 
     def _states(self) -> str:
-        states = [read_state(run.directory) for run in self.to_run]
+        states = [_state(run) for run in self.to_run]
         told = [(states.count(state), word) for state, word in STARTED.items() if state in states]
         return f" ({', '.join(f'{number} {word}' for number, word in told)})" if told else ""
 
@@ -148,6 +148,14 @@ class Plan:
         made = [run for place, run in there.items() if run is not None and place not in absent]
         others = sum(run.other_code for run in made)
         return f"{told}, from {counted(others, 'pretraining')} made by other code" if others else told
+
+
+def _state(run: PlannedRun) -> RunState | None:
+    """Its state; None where its file is damaged, which is then replaced."""
+    try:
+        return read_state(run.directory)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def make(

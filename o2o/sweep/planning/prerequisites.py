@@ -17,6 +17,7 @@ from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.errors import ConfigError
 from o2o.machine import device
 from o2o.machine.names import PLAIN, is_plain, project_problem
+from o2o.runs.directory.layout import FINAL_STATE, RESULT
 from o2o.sweep.launching.jobs import PlannedRun
 
 
@@ -35,9 +36,10 @@ def check(runs: Collection[PlannedRun]) -> None:
             problems.append(problem)
     for directory in {run.config.execution.paths.runs for run in runs}:
         problems += _unwritable(directory, "paths.runs", "O2O_RUNS")
+    reading = {run.config.dataset for run in runs if _reads_data(run)}
     for dataset, config in {run.config.dataset: run.config for run in runs}.items():
         data = config.execution.paths.data
-        if dataset.source in QUALITIES and config.pretrain.updates and not loading.locate(dataset, data):
+        if dataset.source in QUALITIES and dataset in reading and not loading.locate(dataset, data):
             problems += _unwritable(data, "paths.data", "O2O_DATA")
         if dataset.task in REFERENCE_RETURNS and dataset.source != "file":
             continue  # nothing that could be wrong, so nothing that need be imported
@@ -45,21 +47,32 @@ def check(runs: Collection[PlannedRun]) -> None:
 
         try:
             sizes = task_sizes(find_task(dataset.task))
-            if dataset.source == "file" and (config.pretrain.updates or config.replay_init.preload):
+            if dataset.source == "file" and dataset in reading:
                 loading.load_rows(dataset, config.execution.paths.data, *sizes)
         except LookupError as error:
             problems.append(f"dataset.{error}")
         except ConfigError as error:
             problems += error.problems
+    for place in {run.pretrain_directory for run in runs if run.pretrain_directory is not None}:
+        if (place / RESULT).is_file() and not (place / FINAL_STATE).is_file():
+            problems.append(
+                f"{place / FINAL_STATE} is not there, from which runs go on (a copy without checkpoints?). Remove "
+                f"{place} to pretrain again"
+            )
     problems += dict.fromkeys(_starved(runs)) if not problems else []  # of all seeds the same
     if problems:
         raise ConfigError(problems)
 
 
+def _reads_data(run: PlannedRun) -> bool:
+    """Whether it needs its set: to pretrain, or in its replay."""
+    return bool(run.config.pretrain.updates or run.config.replay_init.preload)
+
+
 def remarks(runs: Collection[PlannedRun]) -> Iterable[str]:
     """Returns remarks on the runs' sets and episodes, to be read before they begin."""
     yield from data_to_come(runs)
-    for dataset in dict.fromkeys(run.config.dataset for run in runs if run.pretrain_directory is not None):
+    for dataset in dict.fromkeys(run.config.dataset for run in runs if _reads_data(run)):
         if dataset.shown_name != dataset.name:
             yield f"tables and figures call this set {dataset.shown_name}"
     yield from hidden_intervals(runs)
@@ -81,7 +94,7 @@ def hidden_intervals(runs: Iterable[PlannedRun]) -> Iterable[str]:
 
 def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
     """Returns lines on the sets that the runs need and that are not there: how they will come, or that they won't."""
-    wanted = {run.config.dataset: run.config for run in runs if run.pretrain_directory is not None}
+    wanted = {run.config.dataset: run.config for run in runs if _reads_data(run)}
     coming: dict[str, list[str]] = {}
     for dataset, config in wanted.items():
         directory = config.execution.paths.data
@@ -96,7 +109,8 @@ def data_to_come(runs: Iterable[PlannedRun]) -> Iterable[str]:
             elif part.source == "d4rl":
                 coming.setdefault(f"will be downloaded first, to {directory}", []).append(part.name)
             else:
-                yield f"missing data, whose runs will fail: {part.name} is not in {directory}"
+                place = "" if part.source == "minari" else f" in {directory}"
+                yield f"missing data, whose runs will fail: {part.id or part.name} is not there{place}"
     yield from (f"{', '.join(dict.fromkeys(names))} {how}" for how, names in coming.items())
 
 

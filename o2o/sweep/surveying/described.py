@@ -40,7 +40,7 @@ def of_launch(runs: Path, submission: Submission, number: int, phase: str) -> di
 
 def of_path(cell: Path) -> dict[str, Any]:
     """Settings that the path of a cell tells, where nothing else is left."""
-    place, algorithm, name = cell.parts[-3:]
+    place, algorithm, name = ("", "", "", *cell.parts)[-3:]
     if algorithm == PRETRAIN:
         return {"dataset.name": place, "pretrain.algorithm.name": name.rpartition("-")[0]}
     return {"dataset.name": place, "algorithm.name": algorithm, "replay_init.name": name.partition("-")[0]}

@@ -46,7 +46,7 @@ is why a job that FAILED without its saying so was killed."""
 def join(root: Path, cells: list[SeenCell]) -> list[str]:
     """Adds sweeps, jobs and unbegun runs to `cells`; what could not be read is returned, a line each."""
     notes: list[str] = []
-    runs = {str(run.path)[len(str(root)) + 1 :]: run for cell in cells for run in cell.runs}
+    runs = {run.path.relative_to(root).as_posix(): run for cell in cells for run in cell.runs}
     known = {str(cell.path): cell for cell in cells}
 
     def find(directory: str) -> SeenRun | None:
