@@ -219,6 +219,9 @@ def test_a_pretraining_without_its_state_is_told_before_anything_begins(planned)
     (run.pretrain_directory / layout.FINAL_STATE).unlink()
     with pytest.raises(ConfigError, match=r"final\.npz is not there, .*Remove .* to pretrain again"):
         planned()
+    finish(run)
+    assert "to run 0" in planned().text()
+    (run.directory / layout.RESULT).unlink()
     (run.pretrain_directory / layout.FINAL_STATE).touch()
     assert "after 1 pretraining" not in planned().text()
 

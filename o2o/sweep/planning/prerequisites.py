@@ -53,7 +53,8 @@ def check(runs: Collection[PlannedRun]) -> None:
             problems.append(f"dataset.{error}")
         except ConfigError as error:
             problems += error.problems
-    for place in {run.pretrain_directory for run in runs if run.pretrain_directory is not None}:
+    places = {run.pretrain_directory for run in runs if run.pretrain_directory is not None and not run.done}
+    for place in sorted(places):
         if (place / RESULT).is_file() and not (place / FINAL_STATE).is_file():
             problems.append(
                 f"{place / FINAL_STATE} is not there, from which runs go on (a copy without checkpoints?). Remove "
