@@ -107,11 +107,13 @@ def _below(
         if place.is_dir():
             start = place.resolve()
             return lambda run: start in (resolved := run.path.resolve()).parents or start == resolved
-        known = [
+        below = [
             run for run in runs if place.absolute() in (run.path.absolute(), *run.path.absolute().parents)
         ]
-        if known and root.absolute() in place.absolute().parents:  # of runs that have not begun
-            return known.__contains__
+        if (
+            below and root.absolute() in place.absolute().parents
+        ):  # runs that have not begun have no directory
+            return below.__contains__
     meant = [f"{key}={word}" for key in SHORT if word.lower() in map(str.lower, _there(runs, key))]
     near = (
         f" (did you mean {meant[0]}?)" if meant else _near(word, {run.path.relative_to(root) for run in runs})
