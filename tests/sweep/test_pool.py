@@ -13,11 +13,19 @@ import pytest
 from sweeping import LONG, ROOT, Sweep
 from tiny import TINY
 
+from o2o.errors import ConfigError
 from o2o.runs.directory.layout import RunState, read_state
+from o2o.sweep.launching import pool
 
 
 def steps(path):
     return [json.loads(line)["step"] for line in (path / "eval.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("wishes", [(-1, None), (0, None), ("abc", None), (1, "0,1"), (1, 0)])
+def test_numbers_of_processes_and_lists_of_gpus_that_are_none_are_refused(wishes):
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.(processes|gpus)=.*: write a"):
+        pool.slots(*wishes)
 
 
 @pytest.mark.slow

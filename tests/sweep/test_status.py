@@ -190,6 +190,18 @@ def test_what_was_launched_and_has_not_begun_is_there(tmp_path, status):
     manifest.note_attempt(tmp_path, "77_1", "started", attempt=1, node="n1", pid=1, steps=0, log_size=0)
     _, cells = status("sweep=small", "discount=0.99")
     assert [run["state"] for run in cells["td3"]["runs"]] == ["QUEUED", "WAITING"]
+    for place in (str(paths[0]), str(paths[0].relative_to(tmp_path)), "ratio=null"):
+        chosen = status(place)[1]["td3"]["runs"]
+        assert [run["seed"] for run in chosen][:1] == [0]
+        assert len(chosen) == (2 if place == "ratio=null" else 1)
+
+
+def test_the_working_directory_is_a_directory_of_runs_like_any_other(tmp_path, status, monkeypatch, capsys):
+    path = write(tmp_path, "td3", 0, end="DONE")
+    launch(tmp_path, {"77_0": [path]})
+    monkeypatch.chdir(tmp_path)
+    assert main(["status", "--runs", "."]) == 0
+    assert "1 run in 1 cell: DONE 1" in capsys.readouterr().out
 
 
 def test_a_job_that_ended_before_its_run_began_is_a_failure(tmp_path, status):
