@@ -17,6 +17,7 @@ from analysis.figures.style import (
     PAGE_WIDTH,
     STYLE,
     NothingToDrawError,
+    Powers,
     Steps,
     add_legend,
     add_steps_label,
@@ -77,6 +78,9 @@ def why(cells: Sequence[Cell], colors: Mapping[str, str] | None = None) -> tuple
         for column, (_, _, logarithmic) in enumerate(drawn):
             if logarithmic and _spans(list(grid[:, column])):
                 grid[0, column].set_yscale("log")
+                for axes in grid[:, column]:
+                    axes.yaxis.set_major_formatter(Powers())
+                    axes.yaxis.set_minor_formatter(Powers(labelOnlyBase=False))
         title = dataset_title(cells).replace("\n", " ")
         add_steps_label(figure, f"{axis.label.partition(';')[0]}; dotted: the switch", 7)
         add_legend(figure, legend, title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import io
 import itertools
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, MaxNLocator
 
 from analysis.data.cells import Cell
 from analysis.data.runs import Finetuning
@@ -62,6 +63,7 @@ PRETRAINING_COLOR = "0.45"
 PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
 LEARNER_STEPS = "learner steps (thousands): pretraining updates + env steps"
 ENV_STEPS = "env steps since the switch (thousands); left of it, pretraining updates"
+SUPERSCRIPTS = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LETTER, HANDLE, LEGEND_ROW = 4.5, 34.0, 0.17
 """The width of a legend's letter and of a line beside it, in points, and the height of its row, in inches."""
 
@@ -207,6 +209,21 @@ def step_axis(axes: Axes, first: float, last: float, intervals: int = 5) -> None
     axes.set_xlim(first, last)
     axes.xaxis.set_major_locator(MaxNLocator(intervals, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step / 1000:g}".replace("-", "−")))
+
+
+class Powers(LogFormatterSciNotation):
+    """The labels of a logarithmic axis without mathematical text, which `STYLE` turns off."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Returns `2×10⁻³`, or nothing where there is no room."""
+        text = (
+            super()
+            .__call__(x, pos)
+            .removeprefix("$\\mathdefault{")
+            .removesuffix("}$")
+            .replace("\\times", "×")
+        )
+        return re.sub(r"\^\{(.*)\}", lambda found: found[1].translate(SUPERSCRIPTS), text)
 
 
 def mark_switch(axes: Axes, switch: int) -> Any:
