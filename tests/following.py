@@ -98,6 +98,7 @@ def launch(
     *,
     token: str = "abc123",
     ago: float = 3600.0,
+    redo: bool = False,
     **settings: Any,
 ) -> Submission:
     """Writes a launch whose jobs have the ids and runs of `runs`; ids are tasks 0, 1, … of one array.
@@ -126,6 +127,7 @@ def launch(
         code=f".sweeps/{sweep}/code/0000",
         settings=settings,
         jobs=jobs,
+        redo=redo,
     )
     manifest.add_runs(
         root,
@@ -140,7 +142,7 @@ def launch(
         job.number: {
             "config": config(Path(job.runs[0]).parts[1], job.seeds[0]),
             "seeds": job.seeds,
-            "redo": False,
+            "redo": redo,
         }
         for job in jobs
     }

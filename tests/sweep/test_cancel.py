@@ -61,6 +61,36 @@ def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):
     assert not [line for line in called() if line.startswith("scancel")]
 
 
+def test_a_redo_that_waits_is_seen_and_cancelled(tmp_path, say, slurm):
+    paths = [write(tmp_path, seed=seed, steps=[500], end="DONE") for seed in range(2)]
+    name = launch(tmp_path, {"77_0": paths[:1], "77_1": paths[1:]}, redo=True).job_name
+    squeue = queued(name, _0="PENDING", _1="PENDING")
+    called = slurm(squeue=squeue, sacct="")
+    assert states(say) == {0: "QUEUED", 1: "QUEUED"}
+    assert "none failed or stopped" in say("why")[1]
+    assert "asked 1 job and" in say("cancel", "--yes", "seed=0")[1]
+    assert [line for line in called() if line.startswith("scancel")] == ["scancel 77_0"]
+    slurm(squeue=queued(name, _1="PENDING"), sacct="")
+    assert states(say) == {0: "DONE", 1: "QUEUED"}
+
+
+@pytest.mark.parametrize("ended", ["", "77_0|small-abc123|CANCELLED by 0"])
+def test_a_result_is_one_again_when_its_redo_is_gone_before_it_began(tmp_path, say, slurm, ended):
+    launch(tmp_path, {"77_0": [write(tmp_path, steps=[500], end="DONE")]}, redo=True)
+    slurm(squeue="", sacct=ended)
+    assert states(say) == {0: "DONE"}
+
+
+def test_a_result_is_the_redos_once_its_job_has_begun(tmp_path, say, slurm):
+    paths = [write(tmp_path, seed=seed, steps=[500], end="DONE") for seed in range(2)]
+    name = launch(tmp_path, {"77_0": paths}, redo=True).job_name
+    manifest.note_attempt(tmp_path, "77_0", "started", attempt=1, node="n1", pid=1, steps=0)
+    (paths[1] / layout.RESULT).unlink()
+    slurm(squeue=queued(name, _0="RUNNING"), sacct="")
+    assert states(say)[0] == "DONE"
+    assert states(say)[1] != "DONE"
+
+
 @pytest.fixture
 def program(tmp_path):
     """A living process that owns a run, as `launch.py` does."""
@@ -90,6 +120,14 @@ def program(tmp_path):
 def test_cancel_ends_local_processes_by_sigterm(tmp_path, say, program):
     assert "asked 0 jobs and 1 process " in say("cancel", "--yes")[1]
     assert program.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_cancel_names_all_seeds_of_a_process(tmp_path, say, program):
+    lease = next(tmp_path.glob("*/*/*/seed-0/lease-*.json"))
+    (write(tmp_path, seed=1, steps=[500]) / lease.name).write_bytes(lease.read_bytes())
+    code, said = say("cancel", "seed=0")
+    assert f"process {program.pid}: {CELL} seeds 0-1; stops also seed 1, not asked for" in said
+    assert code == 2
 
 
 def test_a_living_owner_is_believed_and_a_dead_one_is_not(tmp_path, say, program):

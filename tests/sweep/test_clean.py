@@ -57,6 +57,14 @@ def test_clean_keeps_the_code_of_unfinished_runs_and_the_jobs_of_known_launches(
     assert known.exists()
 
 
+def test_clean_keeps_the_code_of_a_redo_that_has_not_begun(tmp_path, say):
+    launch(tmp_path, {"77_0": [write(tmp_path, end="DONE")]}, redo=True)
+    code = aged(tmp_path / ".sweeps/small/code/0000/file").parent
+    os.utime(code, (0, 0))
+    say("clean", "--yes")
+    assert code.exists()
+
+
 def test_a_damaged_launch_keeps_all_code(tmp_path, say):
     launch(tmp_path, {"77_0": [write(tmp_path, seed=0, end="DONE")]}, sweep="over")
     code = aged(tmp_path / ".sweeps/over/code/0000/file").parent

@@ -131,6 +131,16 @@ def test_what_is_queued_is_not_submitted_again_and_its_pretraining_is_waited_for
     assert "--dependency=afterany:101_0" in sbatch.scripts[-1]
 
 
+def test_a_redo_that_waits_beside_the_results_it_is_to_replace_is_not_submitted_again(planned, sbatch):
+    runs = planned(0, overrides=["launch.redo=true"])
+    for directory in (runs[0].pretrain_directory, runs[0].directory):
+        RunDirectory(directory).write(RESULT, {})
+    name = send(runs).submission.job_name
+    sbatch.queue = f"101|0|101|PENDING|Priority|batch-0|{name}|\n"
+    assert send(runs).already == 1
+    assert len(sbatch.scripts) == 1
+
+
 def test_a_launch_whose_answer_was_lost_is_found_by_its_name(planned, sbatch, tmp_path):
     runs = planned(0)
     launch = send(runs).submission
@@ -249,6 +259,11 @@ def test_a_later_call_whose_answer_is_lost_is_kept_and_not_made_twice(planned, s
     sbatch.silent = False
     assert send(planned(0)).already == 1
     assert len(sbatch.scripts) == 2
+
+
+def test_seeds_that_are_to_run_in_different_ways_do_not_share_a_job(planned):
+    runs = [*planned(0, 1), *planned(2, 3, overrides=["tracker=offline", "launch.redo=true"]), *planned(4)]
+    assert [[run.config.seed for run in job] for job in jobs.pack(runs, 10)] == [[0, 1, 4], [2, 3]]
 
 
 @pytest.mark.parametrize("name", ["job-name", "job_name", "comment", "dependency"])

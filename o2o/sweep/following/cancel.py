@@ -29,11 +29,10 @@ def run_cancel(root: Path, filters: Sequence[str], yes: bool) -> int:
     everyone = look(root, [])[0]
     jobs = _jobs(runs)
     processes, beyond = _processes([run for run in runs if _slurm_job(run) not in jobs])
-    lines = [f"job {job}: {_members(root, job, everyone, runs)}" for job in jobs]
-    lines += [
-        f"process {pid}: {', '.join(str(run.path.relative_to(root)) for run in members)}"
-        for pid, members in processes.items()
-    ]
+    owned = _processes([run for run in everyone if run.state in ALIVE])[0] if processes else {}
+    of_job = {job: [run for run in everyone if _slurm_job(run) == job] for job in jobs}
+    lines = [f"job {job}: {_members(root, of_job[job], runs)}" for job in jobs]
+    lines += [f"process {pid}: {_members(root, owned.get(pid, own), runs)}" for pid, own in processes.items()]
     for line in beyond:
         print(line)
     if not lines:
@@ -97,11 +96,11 @@ def _slurm_job(run: SeenRun) -> str | None:
     return run.launched.job.id if run.launched and run.launched.submission.launcher == "slurm" else None
 
 
-def _members(root: Path, job: str, everyone: Sequence[SeenRun], chosen: Sequence[SeenRun]) -> str:
-    members = [run for run in everyone if _slurm_job(run) == job]
-    named = f"{members[0].cell.path.relative_to(root)} {named_seeds([run.seed for run in members])}"
+def _members(root: Path, members: Sequence[SeenRun], chosen: Sequence[SeenRun]) -> str:
+    """The seeds of a job or process by their cell, and those that would be stopped without being chosen."""
     paths = {run.path for run in chosen}
     others = [run.seed for run in members if run.path not in paths and run.state is not Seen.DONE]
+    named = f"{members[0].cell.path.relative_to(root)} {named_seeds([run.seed for run in members])}"
     return named + (f"; stops also {named_seeds(others)}, not asked for" if others else "")
 
 

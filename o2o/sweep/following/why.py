@@ -58,7 +58,10 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     runs, notes = look(root, filters)
     ends: dict[tuple[str, ...], list[SeenRun]] = defaultdict(list)
     for run in runs:
-        if run.state in STOPPED or run.before or (run.state is Seen.PLANNED and run.note):
+        told = (
+            run.before is not None and run.before.state is not Seen.DONE
+        )  # a redo had an end, but no failure
+        if run.state in STOPPED or told or (run.state is Seen.PLANNED and run.note):
             before = (run.before.state, run.before.failure or "", kind(run.before.note)) if run.before else ()
             ends[run.state, run.failure or "", kind(run.note), *before].append(run)
     ordered = sorted(ends.values(), key=lambda alike: (alike[0].state in STOPPED, len(alike)), reverse=True)

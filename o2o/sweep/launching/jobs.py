@@ -74,10 +74,15 @@ def missing_pretrainings(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def pack(runs: Sequence[PlannedRun], seeds_per_job: int) -> list[list[PlannedRun]]:
-    """The runs in order, those that differ only in their seeds together, at most so many."""
-    cells: dict[tuple[Path, str], list[PlannedRun]] = {}
+    """The runs in order, those that differ only in their seeds together, at most so many.
+
+    Those of a cell that are to be run in different ways, as on another device or with another tracker, share none.
+    """
+    cells: dict[tuple[Path, str, str], list[PlannedRun]] = {}
     for run in runs:
-        cells.setdefault((run.directory.parent, run.phase), []).append(run)
+        how = run.config.execution
+        way = repr((how.paths, how.tracker, how.records, how.checkpoint, how.device))
+        cells.setdefault((run.directory.parent, run.phase, way), []).append(run)
     return [
         cell[start : start + seeds_per_job]
         for cell in cells.values()

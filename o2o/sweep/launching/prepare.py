@@ -69,6 +69,7 @@ def launch(
         code=code,
         settings=dict(settings),
         jobs=jobs,
+        redo=any(run.config.execution.launch.redo for run in runs),
     )
     manifest.write_submission(root, submission, {job.number: _spec(packed[job.number]) for job in jobs})
     return submission

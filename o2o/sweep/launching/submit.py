@@ -213,4 +213,7 @@ def _send_batch(root: Path, submission: Submission, batch: SbatchCall) -> Sbatch
 
 
 def _unfinished(root: Path, submission: Submission) -> bool:
-    return any(not (root / run / RESULT).is_file() for job in submission.jobs for run in job.runs)
+    """Whether some of it may be in the queue; the results beside a redo may be those that it is to replace."""
+    return submission.redo or any(
+        not (root / run / RESULT).is_file() for job in submission.jobs for run in job.runs
+    )

@@ -101,6 +101,8 @@ class Submission:
     settings: dict[str, Any]
     """The launcher's."""
     jobs: list[SubmittedJob]
+    redo: bool = False
+    """Whether its jobs take away the results that are there when they begin."""
 
     @property
     def job_name(self) -> str:

@@ -19,12 +19,15 @@ from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Seen, SeenRun
 UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
 
-_ENDED = (Seen.STALLED, Seen.INTERRUPTED, Seen.FAILED)
+_ENDED = (Seen.STALLED, Seen.INTERRUPTED, Seen.FAILED, Seen.DONE)
 
 
 def hear(run: SeenRun, launched_at: str, history: Sequence[dict[str, Any]]) -> None:
-    """Fills in what the history of its newest job, which was launched then, says of an unfinished run."""
-    if run.state is Seen.DAMAGED:
+    """Fills in what the history of its newest job, which was launched then, says of an unfinished or redone run.
+
+    A result is a redo's once its job has begun, which takes the earlier one away.
+    """
+    if run.state is Seen.DAMAGED or (run.state is Seen.DONE and history):
         return
     if run.state is not Seen.RUNNING and _older(run, launched_at):
         put_back(run, Seen.QUEUED)

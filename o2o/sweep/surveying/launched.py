@@ -98,7 +98,8 @@ def seen(root: Path, directory: str) -> SeenRun:
 def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
     """Adds the notes of unfinished runs' jobs, and the reason why runs that were launched have none."""
     begun: set[str] = set()
-    for job, members in _by_job(runs).items():
+    unfinished = [run for run in runs if run.state is not Seen.DONE or _redone(run)]
+    for job, members in _by_job(unfinished).items():
         try:
             history = manifest.read_attempts(root, job)
         except OSError:
@@ -157,7 +158,8 @@ def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
 
 def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
     """Adds SLURM's word on the jobs of unfinished runs, where it has any; returns a line if it is silent."""
-    jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
+    unfinished = [run for run in runs if run.state is not Seen.DONE]
+    jobs = {job: members for job, members in _by_job(unfinished).items() if _launcher(members) == "slurm"}
     lost = [
         (launch, members, batches)
         for launch, members in _without_job(runs)
@@ -173,7 +175,7 @@ def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
         return [f"{error}: what is queued or has ended since is not known"]
     for launch, members, batches in lost:
         _find(launch, members, batches, queued)
-    for job, members in _by_job(runs).items():
+    for job, members in _by_job(unfinished).items():
         for run in members:
             if job in queued:
                 _tell_queued(run, queued[job])
@@ -213,9 +215,7 @@ def _answers(
 def _by_job(runs: Iterable[SeenRun]) -> dict[str, list[SeenRun]]:
     jobs: dict[str, list[SeenRun]] = defaultdict(list)
     for run in runs:
-        if run.launched is not None and run.state is not Seen.DONE:
-            if run.launched.job.id is None:
-                continue
+        if run.launched is not None and run.launched.job.id is not None:
             jobs[run.launched.job.id].append(run)
     return jobs
 
@@ -232,6 +232,10 @@ def _without_job(runs: Iterable[SeenRun]) -> list[tuple[Submission, list[SeenRun
     return list(found.values())
 
 
+def _redone(run: SeenRun) -> bool:
+    return run.launched is not None and run.launched.submission.redo
+
+
 def _launcher(members: Sequence[SeenRun]) -> str | None:
     return members[0].launched.submission.launcher if members[0].launched else None
 
@@ -246,6 +250,8 @@ def _tell_queued(run: SeenRun, job: Queued) -> None:
 
 
 def _tell_ended(run: SeenRun, state: str) -> None:
-    if state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
+    if run.before is not None and run.before.state is Seen.DONE:
+        histories.left(run, f"SLURM ended the job that was to redo it: {state}")
+    elif state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
         run.state, run.failure = _ENDINGS[state]
         run.note = f"SLURM ended its job: {state}"
