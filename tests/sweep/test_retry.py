@@ -6,6 +6,7 @@ from following import launch, write
 
 from o2o.runs.directory import layout
 from o2o.runs.directory.writer import RunDirectory
+from o2o.sweep.ledger import manifest
 
 
 def test_retry_refuses_what_is_under_way(tmp_path, say):
@@ -134,6 +135,26 @@ def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monk
     monkeypatch.setattr(submit, "to_slurm", to_slurm)
     assert say("retry", "--set", "timeout_min=480")[0] == 0
     assert sent == [([0, 1], "small", 2, {"partition": "gpu", "timeout_min": 480})]
+
+
+def test_retry_finds_data_that_were_named_relative_to_the_launch(
+    tmp_path, say, configure, dataset, monkeypatch
+):
+    from o2o.config.build import container
+    from o2o.runs import job
+
+    ran = []
+    monkeypatch.setattr(job, "run_members", lambda configs: ran.extend(configs))
+    started(configure, tmp_path, 0, "finetune.env_steps=0").finish({})
+    monkeypatch.chdir(dataset.parent)
+    run = started(configure, tmp_path, 0, f"dataset.path={dataset.name}", "paths.data=data")
+    run.interrupt("SystemExit(140)")
+    submission = launch(tmp_path, {"local-abc123-0": [run.path]}, launcher="here")
+    frozen = container(configure(tmp_path, f"paths.data={dataset.parent / 'data'}"))
+    manifest.write_submission(tmp_path, submission, {0: {"config": frozen, "seeds": [0], "redo": False}})
+    monkeypatch.chdir(tmp_path)
+    assert say("retry")[0] == 0
+    assert [(c.dataset.path, c.execution.paths.data) for c in ran] == [(dataset, dataset.parent / "data")]
 
 
 def test_retry_of_a_run_that_is_another_one_now_is_refused(tmp_path, say, configure):

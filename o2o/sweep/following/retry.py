@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from o2o.runs.failures import Failure
 from o2o.sweep.following.status import look
 from o2o.sweep.following.summary import rows_of
 from o2o.sweep.following.why import STOPPED, curves_without_checkpoints
-from o2o.sweep.surveying.survey import Seen, SeenRun
+from o2o.sweep.surveying.survey import Launched, Seen, SeenRun
 
 if TYPE_CHECKING:
     from o2o.config.schema import Config
@@ -127,20 +127,34 @@ def _planned(root: Path, runs: Sequence[SeenRun]) -> tuple[dict[SeenRun, Planned
 
 
 def _configuration(root: Path, run: SeenRun) -> Config:
-    """The run's own configuration, or the one that was frozen at its launch; runs are where they lie now."""
-    from o2o.config.build import build, load
-    from o2o.sweep.ledger import manifest
+    """The run's own configuration, or the one that was frozen at its launch; runs are where they lie now.
 
-    if (run.path / CONFIG).is_file() or run.launched is None:
-        config = load(run.path / CONFIG)
+    Data are where the launch had them, whose paths are absolute: those of a run are relative to where it began.
+    """
+    from o2o.config.build import load
+
+    if run.launched is not None and not (run.path / CONFIG).is_file():
+        config = _frozen(root, run.launched, run.seed)
     else:
-        spec = manifest.read_spec(root, run.launched.submission, run.launched.job.number)
-        config = build({**spec["config"], "seed": run.seed})
+        config = load(run.path / CONFIG)
+        if run.launched is not None:
+            with suppress(ConfigError, OSError, ValueError, KeyError):
+                told = _frozen(root, run.launched, run.seed)
+                config = replace(config, dataset=replace(config.dataset, path=told.dataset.path))
+                config = replace(config, execution=replace(config.execution, paths=told.execution.paths))
     execution = config.execution
     launch = replace(execution.launch, redo=False, dry_run=False)
     return replace(
         config, execution=replace(execution, launch=launch, paths=replace(execution.paths, runs=root))
     )
+
+
+def _frozen(root: Path, launched: Launched, seed: int) -> Config:
+    from o2o.config.build import build
+    from o2o.sweep.ledger import manifest
+
+    spec = manifest.read_spec(root, launched.submission, launched.job.number)
+    return build({**spec["config"], "seed": seed})
 
 
 def _with_checkpoints(planned: Mapping[SeenRun, PlannedRun]) -> dict[SeenRun, PlannedRun]:
