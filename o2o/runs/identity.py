@@ -65,30 +65,38 @@ def pretrain_directory(config: Config) -> Path | None:
     return None if _from_scratch(config) else _pretrain_directory(config)
 
 
-def refuse_other_run(config: Config) -> None:
-    """Makes sure that what was begun in a run's directory is this run.
+def refuse_other_run(config: Config, done: bool = False) -> None:
+    """Makes sure that what was begun in a run's directory, or is `done`, is this run.
 
     Raises:
-        ConfigError: if it is another one, or its rows were written at another interval; it says what differs.
+        ConfigError: if it is another one, or, where it is to go on, its rows were written at another interval; it says
+            what differs.
     """
     directory = run_directory(config)
     try:
         known = layout.read_object(directory / layout.IDENTITY)
-        before = reader.read_config(directory / layout.CONFIG) if known else {}
+        before = reader.read_config(directory / layout.CONFIG) if known and not done else {}
     except (ValueError, OSError) as error:
         raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
+    if known is None and done:
+        raise ConfigError(
+            [f"{directory} has a result, but no {layout.IDENTITY}. Remove it to run it from the start."]
+        )
     if known is None:
         return
     if known.get("identity") != identity(config):
         differing = _differences(known.get("science"), science(config)) or [
             f"{layout.IDENTITY} names another"
         ]
+    elif done:
+        return
     else:
         records = before.get("records")
         interval = records.get("interval") if isinstance(records, dict) else None
         differing = _differences(interval, config.execution.records.interval, "records.interval")
     if differing:
-        raise ConfigError([f"{directory} holds another run than the one to go on with:", *differing])
+        wanted = "asked for" if done else "to go on with"
+        raise ConfigError([f"{directory} holds another run than the one {wanted}:", *differing])
 
 
 def describe(config: Config) -> dict[str, Any]:

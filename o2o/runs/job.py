@@ -230,7 +230,7 @@ def _take(config: Config, job: Job, asked_for: bool) -> bool:
     """Becomes the owner of a run that is to be run; False if it is done.
 
     Raises:
-        ConfigError: if what was begun in its directory is another run.
+        ConfigError: if what was begun or done in its directory is another run.
         HeldError: if it was asked for, and another process is running it.
     """
     directory = run_directory(config)
@@ -240,6 +240,8 @@ def _take(config: Config, job: Job, asked_for: bool) -> bool:
         job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
         done = (directory / RESULT).is_file()
     if done:
+        if asked_for and not redo:
+            refuse_other_run(config, done=True)
         store_of(config).forget()  # what a kill behind the result left, or what a redo begins without
         if not redo:
             job.leases.release(directory)

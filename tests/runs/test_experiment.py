@@ -291,6 +291,25 @@ def test_an_identity_that_names_another_run_is_refused_though_no_key_differs(con
         refuse_other_run(config)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "damaged"),
+        (None, "has a result, but no identity"),
+        ('{"identity": "0"}', "than the one asked for"),
+    ],
+)
+def test_a_result_that_is_not_known_to_be_the_runs_is_not_taken_for_it(configure, tmp_path, content, told):
+    config = configure(tmp_path)
+    finished = RunDirectory(run_directory(config))
+    finished.write(layout.RESULT, {})
+    if content is not None:
+        (finished.path / layout.IDENTITY).write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        job.run(config)
+    assert (finished.path / layout.RESULT).is_file()
+
+
 def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure, tmp_path):
     config = configure(tmp_path)
     left = pretrain_directory(config) / f".{phases.SWITCH}.{run_directory(config).parent.name}.tmp"
