@@ -16,6 +16,7 @@ from o2o.config.schema import (
 )
 from o2o.envs.scores import REFERENCE_RETURNS
 from o2o.machine.names import PLAIN, is_plain
+from o2o.types import Algorithm
 
 
 def contradictions(config: Config) -> list[str]:
@@ -73,11 +74,16 @@ def contradictions(config: Config) -> list[str]:
         problems += starvation(config, config.dataset.rows - 1)  # the last row has no successor
     if not scratch and finetune.env_steps > 0 and not config.algorithm.adopts(pretrain.algorithm):
         online, offline = algorithm_name(config.algorithm), algorithm_name(pretrain.algorithm)
+        alone = "offline" if _needs_data(config.algorithm) else "empty"
         problems.append(
             f"algorithm={online} cannot take over what {offline} pretrained: "
-            f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init=empty"
+            f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init={alone}"
         )
     return problems
+
+
+def _needs_data(algorithm: Algorithm) -> bool:
+    return bool(getattr(algorithm, "needs_returns", False) or getattr(algorithm, "columns", ()))
 
 
 def _online_problems(finetune: Finetune) -> list[str]:
