@@ -34,6 +34,7 @@ SHORT: dict[str, Callable[[SeenRun], Any]] = {
 """The values that short words stand for."""
 
 _WORD = re.compile(r"([\w.]+)(!?=)(.*)", re.DOTALL)
+_COMMA = re.compile(r",(?![^\[]*\])")  # not those of a list, as in network.hidden_sizes=[256,256]
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _CLOSED = {"state": [state.lower() for state in Seen], "phase": ["pretrain", "finetune"]}
 """Words whose values are known without looking at any run."""
@@ -76,7 +77,7 @@ def _parse(
     match = _WORD.fullmatch(word)
     if match is None:
         return _below(word, runs, root, problems)
-    key, sign, values = match[1], match[2], [value for value in match[3].split(",") if value]
+    key, sign, values = match[1], match[2], [value for value in _COMMA.split(match[3]) if value]
     known = dict.fromkeys([*SHORT, *(fact for run in _one_per_cell(runs) for fact in run.cell.facts)])
     if runs and key not in known:
         problems.append(
@@ -139,6 +140,8 @@ def _equal(value: str, own: Any) -> bool:
     if own is None:
         return value.lower() in ("null", "none")
     text = str(own)
+    if text.startswith("["):  # a list, which would be a class of letters in a pattern
+        return value.replace(" ", "") == text
     if (span := _RANGE.fullmatch(value)) and text.isdecimal():
         return int(span[1]) <= int(text) <= int(span[2])
     return fnmatch.fnmatchcase(text.lower(), value.lower()) or _number(value) == _number(text) is not None

@@ -54,7 +54,7 @@ def _cells(product: Product) -> list[PlannedCell]:
     known = {key: {_value(word) for word in words} for key, words in product.axes.items()}
     for entry in product.exclude:
         for key, values in entry.items():
-            missing = [value for value in values if value not in known.get(key, ())]
+            missing = [value for value in values if _canonical(value) not in known.get(key, ())]
             problems += [f"exclude: {key}={value} is not in the grid" for value in missing]
     if problems:
         raise ConfigError(problems)
@@ -115,8 +115,16 @@ def _nth(words: Sequence[str], index: int) -> str:
 
 
 def _matches(pairs: Mapping[str, str], entry: Mapping[str, Iterable[str]]) -> bool:
-    return all(_value(pairs.get(key, "")) in values for key, values in entry.items())
+    return all(_value(pairs.get(key, "")) in map(_canonical, values) for key, values in entry.items())
 
 
 def _value(word: str) -> str:
-    return word.partition("=")[2]
+    return _canonical(word.partition("=")[2])
+
+
+def _canonical(text: str) -> str:
+    """The text of a value that equal values share: `0.90` and `0.9`, `True` and `true`."""
+    try:
+        return f"{float(text)}"
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false", "null") else text
