@@ -20,7 +20,7 @@ from o2o.datasets import comparison, d4rl, describe, diversity
 from o2o.datasets.regenerated import fidelity, recipes
 from o2o.errors import ConfigError
 from o2o.machine import terminal
-from o2o.machine.arguments import add_version
+from o2o.machine.arguments import add_version, positive_whole_number
 from o2o.machine.installation import CONF
 from o2o.machine.names import quoting
 
@@ -48,14 +48,18 @@ COMMANDS = {
     "check": Command(
         fidelity.check_sets,
         {
-            "--rows": {"type": int, "default": 2000, "help": "how many to re-simulate"},
-            "--episodes": {"type": int, "default": 100, "help": "of the behaviour policy"},
+            "--rows": {"type": positive_whole_number, "default": 2000, "help": "how many to re-simulate"},
+            "--episodes": {"type": positive_whole_number, "default": 100, "help": "of the behaviour policy"},
         },
     ),
     "diversity": Command(
         diversity.show_diversity,
         {
-            "--samples": {"type": int, "default": 10_000, "help": "rows of each set, at most"},
+            "--samples": {
+                "type": positive_whole_number,
+                "default": 10_000,
+                "help": "rows of each set, at most",
+            },
             "--json": {
                 "type": Path,
                 "dest": "json_file",

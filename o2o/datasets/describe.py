@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from o2o.config.schema import Dataset, Paths
-from o2o.datasets import d4rl
+from o2o.datasets import columns, d4rl
 from o2o.datasets.files import hdf5
 from o2o.datasets.loading import load_for_task, locate
 from o2o.datasets.regenerated import recipes
 from o2o.envs.scores import REFERENCE_RETURNS, normalised_score
 from o2o.errors import ConfigError
+from o2o.machine.counting import counted
 
 RETURN_TOLERANCE = 1e-5  # relative; what was published was summed in float32
 
@@ -47,7 +48,15 @@ def show_info(sets: Sequence[Dataset], paths: Paths) -> None:
         raise ConfigError(_way(dataset, paths) for dataset in missing)
     for dataset in sets:
         path = locate(dataset, paths.data)
-        _print_table(dataset, hdf5.statistics(load_for_task(dataset, paths.data)), path)
+        rows = load_for_task(dataset, paths.data)
+        _print_table(dataset, hdf5.statistics(rows), path)
+        if dataset.top_fraction is not None:
+            kept = columns.best(hdf5.transitions(rows), dataset.top_fraction)
+            returns, _ = columns.trajectories(kept)
+            print(
+                f"  dataset.top_fraction={dataset.top_fraction:g} keeps {len(kept.reward):,} rows of the best "
+                f"{counted(len(returns), 'trajectory')}, mean return {returns.mean():.10g}"
+            )
 
 
 def _d4rl_state(name: str, paths: Paths) -> str:

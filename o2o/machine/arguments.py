@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 
 import o2o
@@ -36,3 +37,25 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is not a number; write one such as 2.5") from None
+
+
+def positive_whole_number(text: str) -> int:
+    """A number without a fraction, from 1 on.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if (value := whole_number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive; write 1 or more")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """A number above 0 that is not infinite.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not 0 < (value := number(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not positive; write one such as 2.5")
+    return value

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from o2o.errors import ConfigError
 from o2o.machine import terminal
-from o2o.machine.arguments import add_version, number, whole_number
+from o2o.machine.arguments import add_version, positive_number, positive_whole_number, whole_number
 from o2o.runs import evaluate
 from o2o.sweep.following import status
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", action="store_true", help="refresh in place until nothing can change any more"
     )
     shown.add_argument(
-        "--interval", type=number, default=status.REFRESH_SECONDS, help="seconds between refreshes"
+        "--interval", type=positive_number, default=status.REFRESH_SECONDS, help="seconds between refreshes"
     )
 
     command("why", _why, "Why runs failed or stopped, and what to do about it.")
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     retry.add_argument("--dry-run", action="store_true", help="only say what would be run again")
     retry.add_argument("--anyway", action="store_true", help="also what would end the same way again")
     retry.add_argument("--here", action="store_true", help="in this process, also what SLURM or a pool had")
-    retry.add_argument("--seeds-per-job", type=_positive, help="seeds side by side in a job")
+    retry.add_argument("--seeds-per-job", type=positive_whole_number, help="seeds side by side in a job")
     retry.add_argument(
         "--set",
         action="append",
@@ -109,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = command("sync", _sync, "Upload what was tracked offline to wandb.")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    sync.add_argument("--timeout", type=number, default=600.0, help="seconds for all of it (default: 600)")
+    sync.add_argument(
+        "--timeout", type=positive_number, default=600.0, help="seconds for all of it (default: 600)"
+    )
 
     clean = command("clean", _clean, "Say what nothing needs any more; with --yes, remove it.")
     clean.add_argument("--yes", action="store_true", help="remove it")
@@ -170,12 +172,6 @@ def _clean(options: argparse.Namespace) -> int:
     from o2o.sweep.following.clean import run_clean
 
     return run_clean(options.runs, options.filters, options.yes)
-
-
-def _positive(word: str) -> int:
-    if not word.isdecimal() or int(word) == 0:
-        raise argparse.ArgumentTypeError(f"{word} is no positive number")
-    return int(word)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -575,6 +576,28 @@ def test_terminals_survive_the_conversion_and_no_row_with_a_timeout_does():
     assert batch.terminated.sum() == rows.terminals.sum()
     kept = np.asarray(batch.reward, int)  # the reward is the row's number
     assert not rows.timeouts[kept].any()
+
+
+def test_info_tells_what_a_share_of_the_best_trajectories_is(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+):
+    own = ("file", f"dataset.path={dataset}", "dataset.task=hopper", "dataset.name=own")
+    assert command.main(["info", *own, "dataset.top_fraction=0.1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        r"  dataset\.top_fraction=0\.1 keeps [\d,]+ rows of the best \d+ trajector(y|ies), mean return [\d.]+",
+        last,
+    )
+    assert command.main(["info", *own]) == 0
+    assert "top_fraction" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("check", "--rows"), ("check", "--episodes"), ("diversity", "--samples")])
+def test_options_that_count_are_positive(words: tuple[str, str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        command.main([words[0], "regen-hopper-medium", words[1], "0"])
+    assert ended.value.code == 2
+    assert "0 is not positive" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

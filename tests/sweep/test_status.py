@@ -166,6 +166,22 @@ def test_filters_choose_runs(tmp_path, status):
     assert chosen("state=stalled") == {}
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "often"])
+def test_an_interval_is_positive(tmp_path, seconds):
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "--watch", f"--interval={seconds}", "--runs", str(tmp_path)])
+    assert ended.value.code == 2
+
+
+def test_a_list_is_a_value_of_a_filter(tmp_path, status):
+    for seed, sizes in enumerate(([8, 8], [8], [256, 256])):
+        cell = f"offline-uniform-{seed:08d}"
+        write(tmp_path, "td3", seed, end="DONE", cell=cell, network={"hidden_sizes": sizes})
+    (only,) = status("network.hidden_sizes=[8,8]")[1].values()
+    assert [run["seed"] for run in only["runs"]] == [0]
+    assert status("network.hidden_sizes!=[8,8],[256, 256]", "seed=1,2")[0] == 0
+
+
 def test_all_that_is_wrong_with_filters_is_said_with_what_is_near(tmp_path, capsys):
     write(tmp_path, "td3", 0, end="DONE")
     words = ["algoritm=td3", "algorithm=td4", "state=faild", "td3", "seed="]
