@@ -24,7 +24,7 @@ from analysis.data.runs import Finetuning
 from analysis.figures import Drawn
 from analysis.figures.causes import COLUMNS, reasons
 from analysis.figures.style import caveat, colors_of, over_seeds, steps_of
-from analysis.tables.every import collapse_table
+from analysis.tables.collapse_tables import collapse_table
 from analysis.tables.forms import NOTHING, Entry, Table, mean, number, thousands, words
 from analysis.tables.headline import headline
 from analysis.tables.paper_tables import CAVEATS

@@ -18,8 +18,8 @@ from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import TASKS, Task, task_sizes
 from o2o.envs.vector import Environments
 from o2o.replay.buffer import Replay, Rows
-from o2o.runs.job import make_replay
 from o2o.runs.phases import make_learner
+from o2o.runs.preparation import make_replay
 from o2o.training import loop
 from o2o.training.reports import Report
 from o2o.training.seeds import Bundle, Members

@@ -10,7 +10,7 @@ from typing import Any
 
 from o2o.runs.directory import layout
 from o2o.runs.directory.writer import RunDirectory
-from o2o.runs.failures import classify
+from o2o.runs.recording.failures import classify
 from o2o.sweep.ledger import manifest
 from o2o.sweep.ledger.manifest import ManifestEntry, SbatchCall, Submission, SubmittedJob
 

@@ -12,7 +12,7 @@ import numpy as np
 from analysis.data.cells import Cell, display_name
 from analysis.data.measures import Arm
 from analysis.data.runs import FROZEN, Finetuning
-from analysis.tables.forms import NOTHING, Entry, Table, mean, words
+from analysis.tables.forms import NOTHING, Entry, Table, mean, whole, words
 from analysis.tables.paper_tables import dataset_name, most_seeds, seeds_entry
 from o2o.runs.directory import layout
 from o2o.runs.directory.protocol import protocol, updates_per_step
@@ -97,6 +97,13 @@ def _entries(cell: Cell, arm: Arm | None, with_device: bool) -> tuple[Entry, ...
 def updates_of(cell: Cell) -> int:
     """Updates per env step; the frozen policy, whatever it is configured to, makes none."""
     return 0 if cell.algorithm == FROZEN else cell.first.updates_per_step
+
+
+def update_columns(cells: Sequence[Cell]) -> tuple[tuple[str, ...], dict[int, tuple[Entry, ...]]]:
+    """A column of the updates an env step, where settings differ in it, and its entry of each cell."""
+    if len({cell.first.updates_per_step for cell in cells if cell.algorithm != FROZEN}) < 2:
+        return (), {id(cell): () for cell in cells}
+    return ("updates per env step",), {id(cell): (whole(updates_of(cell)),) for cell in cells}
 
 
 def _hours(executions: Sequence[dict[str, Any]], runs: Sequence[Finetuning], with_device: bool) -> Entry:

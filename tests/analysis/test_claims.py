@@ -16,7 +16,7 @@ from analysis.data.cells import into_cells
 from analysis.data.collect import collect
 from analysis.data.measures import measure
 from analysis.statistics import mean
-from analysis.tables.every import collapse_table
+from analysis.tables.collapse_tables import collapse_table
 from o2o import collapse
 
 TABLES = "the paper's tables"

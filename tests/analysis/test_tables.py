@@ -15,15 +15,10 @@ from analysis.data import published
 from analysis.data.collect import collect
 from analysis.data.measures import measure
 from analysis.tables.budget import budget_table, crossover, crossover_table
+from analysis.tables.collapse_tables import collapse_table, per_seed_table, sensitivity_table
 from analysis.tables.comparisons import comparisons_table
 from analysis.tables.coverage import diversity_table, read_diversity
-from analysis.tables.every import (
-    collapse_table,
-    every_table,
-    finetuning_tables,
-    per_seed_table,
-    sensitivity_table,
-)
+from analysis.tables.every import every_table, finetuning_tables
 from analysis.tables.fluctuations import fluctuations_table
 from analysis.tables.forms import (
     Entry,

@@ -25,8 +25,9 @@ from analysis.importing.conversion import read_curves, write_curves
 from analysis.importing.foreign import Given
 from analysis.report import write_report
 from analysis.tables.budget import budget_table, crossover_table
+from analysis.tables.collapse_tables import collapse_table
 from analysis.tables.comparisons import comparisons_table
-from analysis.tables.every import collapse_table, every_table, finetuning_tables
+from analysis.tables.every import every_table, finetuning_tables
 from analysis.tables.forms import Entry, Table, to_terminal
 from analysis.tables.method_costs import methods_table, protocols_table
 from o2o.runs.directory import layout

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from o2o.machine.signals import Interruption, signals
-from o2o.runs import failures
+from o2o.runs.recording import failures
 from o2o.sweep.launching import entry, pool
 from o2o.sweep.ledger import manifest
 from o2o.sweep.ledger.manifest import Submission, SubmittedJob

@@ -23,7 +23,7 @@ from o2o.config.build import container
 from o2o.config.schema import Config
 from o2o.errors import ConfigError
 from o2o.machine.signals import Interruption
-from o2o.runs import job, phases
+from o2o.runs import job, phases, preparation
 from o2o.runs.directory import layout, reader
 from o2o.runs.directory.reader import read_run
 from o2o.runs.directory.writer import RunDirectory
@@ -356,7 +356,7 @@ def test_offline_data_may_be_learned_from_without_pretraining(configure, tmp_pat
 def test_what_is_reset_begins_anew_at_the_switch_and_the_rest_is_carried(finished, configure, tmp_path):
     config = configure(finished.execution.paths.runs, "finetune.reset=[critics]")
     with Interruption() as stop, Leases() as leases:
-        made = job._job(config, stop, leases)
+        made = preparation.prepare(config, stop, leases)
     carried = phases._initial_state(replace(config, finetune=replace(config.finetune, reset=())), made)
     anew = phases._initial_state(config, made)
     assert_equal(anew.policy, carried.policy)
@@ -369,14 +369,14 @@ def test_what_is_reset_begins_anew_at_the_switch_and_the_rest_is_carried(finishe
 
 def test_a_set_that_knows_no_return_is_refused_to_who_needs_them(configure, tmp_path, monkeypatch):
     rows = jnp.zeros((120, 28)).at[:, -1].set(jnp.nan)
-    monkeypatch.setattr(job, "_offline_rows", lambda *_: (rows, Facts(0.0, 5.0)))
+    monkeypatch.setattr(preparation, "_offline_rows", lambda *_: (rows, Facts(0.0, 5.0)))
     config = configure(tmp_path, "method=cal_ql", "finetune.warmup_steps=0", exploring=False)
     with pytest.raises(ConfigError, match="no row's return_to_go is known, which the algorithm needs"):
         job.run(config)
 
 
 def test_a_set_whose_trajectories_all_return_the_same_has_no_range(configure, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_offline_rows", lambda *_: (jnp.zeros((120, 27)), Facts(5.0, 5.0)))
+    monkeypatch.setattr(preparation, "_offline_rows", lambda *_: (jnp.zeros((120, 27)), Facts(5.0, 5.0)))
     config = configure(tmp_path, "algorithm=iql", "algorithm@pretrain.algorithm=iql", exploring=False)
     with pytest.raises(ConfigError, match="all its trajectories return 5"):
         job.run(config)
@@ -395,7 +395,7 @@ def test_a_failure_before_the_beginning_touches_neither_what_is_done_nor_another
     def fails(*_):
         raise ConfigError(["no such device"])
 
-    monkeypatch.setattr(job, "_job", fails)
+    monkeypatch.setattr(preparation, "prepare", fails)
     done, other = configure(tmp_path, "seed=1"), configure(tmp_path, "seed=2")
     for config, written in ((done, {"result.json": "{}"}), (other, {"identity.json": '{"identity": "x"}'})):
         run_directory(config).mkdir(parents=True)
@@ -418,10 +418,10 @@ def test_where_code_cannot_be_kept_beside_the_package_it_is_kept_with_the_runs(
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     if not writable:
         monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-    job.configure(configure(tmp_path))
+    preparation.configure(configure(tmp_path))
     assert os.environ["NUMBA_CACHE_DIR"] == ("" if writable else str(tmp_path / ".cache" / "numba"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", "mine")
-    job.configure(configure(tmp_path))
+    preparation.configure(configure(tmp_path))
     assert os.environ["NUMBA_CACHE_DIR"] == "mine"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from o2o.runs.failures import Failure, classify, of_job, side_by_side, try_again
+from o2o.runs.recording.failures import Failure, classify, of_job, side_by_side, try_again
 
 RUNNING = {"JobState": "RUNNING", "PreemptTime": "None"}
 

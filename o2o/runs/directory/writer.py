@@ -136,7 +136,7 @@ class RunDirectory:
         self.write(RESULT, result)
 
     def fail(self, traceback_text: str, error: str, failure: str) -> None:
-        """Closes the attempt as FAILED; keeps what happened in words, its class (runs/failures.py), the traceback."""
+        """Closes the attempt as FAILED; keeps what happened in words, its class (a `Failure`), the traceback."""
         self._close(RunState.FAILED, error=error, failure=failure, traceback=traceback_text)
 
     def interrupt(self, reason: str) -> None:

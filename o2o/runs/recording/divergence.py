@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
-from o2o.runs.failures import Failure, classify
 from o2o.runs.lock import HeldError, LostError
+from o2o.runs.recording.failures import Failure, classify
 
 
 class DivergedError(FloatingPointError):

@@ -21,7 +21,7 @@ from o2o.errors import ConfigError
 from o2o.machine.counting import counted, named_seeds
 from o2o.machine.progress import following
 from o2o.runs.directory.layout import CONFIG, RESULT
-from o2o.runs.failures import Failure
+from o2o.runs.recording.failures import Failure
 from o2o.sweep.following.status import look
 from o2o.sweep.following.summary import rows_of
 from o2o.sweep.following.why import STOPPED, curves_without_checkpoints

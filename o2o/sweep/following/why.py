@@ -15,7 +15,7 @@ from typing import Any
 from o2o.machine import terminal
 from o2o.machine.counting import counted, named_seeds
 from o2o.runs.directory.layout import ATTEMPTS, CHECKPOINTS, EVAL, FINETUNE, read_object
-from o2o.runs.failures import Failure
+from o2o.runs.recording.failures import Failure
 from o2o.sweep.following.logs import log_of, tail
 from o2o.sweep.following.status import exit_code, look
 from o2o.sweep.following.status_table import span

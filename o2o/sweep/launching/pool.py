@@ -21,8 +21,8 @@ from o2o.machine.counting import counted, named_seeds
 from o2o.machine.names import sweep_command
 from o2o.machine.progress import Progress
 from o2o.machine.signals import signals
-from o2o.runs import failures
 from o2o.runs.directory.layout import PRETRAIN, STATUS, read_object
+from o2o.runs.recording import failures
 from o2o.sweep.launching import entry, prepare
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings
 from o2o.sweep.ledger import manifest

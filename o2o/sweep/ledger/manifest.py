@@ -258,11 +258,11 @@ def note_attempt(runs: Path, job_id: str, event: str, **details: Any) -> None:
     """Appends a dated line to the job's history.
 
     Events are `started` (attempt, node, pid, steps, log_size), `cancelled` (by somebody, who then ends it) and `ended`
-    (attempt, exit_code, failure: one of `o2o.runs.failures.Failure` or null, failed: the runs that did after they
-    had begun, with their classes, steps, gained, decision: `done`, `requeued`, `given up` or `cancelled`, reason). An
-    attempt that was killed with its node has no end. Where SLURM gives no answer to what is asked at the end of an
-    attempt, that is `unanswered` (exit_code, reason). A job that was put back after that is `requeued`; one that
-    could not be put back is `not requeued` (reason).
+    (attempt, exit_code, failure: a `Failure` of `o2o.runs.recording.failures` or null, failed: the runs that did
+    after they had begun, with their classes, steps, gained, decision: `done`, `requeued`, `given up` or `cancelled`,
+    reason). An attempt that was killed with its node has no end. Where SLURM gives no answer to what is asked at the
+    end of an attempt, that is `unanswered` (exit_code, reason). A job that was put back after that is `requeued`; one
+    that could not be put back is `not requeued` (reason).
     """
     RunDirectory(job_directory(runs, job_id)).append(JOB_ATTEMPTS, {"at": now(), "event": event, **details})
 

@@ -14,7 +14,7 @@ import numpy as np
 from o2o.config.schema import Config
 from o2o.envs.mujoco_tasks import make_environments
 from o2o.envs.tasks import find_task, task_sizes
-from o2o.runs import job
+from o2o.runs import preparation
 from o2o.runs.directory.layout import PRETRAIN
 from o2o.training import loop
 from o2o.training.reports import Report
@@ -36,9 +36,9 @@ def seconds_a_step(config: Config, phase: str, members: int) -> float:
     Raises:
         ConfigError: JAX cannot be had as it must be.
     """
-    job.configure(config)
+    preparation.configure(config)
     task = find_task(config.dataset.task)
-    replay = job.make_replay(config, task_sizes(task))
+    replay = preparation.make_replay(config, task_sizes(task))
     algorithm = config.pretrain.algorithm if phase == PRETRAIN else config.algorithm
     side_by_side = make_members(members)
     keys = side_by_side.bundle([jax.random.key(i) for i in range(members)])

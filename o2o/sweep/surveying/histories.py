@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from o2o.runs.failures import RETRYABLE
+from o2o.runs.recording.failures import RETRYABLE
 from o2o.sweep.ledger.slurm import PATIENCE_SECONDS
 from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Seen, SeenRun
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from o2o.runs import lock
-from o2o.runs.failures import Failure
+from o2o.runs.recording.failures import Failure
 from o2o.sweep.ledger import manifest, slurm, unanswered
 from o2o.sweep.ledger.manifest import SbatchCall, Submission
 from o2o.sweep.ledger.slurm import Queued, SlurmError

@@ -32,7 +32,7 @@ from o2o.runs.directory.layout import (
     find_cells,
     read_object,
 )
-from o2o.runs.failures import classify
+from o2o.runs.recording.failures import classify
 from o2o.sweep.surveying import described
 from o2o.sweep.surveying.tail import TailRows
 
