@@ -74,7 +74,7 @@ def contradictions(config: Config) -> list[str]:
         problems += starvation(config, config.dataset.rows - 1)  # the last row has no successor
     if not scratch and finetune.env_steps > 0 and not config.algorithm.adopts(pretrain.algorithm):
         online, offline = algorithm_name(config.algorithm), algorithm_name(pretrain.algorithm)
-        alone = "offline" if _needs_data(config.algorithm) else "empty"
+        alone = "offline" if ratio is not None or _needs_data(config.algorithm) else "empty"
         problems.append(
             f"algorithm={online} cannot take over what {offline} pretrained: "
             f"set algorithm@pretrain.algorithm={online}, or pretrain.updates=0 replay_init={alone}"

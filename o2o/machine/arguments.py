@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 
 import o2o
 
+MOST_SECONDS = 30 * 24 * 3600
 VERSION = f"o2o {o2o.__version__}"
 
 
@@ -50,12 +50,14 @@ def positive_whole_number(text: str) -> int:
     return value
 
 
-def positive_number(text: str) -> float:
-    """A number above 0 that is not infinite.
+def seconds(text: str) -> float:
+    """A positive number of seconds, up to a month's.
 
     Raises:
         ArgumentTypeError: it is none.
     """
-    if not 0 < (value := number(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not positive; write one such as 2.5")
+    if not 0 < (value := number(text)) <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not above 0 and below {MOST_SECONDS:,}; write one such as 2.5"
+        )
     return value

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: 1 run, 2 runs, 0 processes."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
+    """A number and its noun: 1 run, 2 runs, 0 processes, 3 trajectories."""
+    if number == 1:
+        return f"{number} {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def named_seeds(numbers: Sequence[int]) -> str:

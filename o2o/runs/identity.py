@@ -66,11 +66,15 @@ def pretrain_directory(config: Config) -> Path | None:
 
 
 def refuse_other_run(config: Config, done: bool = False) -> None:
-    """Makes sure that what was begun in a run's directory, or is `done`, is this run.
+    """Makes sure that what lies in a run's directory is this run's.
+
+    Args:
+        config: the run's.
+        done: whether it has a result; else it has been begun, and is to go on.
 
     Raises:
-        ConfigError: if it is another one, or, where it is to go on, its rows were written at another interval; it says
-            what differs.
+        ConfigError: if it is another run's, or, where it is to go on, its rows were written at another interval; it
+            says what differs.
     """
     directory = run_directory(config)
     try:
@@ -80,7 +84,9 @@ def refuse_other_run(config: Config, done: bool = False) -> None:
         raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
     if known is None and done:
         raise ConfigError(
-            [f"{directory} has a result, but no {layout.IDENTITY}. Remove it to run it from the start."]
+            [
+                f"{directory} has a result, but no {layout.IDENTITY}. Remove {directory} to run it from the start."
+            ]
         )
     if known is None:
         return

@@ -121,7 +121,7 @@ def _complete(configs: Sequence[Config], job: Job, asked_for: bool) -> dict[int,
         try:
             if _take(config, job, asked_for):
                 due.append(config)
-        except HeldError as error:
+        except (HeldError, ConfigError) as error:
             failures[config.seed] = error
     while due:
         group = cohort(due)
@@ -163,7 +163,7 @@ def _take(config: Config, job: Job, asked_for: bool) -> bool:
         job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
         done = (directory / RESULT).is_file()
     if done:
-        if asked_for and not redo:
+        if not redo:
             refuse_other_run(config, done=True)
         store_of(config).forget()  # what a kill behind the result left, or what a redo begins without
         if not redo:

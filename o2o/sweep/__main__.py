@@ -9,7 +9,7 @@ from pathlib import Path
 
 from o2o.errors import ConfigError
 from o2o.machine import terminal
-from o2o.machine.arguments import add_version, positive_number, positive_whole_number, whole_number
+from o2o.machine.arguments import add_version, positive_whole_number, seconds, whole_number
 from o2o.runs import evaluate
 from o2o.sweep.following import status
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", action="store_true", help="refresh in place until nothing can change any more"
     )
     shown.add_argument(
-        "--interval", type=positive_number, default=status.REFRESH_SECONDS, help="seconds between refreshes"
+        "--interval", type=seconds, default=status.REFRESH_SECONDS, help="seconds between refreshes"
     )
 
     command("why", _why, "Why runs failed or stopped, and what to do about it.")
@@ -109,9 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sync = command("sync", _sync, "Upload what was tracked offline to wandb.")
     sync.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    sync.add_argument(
-        "--timeout", type=positive_number, default=600.0, help="seconds for all of it (default: 600)"
-    )
+    sync.add_argument("--timeout", type=seconds, default=600.0, help="seconds for all of it (default: 600)")
 
     clean = command("clean", _clean, "Say what nothing needs any more; with --yes, remove it.")
     clean.add_argument("--yes", action="store_true", help="remove it")

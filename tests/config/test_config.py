@@ -360,9 +360,10 @@ def test_an_algorithm_of_another_family_cannot_take_over_a_pretraining():
     assert "algorithm=sac cannot take over what td3_bc pretrained" in problems_of(tree)[0]
 
 
+@pytest.mark.parametrize("more", [(), ("offline_ratio.value=0.5", "replay_init=offline")])
 @pytest.mark.parametrize("algorithm", ["sac", "iql"])
-def test_the_way_out_of_a_pretraining_of_another_family_is_one(algorithm):
-    words = ["dataset=hopper-medium-v2", f"algorithm={algorithm}"]
+def test_the_way_out_of_a_pretraining_of_another_family_is_one(algorithm, more):
+    words = ["dataset=hopper-medium-v2", f"algorithm={algorithm}", *more]
     (problem,) = problems_of(composed(*words))
     for way in problem.partition("set ")[2].split(", or "):
         build(composed(*words, *way.split()))

@@ -582,10 +582,10 @@ def test_info_tells_what_a_share_of_the_best_trajectories_is(
     dataset: Path, capsys: pytest.CaptureFixture[str]
 ):
     own = ("file", f"dataset.path={dataset}", "dataset.task=hopper", "dataset.name=own")
-    assert command.main(["info", *own, "dataset.top_fraction=0.1"]) == 0
+    assert command.main(["info", *own, "dataset.top_fraction=0.9"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(
-        r"  dataset\.top_fraction=0\.1 keeps [\d,]+ rows of the best \d+ trajector(y|ies), mean return [\d.]+",
+        r"  dataset\.top_fraction=0\.9 keeps [\d,]+ rows of the best \d+ trajectories, mean return [\d.]+",
         last,
     )
     assert command.main(["info", *own]) == 0

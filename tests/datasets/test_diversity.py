@@ -196,7 +196,7 @@ def test_the_table_of_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="no regenerated set is there"):
         comparison.compare_sets([WALKER], Paths(tmp_path, tmp_path), None)
     monkeypatch.setattr(comparison, "locate", lambda dataset, data: tmp_path)
-    with pytest.raises(ConfigError, match="no regenerated set is there"):  # a mixture has no original
+    with pytest.raises(ConfigError, match="is a mixture, which has no original"):
         comparison.compare_sets([replace(WALKER, mix=(("medium", 1.0),))], Paths(tmp_path, tmp_path), None)
 
 

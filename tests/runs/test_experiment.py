@@ -310,6 +310,18 @@ def test_a_result_that_is_not_known_to_be_the_runs_is_not_taken_for_it(configure
     assert (finished.path / layout.RESULT).is_file()
 
 
+def test_a_seed_whose_result_is_another_runs_does_not_stop_the_others(configure, tmp_path):
+    configs = [configure(tmp_path, f"seed={seed}") for seed in range(2)]
+    pretrained = RunDirectory(pretrain_directory(configs[0]))
+    pretrained.write(layout.RESULT, {})
+    pretrained.write(layout.IDENTITY, {"identity": "0" * 64})
+    with pytest.raises(job.MembersFailed, match="1 of 2 seeds failed") as failed:
+        job.run_members(configs)
+    assert "holds another run than the one asked for" in str(failed.value)
+    assert (run_directory(configs[1]) / layout.RESULT).is_file()
+    assert not run_directory(configs[0]).exists()
+
+
 def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure, tmp_path):
     config = configure(tmp_path)
     left = pretrain_directory(config) / f".{phases.SWITCH}.{run_directory(config).parent.name}.tmp"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from following import launch, queued, silence, states, write
 
 from o2o.runs.directory import layout
 from o2o.sweep.ledger import manifest
+from o2o.sweep.ledger.manifest import SbatchCall
 
 OLD = timedelta(hours=2)
 
@@ -61,34 +64,91 @@ def test_cancel_does_nothing_unasked(tmp_path, say, slurm, monkeypatch):
     assert not [line for line in called() if line.startswith("scancel")]
 
 
+def before_redo(root: Path, seed: int = 0) -> Path:
+    """A run that was done two hours ago."""
+    path = write(root, seed=seed, steps=[500], end="DONE")
+    silence(path, OLD)
+    return path
+
+
 def test_a_redo_that_waits_is_seen_and_cancelled(tmp_path, say, slurm):
-    paths = [write(tmp_path, seed=seed, steps=[500], end="DONE") for seed in range(2)]
+    paths = [before_redo(tmp_path, seed) for seed in range(2)]
     name = launch(tmp_path, {"77_0": paths[:1], "77_1": paths[1:]}, redo=True).job_name
-    squeue = queued(name, _0="PENDING", _1="PENDING")
-    called = slurm(squeue=squeue, sacct="")
+    called = slurm(squeue=queued(name, _0="PENDING", _1="PENDING"), sacct="")
     assert states(say) == {0: "QUEUED", 1: "QUEUED"}
     assert "none failed or stopped" in say("why")[1]
     assert "asked 1 job and" in say("cancel", "--yes", "seed=0")[1]
     assert [line for line in called() if line.startswith("scancel")] == ["scancel 77_0"]
+    assert states(say) == {0: "QUEUED", 1: "QUEUED"}  # SLURM still has it, whatever was asked of it
     slurm(squeue=queued(name, _1="PENDING"), sacct="")
     assert states(say) == {0: "DONE", 1: "QUEUED"}
+    said = " ".join(say("why")[1].split())
+    assert "its redo has not begun: its job was cancelled" in said
+    assert "the earlier result stands" in said
+
+
+def test_a_redo_is_seen_whose_answer_of_sbatch_was_lost(tmp_path, say, slurm):
+    submission = launch(tmp_path, {"77_0": [before_redo(tmp_path)]}, redo=True)
+    manifest.write_batch(tmp_path, submission, SbatchCall(0, [0], [], id=None))
+    shutil.rmtree(tmp_path / manifest.JOBS)
+    slurm(squeue=queued(submission.job_name, _0="PENDING"), sacct="")
+    assert states(say) == {0: "QUEUED"}
+
+
+def test_the_newest_launch_has_a_run_whatever_its_sweep_is_called(tmp_path, say, slurm):
+    path = before_redo(tmp_path)
+    launch(tmp_path, {"66_0": [path]}, sweep="small", ago=4 * 3600)
+    name = launch(tmp_path, {"77_0": [path]}, sweep="again", redo=True).job_name
+    slurm(squeue=queued(name, _0="PENDING"), sacct="")
+    assert states(say) == {0: "QUEUED"}
 
 
 @pytest.mark.parametrize("ended", ["", "77_0|small-abc123|CANCELLED by 0"])
 def test_a_result_is_one_again_when_its_redo_is_gone_before_it_began(tmp_path, say, slurm, ended):
-    launch(tmp_path, {"77_0": [write(tmp_path, steps=[500], end="DONE")]}, redo=True)
+    launch(tmp_path, {"77_0": [before_redo(tmp_path)]}, redo=True)
     slurm(squeue="", sacct=ended)
     assert states(say) == {0: "DONE"}
+    assert "its redo has not begun" in " ".join(say("why")[1].split())
 
 
-def test_a_result_is_the_redos_once_its_job_has_begun(tmp_path, say, slurm):
+def test_a_redo_whose_job_died_before_it_began_is_told(tmp_path, say):
+    launch(tmp_path, {"77_0": [before_redo(tmp_path)]}, redo=True)
+    manifest.note_attempt(tmp_path, "77_0", "started", attempt=1, node="n1", pid=1, steps=0)
+    ended = {
+        "attempt": 1,
+        "exit_code": 2,
+        "failure": "code",
+        "failed": {},
+        "decision": "given up",
+        "reason": None,
+    }
+    manifest.note_attempt(tmp_path, "77_0", "ended", **ended)
+    assert states(say) == {0: "DONE"}
+    assert "its redo has not begun: its job ended: code" in " ".join(say("why")[1].split())
+
+
+def test_a_result_that_is_newer_than_its_redo_is_the_redos(tmp_path, say, slurm):
     paths = [write(tmp_path, seed=seed, steps=[500], end="DONE") for seed in range(2)]
     name = launch(tmp_path, {"77_0": paths}, redo=True).job_name
-    manifest.note_attempt(tmp_path, "77_0", "started", attempt=1, node="n1", pid=1, steps=0)
     (paths[1] / layout.RESULT).unlink()
     slurm(squeue=queued(name, _0="RUNNING"), sacct="")
     assert states(say)[0] == "DONE"
     assert states(say)[1] != "DONE"
+    shutil.rmtree(tmp_path / manifest.JOBS)  # as in a copy
+    assert states(say)[0] == "DONE"
+
+
+@pytest.mark.parametrize("launcher", ["local", "here"])
+def test_a_redo_of_a_launch_on_this_machine_that_has_ended_leaves_the_result(tmp_path, say, launcher):
+    submission = launch(tmp_path, {"local-abc123-0": [before_redo(tmp_path)]}, launcher=launcher, redo=True)
+    if launcher == "here":  # its jobs have no ids
+        submission = dataclasses.replace(submission, jobs=[dataclasses.replace(submission.jobs[0], id=None)])
+        manifest.write_submission(tmp_path, submission, {})
+    assert states(say) == {0: "DONE"}
+    assert not manifest.awaited(
+        tmp_path, dataclasses.replace(submission, redo=False), submission.jobs[0].runs[0]
+    )
+    assert manifest.awaited(tmp_path, submission, submission.jobs[0].runs[0])
 
 
 @pytest.fixture

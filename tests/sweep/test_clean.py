@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
-from following import launch, write
+from following import launch, silence, write
 
 from o2o.runs.directory import layout
 
@@ -58,7 +59,9 @@ def test_clean_keeps_the_code_of_unfinished_runs_and_the_jobs_of_known_launches(
 
 
 def test_clean_keeps_the_code_of_a_redo_that_has_not_begun(tmp_path, say):
-    launch(tmp_path, {"77_0": [write(tmp_path, end="DONE")]}, redo=True)
+    path = write(tmp_path, end="DONE")
+    silence(path, timedelta(hours=2))
+    launch(tmp_path, {"77_0": [path]}, redo=True)
     code = aged(tmp_path / ".sweeps/small/code/0000/file").parent
     os.utime(code, (0, 0))
     say("clean", "--yes")

@@ -393,7 +393,7 @@ def test_excluded_combinations_are_left_out_and_counted(planned):
 
 
 @pytest.mark.parametrize(
-    ("swept", "left_out"), [("0.90,0.95", 0.9), ("0.9,0.95", "0.90"), ("1e-1,2e-1", 0.1)]
+    ("swept", "left_out"), [("0.90,0.95", 0.9), ("0.9,0.95", "0.90"), ("1e-1,2e-1", 0.1), ("1.0,0.9", 1)]
 )
 def test_exclusions_compare_values_and_not_their_spelling(planned, swept, left_out):
     assert len(planned(f"discount={swept}", exclude=[{"discount": left_out}]).to_run) == 1

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from following import launch, write
 
 from o2o.runs.directory import layout
@@ -137,8 +139,9 @@ def test_retry_gives_back_to_slurm_what_slurm_had(tmp_path, say, configure, monk
     assert sent == [([0, 1], "small", 2, {"partition": "gpu", "timeout_min": 480})]
 
 
+@pytest.mark.parametrize("moved", [False, True])
 def test_retry_finds_data_that_were_named_relative_to_the_launch(
-    tmp_path, say, configure, dataset, monkeypatch
+    tmp_path, say, configure, dataset, monkeypatch, moved
 ):
     from o2o.config.build import container
     from o2o.runs import job
@@ -150,11 +153,19 @@ def test_retry_finds_data_that_were_named_relative_to_the_launch(
     run = started(configure, tmp_path, 0, f"dataset.path={dataset.name}", "paths.data=data")
     run.interrupt("SystemExit(140)")
     submission = launch(tmp_path, {"local-abc123-0": [run.path]}, launcher="here")
-    frozen = container(configure(tmp_path, f"paths.data={dataset.parent / 'data'}"))
+    (data := tmp_path / "data").mkdir()
+    frozen = container(configure(tmp_path, f"paths.data={data}"))
+    if moved:  # and where the command is given now, the run's own words are right
+        frozen["dataset"]["path"], frozen["paths"]["data"] = (
+            str(tmp_path / "gone.hdf5"),
+            str(tmp_path / "gone"),
+        )
+    else:
+        monkeypatch.chdir(tmp_path)
     manifest.write_submission(tmp_path, submission, {0: {"config": frozen, "seeds": [0], "redo": False}})
-    monkeypatch.chdir(tmp_path)
     assert say("retry")[0] == 0
-    assert [(c.dataset.path, c.execution.paths.data) for c in ran] == [(dataset, dataset.parent / "data")]
+    found = (Path(dataset.name), Path("data")) if moved else (dataset, data)
+    assert [(c.dataset.path, c.execution.paths.data) for c in ran] == [found]
 
 
 def test_retry_of_a_run_that_is_another_one_now_is_refused(tmp_path, say, configure):

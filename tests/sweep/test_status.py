@@ -179,7 +179,21 @@ def test_a_list_is_a_value_of_a_filter(tmp_path, status):
         write(tmp_path, "td3", seed, end="DONE", cell=cell, network={"hidden_sizes": sizes})
     (only,) = status("network.hidden_sizes=[8,8]")[1].values()
     assert [run["seed"] for run in only["runs"]] == [0]
-    assert status("network.hidden_sizes!=[8,8],[256, 256]", "seed=1,2")[0] == 0
+    (other,) = status('network.hidden_sizes!=[8,8],["256", 256]')[1].values()
+    assert [run["seed"] for run in other["runs"]] == [1]
+    (wide,) = status("network.hidden_sizes=*256*")[1].values()
+    assert [run["seed"] for run in wide["runs"]] == [2]
+
+
+def test_a_list_of_nested_ones_is_one_value_and_no_list_of_seeds(tmp_path, status, capsys):
+    for seed in range(3):
+        write(
+            tmp_path, "td3", seed, end="DONE", evaluation={"online_intervals": [[4000, 500], [10000, 1000]]}
+        )
+    (cell,) = status("evaluation.online_intervals=[[4000,500],[10000,1000]]")[1].values()
+    assert len(cell["runs"]) == 3
+    assert main(["status", "--runs", str(tmp_path), "seed=[0,12]"]) == 2
+    assert "no run has seed=[0,12]" in capsys.readouterr().err
 
 
 def test_all_that_is_wrong_with_filters_is_said_with_what_is_near(tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 
 from o2o.config.build import container
 from o2o.errors import ConfigError
-from o2o.runs.directory.layout import RESULT
+from o2o.runs.directory.layout import RESULT, STATUS
 from o2o.runs.directory.writer import RunDirectory
 from o2o.runs.identity import describe, identity, pretrain_directory, run_directory
 from o2o.sweep.__main__ import main
@@ -134,6 +134,7 @@ def test_what_is_queued_is_not_submitted_again_and_its_pretraining_is_waited_for
 def test_a_redo_that_waits_beside_the_results_it_is_to_replace_is_not_submitted_again(planned, sbatch):
     runs = planned(0, overrides=["launch.redo=true"])
     for directory in (runs[0].pretrain_directory, runs[0].directory):
+        RunDirectory(directory).write(STATUS, {"state": "DONE", "updated_at": "2026-01-01T00:00:00+00:00"})
         RunDirectory(directory).write(RESULT, {})
     name = send(runs).submission.job_name
     sbatch.queue = f"101|0|101|PENDING|Priority|batch-0|{name}|\n"

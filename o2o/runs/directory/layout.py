@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ def _search(
                 continue  # round in a circle
             inside = (*come_by, target)
         yield from _search(entry.path, inside, unreadable)
+
+
+def told_at(run: str | os.PathLike[str]) -> datetime | None:
+    """The time of a run's last words in `status.json`; None where it has none that can be read."""
+    try:
+        return datetime.fromisoformat((read_object(Path(run, STATUS)) or {})["updated_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

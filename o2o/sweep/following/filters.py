@@ -1,9 +1,9 @@
 """Which runs a command is about: `algorithm=td3,td3_c seed=0-4 state=failed`, a sweep, or the directory of a run.
 
 Words are joined by "and", the values of a word by "or"; `word!=value` leaves out. A value is a word, a number, a range
-of whole numbers (`0-4`) or a pattern (`hopper-*`); capitals do not matter. Besides the short words, any key of a run's
-configuration is one (`algorithm.constraint_epsilon=1e-4`). What names no directory, key or value is refused, with
-what is near it: a filter that misses by a letter must not look like an empty answer.
+of whole numbers (`0-4`), a pattern (`hopper-*`) or a list (`[256,256]`); capitals do not matter. Besides the short
+words, any key of a run's configuration is one (`algorithm.constraint_epsilon=1e-4`). What names no directory, key or
+value is refused, with what is near it: a filter that misses by a letter must not look like an empty answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHORT: dict[str, Callable[[SeenRun], Any]] = {
 """The values that short words stand for."""
 
 _WORD = re.compile(r"([\w.]+)(!?=)(.*)", re.DOTALL)
-_COMMA = re.compile(r",(?![^\[]*\])")  # not those of a list, as in network.hidden_sizes=[256,256]
+_BARE = str.maketrans("", "", ' "')
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _CLOSED = {"state": [state.lower() for state in Seen], "phase": ["pretrain", "finetune"]}
 """Words whose values are known without looking at any run."""
@@ -77,7 +77,7 @@ def _parse(
     match = _WORD.fullmatch(word)
     if match is None:
         return _below(word, runs, root, problems)
-    key, sign, values = match[1], match[2], [value for value in _COMMA.split(match[3]) if value]
+    key, sign, values = match[1], match[2], _listed(match[3])
     known = dict.fromkeys([*SHORT, *(fact for run in _one_per_cell(runs) for fact in run.cell.facts)])
     if runs and key not in known:
         problems.append(
@@ -96,6 +96,18 @@ def _parse(
                 f"{word}: no run has {key}={value}{_near(value, there)}; there are {listed or 'none'}"
             )
     return _Test(key, values, negated=sign == "!=").admits
+
+
+def _listed(text: str) -> list[str]:
+    """The values between commas, but not between those in the brackets of a list."""
+    values, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and depth < 1:
+            values.append("")
+        else:
+            values[-1] += letter
+    return [value for value in values if value]
 
 
 def _below(
@@ -140,8 +152,8 @@ def _equal(value: str, own: Any) -> bool:
     if own is None:
         return value.lower() in ("null", "none")
     text = str(own)
-    if text.startswith("["):  # a list, which would be a class of letters in a pattern
-        return value.replace(" ", "") == text
+    if value.startswith("[") and value.endswith("]"):  # a list, and no class of letters as in a pattern
+        return value.translate(_BARE) == text.translate(_BARE)
     if (span := _RANGE.fullmatch(value)) and text.isdecimal():
         return int(span[1]) <= int(text) <= int(span[2])
     return fnmatch.fnmatchcase(text.lower(), value.lower()) or _number(value) == _number(text) is not None

@@ -129,7 +129,8 @@ def _planned(root: Path, runs: Sequence[SeenRun]) -> tuple[dict[SeenRun, Planned
 def _configuration(root: Path, run: SeenRun) -> Config:
     """The run's own configuration, or the one that was frozen at its launch; runs are where they lie now.
 
-    Data are where the launch had them, whose paths are absolute: those of a run are relative to where it began.
+    Data are where the launch had them, if they still are: its paths are absolute, those of a run relative to where it
+    began.
     """
     from o2o.config.build import load
 
@@ -140,13 +141,22 @@ def _configuration(root: Path, run: SeenRun) -> Config:
         if run.launched is not None:
             with suppress(ConfigError, OSError, ValueError, KeyError):
                 told = _frozen(root, run.launched, run.seed)
-                config = replace(config, dataset=replace(config.dataset, path=told.dataset.path))
-                config = replace(config, execution=replace(config.execution, paths=told.execution.paths))
+                config = _with_data_of(config, told)
     execution = config.execution
     launch = replace(execution.launch, redo=False, dry_run=False)
     return replace(
         config, execution=replace(execution, launch=launch, paths=replace(execution.paths, runs=root))
     )
+
+
+def _with_data_of(config: Config, launched: Config) -> Config:
+    path, data = launched.dataset.path, launched.execution.paths.data
+    if path is not None and path.is_file():
+        config = replace(config, dataset=replace(config.dataset, path=path))
+    if data.is_dir():
+        paths = replace(config.execution.paths, data=data)
+        config = replace(config, execution=replace(config.execution, paths=paths))
+    return config
 
 
 def _frozen(root: Path, launched: Launched, seed: int) -> Config:

@@ -28,9 +28,7 @@ def look(root: Path, filters: Sequence[str]) -> tuple[list[SeenRun], list[str]]:
         from o2o.sweep.surveying import launched  # it needs NumPy
 
         notes += launched.join(root, cells)
-        runs = [run for cell in cells for run in cell.runs]
-        launched.hear_jobs(root, runs)
-        notes += launched.ask_slurm(root, runs)
+        notes += launched.hear(root, [run for cell in cells for run in cell.runs])
     return select([run for cell in cells for run in cell.runs], filters, root), notes
 
 

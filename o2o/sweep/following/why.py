@@ -48,6 +48,7 @@ _ADVICE_BY_STATE = {
     Seen.STALLED: f"it was killed without a word, or lives where its clock is wrong. {_AGAIN}",
     Seen.INTERRUPTED: f"it was stopped after a checkpoint. {_AGAIN}, and so does the command that launched it",
     Seen.CANCELLED: f"its job was cancelled. {_AGAIN}",
+    Seen.DONE: "nothing: the earlier result stands; the command that launched it asks for the redo again",
     Seen.PLANNED: "`retry` gives it a job, and so does the command that launched it",
     Seen.DAMAGED: "remove the damaged file, or the run's directory to run it from the start",
 }
@@ -58,10 +59,9 @@ def run_why(root: Path, filters: Sequence[str]) -> int:
     runs, notes = look(root, filters)
     ends: dict[tuple[str, ...], list[SeenRun]] = defaultdict(list)
     for run in runs:
-        told = (
-            run.before is not None and run.before.state is not Seen.DONE
-        )  # a redo had an end, but no failure
-        if run.state in STOPPED or told or (run.state is Seen.PLANNED and run.note):
+        had_failed = run.before is not None and run.before.state is not Seen.DONE
+        remarked = run.state in (Seen.PLANNED, Seen.DONE) and run.note
+        if run.state in STOPPED or had_failed or remarked:
             before = (run.before.state, run.before.failure or "", kind(run.before.note)) if run.before else ()
             ends[run.state, run.failure or "", kind(run.note), *before].append(run)
     ordered = sorted(ends.values(), key=lambda alike: (alike[0].state in STOPPED, len(alike)), reverse=True)

@@ -28,8 +28,8 @@ import o2o
 from o2o.errors import ConfigError
 from o2o.machine import terminal
 from o2o.machine.signals import signals
-from o2o.runs.directory.layout import RESULT, STATUS, RunState, read_object, read_state
 from o2o.runs import lock
+from o2o.runs.directory.layout import RESULT, STATUS, RunState, read_object, read_state
 from o2o.runs.recording import failures
 from o2o.runs.recording.failures import RETRYABLE, Failure
 from o2o.sweep.ledger import manifest, slurm, unanswered

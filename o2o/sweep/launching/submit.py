@@ -22,7 +22,7 @@ from typing import Any
 from o2o.errors import ConfigError
 from o2o.machine.counting import counted
 from o2o.machine.names import sweep_command
-from o2o.runs.directory.layout import PRETRAIN, RESULT
+from o2o.runs.directory.layout import PRETRAIN
 from o2o.sweep.launching import prepare
 from o2o.sweep.launching.jobs import PlannedRun
 from o2o.sweep.ledger import manifest, slurm, unanswered
@@ -213,7 +213,4 @@ def _send_batch(root: Path, submission: Submission, batch: SbatchCall) -> Sbatch
 
 
 def _unfinished(root: Path, submission: Submission) -> bool:
-    """Whether some of it may be in the queue; the results beside a redo may be those that it is to replace."""
-    return submission.redo or any(
-        not (root / run / RESULT).is_file() for job in submission.jobs for run in job.runs
-    )
+    return any(manifest.awaited(root, submission, run) for job in submission.jobs for run in job.runs)

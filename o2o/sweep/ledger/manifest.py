@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from o2o.runs.directory.layout import read_object
+from o2o.runs.directory.layout import RESULT, read_object, told_at
 from o2o.runs.directory.reader import read_rows
 from o2o.runs.directory.writer import RunDirectory
 
@@ -186,6 +186,15 @@ def submissions(runs: Path, name: str | None = None) -> Iterator[Submission]:
     found = (runs / SWEEPS).glob(f"{name or '*'}/{SUBMISSIONS}/*/{SUBMISSION}")
     read = [submission for path in found if (submission := _read_submission(path)) is not None]
     yield from sorted(read, key=lambda submission: (submission.at, submission.token))
+
+
+def awaited(runs: Path, submission: Submission, run: str) -> bool:
+    """Whether a launch's run has no result, or, of a redo, the one that was there before it."""
+    directory = runs / run
+    if not (directory / RESULT).is_file():
+        return True
+    told = told_at(directory) if submission.redo else None
+    return told is not None and told < datetime.fromisoformat(submission.at).replace(microsecond=0)
 
 
 def write_submission(runs: Path, submission: Submission, specs: Mapping[int, Mapping[str, Any]]) -> None:

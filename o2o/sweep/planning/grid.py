@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from o2o.errors import ConfigError
@@ -124,7 +125,9 @@ def _value(word: str) -> str:
 
 def _canonical(text: str) -> str:
     """The text of a value that equal values share: `0.90` and `0.9`, `True` and `true`."""
-    try:
-        return f"{float(text)}"
-    except ValueError:
-        return text.lower() if text.lower() in ("true", "false", "null") else text
+    with suppress(ValueError):
+        return f"{int(text)}"
+    with suppress(ValueError):
+        value = float(text)
+        return f"{int(value)}" if value.is_integer() else f"{value}"
+    return text.lower() if text.lower() in ("true", "false", "null") else text

@@ -19,15 +19,13 @@ from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Seen, SeenRun
 UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
 
+_HAD = (Seen.QUEUED, Seen.WAITING, Seen.RUNNING)
 _ENDED = (Seen.STALLED, Seen.INTERRUPTED, Seen.FAILED, Seen.DONE)
 
 
 def hear(run: SeenRun, launched_at: str, history: Sequence[dict[str, Any]]) -> None:
-    """Fills in what the history of its newest job, which was launched then, says of an unfinished or redone run.
-
-    A result is a redo's once its job has begun, which takes the earlier one away.
-    """
-    if run.state is Seen.DAMAGED or (run.state is Seen.DONE and history):
+    """Fills in what the history of its newest job, which was launched then, says of an unfinished run."""
+    if run.state is Seen.DAMAGED:
         return
     if run.state is not Seen.RUNNING and _older(run, launched_at):
         put_back(run, Seen.QUEUED)
@@ -68,9 +66,17 @@ def put_back(run: SeenRun, state: Seen, note: str = "") -> None:
 def left(run: SeenRun, note: str) -> None:
     """No job has the run, or ever will: it is as it was before it was given to one, with a word on that."""
     run.state, run.note = Seen.PLANNED, note
+    settle(run)
     if run.before is not None:
         before, run.before = run.before, None
         run.state, run.failure, run.note = before.state, before.failure, f"{before.note}\n{note}".strip()
+
+
+def settle(run: SeenRun) -> None:
+    """Where no job has a redo, or its job has ended before it began: the earlier result stands, with a word on that."""
+    if run.before is not None and run.before.state is Seen.DONE and run.state not in _HAD:
+        run.note = f"its redo has not begun{run.note and ': '}{run.note}"
+        run.state, run.failure, run.before = Seen.DONE, None, None
 
 
 def age(at: str) -> float:

@@ -46,6 +46,7 @@ is why a job that FAILED without its saying so was killed."""
 def join(root: Path, cells: list[SeenCell]) -> list[str]:
     """Adds sweeps, jobs and unbegun runs to `cells`; what could not be read is returned, a line each."""
     notes: list[str] = []
+    launches: list[Submission] = []
     runs = {run.path.relative_to(root).as_posix(): run for cell in cells for run in cell.runs}
     known = {str(cell.path): cell for cell in cells}
 
@@ -66,22 +67,22 @@ def join(root: Path, cells: list[SeenCell]) -> list[str]:
     for name in manifest.sweeps(root):
         try:
             asked = manifest.read_manifest(root, name)
-            launches = list(manifest.submissions(root, name))
+            launches += manifest.submissions(root, name)
         except (OSError, ValueError, TypeError, KeyError) as error:
             notes.append(f"sweep {name}: {error}")
             continue
         for entry in asked.runs if asked else []:
             if run := find(entry.directory):
                 run.sweeps.append(name)
-        for submission in launches:
-            lost = {number for batch in unanswered.batches(root, submission) for number in batch.numbers}
-            for job in submission.jobs:
-                for directory in job.runs:
-                    if run := find(directory):
-                        run.sweeps += [name] if name not in run.sweeps else []
-                        has = job.id or job.number in lost or submission.launcher == "here"
-                        if has or not (run.launched and run.launched.job.id):
-                            run.launched = Launched(directory, submission, job)
+    for submission in sorted(launches, key=lambda launch: (launch.at, launch.token)):
+        lost = {number for batch in unanswered.batches(root, submission) for number in batch.numbers}
+        for job in submission.jobs:
+            for directory in job.runs:
+                if run := find(directory):
+                    run.sweeps += [submission.sweep] if submission.sweep not in run.sweeps else []
+                    has = job.id or job.number in lost or submission.launcher == "here"
+                    if has or not (run.launched and run.launched.job.id):
+                        run.launched = Launched(directory, submission, job)
     for cell in cells:
         cell.runs.sort(key=lambda run: run.seed)
     return notes
@@ -92,14 +93,27 @@ def seen(root: Path, directory: str) -> SeenRun:
     run = look_at(root / directory)
     join(root, [run.cell])
     hear_jobs(root, [run])
+    histories.settle(run)
     return run
+
+
+def hear(root: Path, runs: Sequence[SeenRun]) -> list[str]:
+    """Adds the word of runs' jobs, and SLURM's; returns a line if that is silent."""
+    hear_jobs(root, runs)
+    notes = ask_slurm(root, runs)
+    for run in runs:
+        histories.settle(run)
+    return notes
 
 
 def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
     """Adds the notes of unfinished runs' jobs, and the reason why runs that were launched have none."""
     begun: set[str] = set()
-    unfinished = [run for run in runs if run.state is not Seen.DONE or _redone(run)]
-    for job, members in _by_job(unfinished).items():
+    for run in runs:
+        its = run.launched if run.state is Seen.DONE else None
+        if its and its.submission.redo and manifest.awaited(root, its.submission, its.directory):
+            histories.put_back(run, Seen.PLANNED)
+    for job, members in _by_job(runs).items():
         try:
             history = manifest.read_attempts(root, job)
         except OSError:
@@ -158,8 +172,7 @@ def _hear_batches(root: Path, runs: Iterable[SeenRun]) -> None:
 
 def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
     """Adds SLURM's word on the jobs of unfinished runs, where it has any; returns a line if it is silent."""
-    unfinished = [run for run in runs if run.state is not Seen.DONE]
-    jobs = {job: members for job, members in _by_job(unfinished).items() if _launcher(members) == "slurm"}
+    jobs = {job: members for job, members in _by_job(runs).items() if _launcher(members) == "slurm"}
     lost = [
         (launch, members, batches)
         for launch, members in _without_job(runs)
@@ -175,7 +188,7 @@ def ask_slurm(root: Path, runs: Sequence[SeenRun]) -> list[str]:
         return [f"{error}: what is queued or has ended since is not known"]
     for launch, members, batches in lost:
         _find(launch, members, batches, queued)
-    for job, members in _by_job(unfinished).items():
+    for job, members in _by_job(runs).items():
         for run in members:
             if job in queued:
                 _tell_queued(run, queued[job])
@@ -215,7 +228,7 @@ def _answers(
 def _by_job(runs: Iterable[SeenRun]) -> dict[str, list[SeenRun]]:
     jobs: dict[str, list[SeenRun]] = defaultdict(list)
     for run in runs:
-        if run.launched is not None and run.launched.job.id is not None:
+        if run.launched is not None and run.launched.job.id is not None and run.state is not Seen.DONE:
             jobs[run.launched.job.id].append(run)
     return jobs
 
@@ -232,10 +245,6 @@ def _without_job(runs: Iterable[SeenRun]) -> list[tuple[Submission, list[SeenRun
     return list(found.values())
 
 
-def _redone(run: SeenRun) -> bool:
-    return run.launched is not None and run.launched.submission.redo
-
-
 def _launcher(members: Sequence[SeenRun]) -> str | None:
     return members[0].launched.submission.launcher if members[0].launched else None
 
@@ -250,8 +259,6 @@ def _tell_queued(run: SeenRun, job: Queued) -> None:
 
 
 def _tell_ended(run: SeenRun, state: str) -> None:
-    if run.before is not None and run.before.state is Seen.DONE:
-        histories.left(run, f"SLURM ended the job that was to redo it: {state}")
-    elif state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
+    if state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
         run.state, run.failure = _ENDINGS[state]
         run.note = f"SLURM ended its job: {state}"
