@@ -94,6 +94,28 @@ def test_a_cancelled_job_stays_cancelled_and_the_others_go_on(sweep):
     sweep.assert_done_once(2)
 
 
+def test_a_redo_that_waits_is_submitted_once_can_be_cancelled_and_replaces_the_result(sweep):
+    scratch = ["pretrain.updates=0", "replay_init=empty"]
+    sweep.launch(*scratch)
+    sweep.wait_for_end()
+    redo = [*scratch, "launch.redo=true"]
+    held = [*redo, "hydra.launcher.additional_parameters={hold: true}"]
+    assert "submitted 1 job " in sweep.launch(*held)[1]
+    assert set(sweep.seen().values()) == {"QUEUED"}
+    assert "submitted" not in sweep.launch(*redo)[1]
+    code, output = sweep.follow("cancel", "--yes")
+    assert (code, "asked 1 job and" in output) == (0, True), output
+    sweep.wait_for_end()
+    assert set(sweep.seen().values()) == {"DONE"}
+    assert "the earlier result stands" in " ".join(sweep.follow("why")[1].split())
+    assert "submitted 1 job " in sweep.launch(*redo)[1]
+    sweep.wait_for_end()
+    sweep.assert_done_once(1)
+    assert set(sweep.seen().values()) == {"DONE"}
+    attempts = {path.name for path in sweep.runs.glob("*/td3/*/seed-0/attempts/*")}
+    assert attempts == {"1.json", "2.json"}
+
+
 def test_a_job_goes_on_elsewhere_when_its_node_is_lost(sweep):
     sweep.launch(*LONG, "pretrain.updates=0", "replay_init=empty")
     job = only(sweep.jobs())
