@@ -24,6 +24,7 @@ from analysis.figures.style import (
     add_steps_label,
     colors_of,
     dataset_title,
+    fitted_title,
     line_label,
     mark_switch,
     new_figure,
@@ -173,11 +174,13 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     legend: dict[str, Artist] = {}
     with styled():
-        extra = 0.13 * max(panel.title.count("\n") for panel in panels)
+        size = 7 if columns > 2 else 8
+        titles = [fitted_title(panel.title, width / columns, size) for panel in panels]
+        extra = 0.13 * max(title.count("\n") for title in titles)
         figure = new_figure(width, (PANEL_HEIGHT + extra) * rows + 0.25)
         grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            axes.set_title(panel.title, fontsize=7 if columns > 2 else 8)
+        for axes, panel, title in zip(grid.flat, panels, titles, strict=False):
+            axes.set_title(title, fontsize=size)
             if panel.series:
                 legend |= _draw_panel(axes, panel, steps, pretrainings, bands and not seeds, seeds)
             else:

@@ -19,6 +19,7 @@ from analysis.figures.style import (
     caveat,
     colors_of,
     dataset_title,
+    fitted_title,
     new_figure,
     styled,
 )
@@ -66,7 +67,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             for (row, column), value in np.ndenumerate(values):
                 text, ink = ("–", "0.5") if np.isnan(value) else (f"{value:.0f}", _ink(value / top))
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-            axes.set_title(dataset_title(alike), fontsize=7)
+            axes.set_title(fitted_title(dataset_title(alike), width / columns, 7), fontsize=7)
             axes.set_xticks(range(len(replays)), replays, rotation=40, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(arms)), names)
             axes.tick_params(length=0)

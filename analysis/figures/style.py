@@ -114,6 +114,12 @@ def add_steps_label(figure: Figure, label: str, size: float = 8) -> None:
     figure.supxlabel(textwrap.fill(label, letters), fontsize=size)
 
 
+def fitted_title(title: str, width: float, size: float = 8) -> str:
+    """A panel's title with no line longer than so many inches; names are broken at their hyphens."""
+    letters = int(72 * width / (LETTER * size / 8))
+    return "\n".join(textwrap.fill(line, letters) for line in title.split("\n"))
+
+
 def _in_columns(labels: Sequence[str], count: int) -> list[list[str]]:
     """The labels as matplotlib fills columns with them."""
     parts = np.array_split(np.arange(len(labels)), count)

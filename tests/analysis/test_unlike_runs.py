@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from rich.console import Console
@@ -262,6 +264,17 @@ def test_why_has_what_any_seed_recorded(tmp_path):
     cells = collect(tmp_path).cells
     figure, _ = why(cells)
     assert len(figure.axes) == 6
+
+
+def test_titles_of_many_panels_do_not_reach_their_neighbours(tmp_path):
+    for name in ("regen-walker2d-medium", "regen-walker2d-medium-replay-snapshots", "hopper-medium-v2"):
+        for replay in ("offline", "empty"):
+            write_run(tmp_path, name, "td3", steady(50.0, 60.0), replay=replay)
+    figure, _ = learning_curves(collect(tmp_path).cells)
+    FigureCanvasAgg(figure).draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_logarithmic_axes_have_labels_that_are_read(tmp_path):
