@@ -15,6 +15,7 @@ from analysis.data.cells import Cell, by_dataset, display_name, named, pretraini
 from analysis.data.runs import Finetuning
 from analysis.figures.style import (
     COLUMN_WIDTH,
+    MARGINS,
     PAGE_WIDTH,
     PANEL_HEIGHT,
     PRETRAINING_COLOR,
@@ -175,7 +176,7 @@ def draw(panels: Sequence[Panel], columns: int = 4, bands: bool = True, seeds: b
     legend: dict[str, Artist] = {}
     with styled():
         size = 7 if columns > 2 else 8
-        titles = [fitted_title(panel.title, width / columns, size) for panel in panels]
+        titles = [fitted_title(panel.title, (width - MARGINS) / columns, size) for panel in panels]
         extra = 0.13 * max(title.count("\n") for title in titles)
         figure = new_figure(width, (PANEL_HEIGHT + extra) * rows + 0.25)
         grid = figure.subplots(rows, columns, squeeze=False)

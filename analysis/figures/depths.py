@@ -27,6 +27,8 @@ from o2o import collapse
 from o2o.config.dataset_names import stands_for
 
 # D4RL's words for how its data were collected, from the least diverse to the most.
+NAMES_WIDTH = 1.2
+"""The inches of a heat map beside its panels: names of the rows, and the colour bar."""
 QUALITIES = ("expert", "medium-expert", "medium", "medium-replay", "full-replay")
 REPLAYS = {"offline": "solid", "empty": (0, (4, 1.5))}
 
@@ -67,7 +69,7 @@ def heat_map(cells: Sequence[Cell]) -> tuple[Figure, list[str]]:
             for (row, column), value in np.ndenumerate(values):
                 text, ink = ("–", "0.5") if np.isnan(value) else (f"{value:.0f}", _ink(value / top))
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-            axes.set_title(fitted_title(dataset_title(alike), width / columns, 7), fontsize=7)
+            axes.set_title(fitted_title(dataset_title(alike), (width - NAMES_WIDTH) / columns, 7), fontsize=7)
             axes.set_xticks(range(len(replays)), replays, rotation=40, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(arms)), names)
             axes.tick_params(length=0)

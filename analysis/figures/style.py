@@ -64,6 +64,8 @@ PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
 LEARNER_STEPS = "learner steps (thousands): pretraining updates + env steps"
 ENV_STEPS = "env steps since the switch (thousands); left of it, pretraining updates"
 SUPERSCRIPTS = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+MARGINS = 0.4
+"""The inches beside panels that hold no title: labels of the axes, and some air."""
 LETTER, HANDLE, LEGEND_ROW = 4.5, 34.0, 0.17
 """The width of a legend's letter and of a line beside it, in points, and the height of its row, in inches."""
 

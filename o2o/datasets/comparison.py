@@ -20,7 +20,11 @@ COLUMNS = ("set", "policies", "rows", "episodes", "mean return", "std", "min", "
 
 
 def compare_sets(sets: Sequence[Dataset], paths: Paths, write: Path | None) -> None:
-    """Puts regenerated sets beside D4RL's originals, as a table; without names, all that are there."""
+    """Puts regenerated sets beside D4RL's originals, as a table; without names, all that are there.
+
+    Raises:
+        ConfigError: one is a mixture, none is there, or the file has no place for the table.
+    """
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     mixed = [dataset.shown_name for dataset in sets if dataset.mix]
     if mixed:

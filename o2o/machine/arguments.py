@@ -58,6 +58,6 @@ def seconds(text: str) -> float:
     """
     if not 0 < (value := number(text)) <= MOST_SECONDS:
         raise argparse.ArgumentTypeError(
-            f"{text} is not above 0 and below {MOST_SECONDS:,}; write one such as 2.5"
+            f"{text} is not above 0 and at most {MOST_SECONDS:,}; write one such as 2.5"
         )
     return value

@@ -9,7 +9,7 @@ def counted(number: int, noun: str) -> str:
     """A number and its noun: 1 run, 2 runs, 0 processes, 3 trajectories."""
     if number == 1:
         return f"{number} {noun}"
-    if noun.endswith("y"):
+    if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number} {noun[:-1]}ies"
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 

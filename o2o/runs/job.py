@@ -63,6 +63,7 @@ def run_members(configs: Sequence[Config]) -> None:
     What is done is left out, and a run that fails does not stop the others.
 
     Raises:
+        ConfigError: if all were refused, or none could begin.
         MembersFailed: at the end, if some of several failed.
     """
     terminal.forgive()
@@ -83,11 +84,17 @@ def run_members(configs: Sequence[Config]) -> None:
             pretrainings = [pretraining(config) for config in configs]
             asked_for = configs[0].finetune.env_steps == 0
             failures |= _complete(pretrainings, job, asked_for)
+            for config in configs:
+                if isinstance(error := failures.get(config.seed), ConfigError) and not asked_for:
+                    _record_failure(config, leases, error)
             started = [config for config in configs if config.seed not in failures and not asked_for]
         if started:
             failures |= _complete(started, job, asked_for=True)
     if failures and len(configs) == 1:
         raise failures[configs[0].seed]
+    refused = [error for error in failures.values() if isinstance(error, ConfigError)]
+    if len(refused) == len(configs):
+        raise ConfigError(problem for error in refused for problem in error.problems)
     if failures:
         raise MembersFailed(failures, len(configs))
 

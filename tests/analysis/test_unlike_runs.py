@@ -21,7 +21,7 @@ from analysis.data.measures import measure
 from analysis.figures import draw_all
 from analysis.figures.causes import why
 from analysis.figures.curves import figure1, figure4, learning_curves
-from analysis.figures.depths import diversity
+from analysis.figures.depths import diversity, heat_map
 from analysis.figures.style import save
 from analysis.importing.conversion import read_curves, write_curves
 from analysis.importing.foreign import Given
@@ -266,15 +266,23 @@ def test_why_has_what_any_seed_recorded(tmp_path):
     assert len(figure.axes) == 6
 
 
-def test_titles_of_many_panels_do_not_reach_their_neighbours(tmp_path):
-    for name in ("regen-walker2d-medium", "regen-walker2d-medium-replay-snapshots", "hopper-medium-v2"):
+@pytest.mark.parametrize("draw", [learning_curves, heat_map])
+def test_titles_of_many_panels_do_not_reach_their_neighbours(tmp_path, draw):
+    sets = (
+        "hopper-medium",
+        "hopper-medium-replay-snapshots",
+        "halfcheetah-medium",
+        "halfcheetah-medium-replay",
+    )
+    for name in sets:
         for replay in ("offline", "empty"):
-            write_run(tmp_path, name, "td3", steady(50.0, 60.0), replay=replay)
-    figure, _ = learning_curves(collect(tmp_path).cells)
+            write_run(tmp_path, f"regen-{name}", "td3", steady(50.0, 60.0), replay=replay, source="snapshots")
+    figure, _ = draw(collect(tmp_path).cells)
     FigureCanvasAgg(figure).draw()
     boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
-    assert len(boxes) == 6
+    assert len(boxes) == (8 if draw is learning_curves else 4)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_logarithmic_axes_have_labels_that_are_read(tmp_path):

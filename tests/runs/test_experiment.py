@@ -319,7 +319,18 @@ def test_a_seed_whose_result_is_another_runs_does_not_stop_the_others(configure,
         job.run_members(configs)
     assert "holds another run than the one asked for" in str(failed.value)
     assert (run_directory(configs[1]) / layout.RESULT).is_file()
-    assert not run_directory(configs[0]).exists()
+    status = json.loads((run_directory(configs[0]) / layout.STATUS).read_text())
+    assert status["state"] == "FAILED"
+    assert "another run" in status["error"]
+
+
+def test_seeds_that_are_all_refused_are_bad_input(configure, tmp_path):
+    configs = [configure(tmp_path, f"seed={seed}", "finetune.env_steps=0") for seed in range(2)]
+    for config in configs:
+        RunDirectory(run_directory(config)).write(layout.RESULT, {})
+    with pytest.raises(ConfigError, match="has a result, but no identity") as refused:
+        job.run_members(configs)
+    assert len(refused.value.problems) == 2
 
 
 def test_what_a_kill_left_of_the_switchs_evaluation_is_gone_afterwards(configure, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 from following import launch, queued, silence, states, write
 
 from o2o.runs.directory import layout
+from o2o.runs.lock import Leases
 from o2o.sweep.ledger import manifest
 from o2o.sweep.ledger.manifest import SbatchCall
 
@@ -136,6 +137,24 @@ def test_a_result_that_is_newer_than_its_redo_is_the_redos(tmp_path, say, slurm)
     assert states(say)[1] != "DONE"
     shutil.rmtree(tmp_path / manifest.JOBS)  # as in a copy
     assert states(say)[0] == "DONE"
+
+
+def test_a_redo_beside_a_result_without_a_time_is_seen(tmp_path, say, slurm):
+    path = before_redo(tmp_path)
+    (path / layout.STATUS).unlink()
+    name = launch(tmp_path, {"77_0": [path]}, redo=True).job_name
+    slurm(squeue=queued(name, _0="PENDING"), sacct="")
+    assert states(say) == {0: "QUEUED"}
+    slurm(squeue="", sacct=f"77_0|{name}|COMPLETED")
+    assert states(say) == {0: "DONE"}
+
+
+def test_a_pool_that_holds_its_launch_will_start_what_is_queued(tmp_path, say):
+    submission = launch(tmp_path, {"local-abc123-0": [before_redo(tmp_path)]}, launcher="local", redo=True)
+    with Leases() as leases:
+        leases.take(manifest.submission_directory(tmp_path, submission.sweep, submission.token))
+        assert states(say) == {0: "QUEUED"}
+    assert states(say) == {0: "DONE"}
 
 
 @pytest.mark.parametrize("launcher", ["local", "here"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from following import launch, silence, write
 
 from o2o.runs.directory import layout
+from o2o.sweep.ledger import manifest
 
 
 def aged(path: Path) -> Path:
@@ -64,6 +65,9 @@ def test_clean_keeps_the_code_of_a_redo_that_has_not_begun(tmp_path, say):
     launch(tmp_path, {"77_0": [path]}, redo=True)
     code = aged(tmp_path / ".sweeps/small/code/0000/file").parent
     os.utime(code, (0, 0))
+    say("clean", "--yes")
+    assert code.exists()
+    manifest.note_attempt(tmp_path, "77_0", "cancelled", by="somebody")
     say("clean", "--yes")
     assert code.exists()
 

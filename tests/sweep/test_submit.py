@@ -142,6 +142,24 @@ def test_a_redo_that_waits_beside_the_results_it_is_to_replace_is_not_submitted_
     assert len(sbatch.scripts) == 1
 
 
+def test_a_job_of_a_redo_makes_again_what_is_older_than_its_launch(planned, sbatch, tmp_path):
+    runs = planned(0, 1, overrides=["launch.redo=true"])
+    for run in runs:
+        for directory in (run.pretrain_directory, run.directory):
+            RunDirectory(directory).write(
+                STATUS, {"state": "DONE", "updated_at": "2026-01-01T00:00:00+00:00"}
+            )
+            RunDirectory(directory).write(RESULT, {})
+    launch = send(runs).submission
+    RunDirectory(runs[1].directory).write(
+        STATUS, {"state": "DONE", "updated_at": "2999-01-01T00:00:00+00:00"}
+    )
+    place = Place(manifest.submission_directory(tmp_path / "runs", launch.sweep, launch.token), 0, "101_0")
+    configs = entry._configurations(place)
+    assert [config.execution.launch.redo for config in configs.values()] == [True, False]
+    assert all((run.directory / RESULT).is_file() for run in runs)
+
+
 def test_a_launch_whose_answer_was_lost_is_found_by_its_name(planned, sbatch, tmp_path):
     runs = planned(0)
     launch = send(runs).submission

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from o2o.errors import ConfigError
 from o2o.runs.lock import HeldError, LostError
 from o2o.runs.recording.failures import Failure, classify
 
@@ -46,7 +47,7 @@ def place(error: BaseException) -> str:
 def explained(error: BaseException) -> str:
     """Returns the error in words, with the way out where there is one to name."""
     text = f"{type(error).__name__}: {str(error).strip()}"
-    if isinstance(error, FloatingPointError | HeldError | LostError):
+    if isinstance(error, ConfigError | FloatingPointError | HeldError | LostError):
         return str(error)
     match failure_of(error):
         case Failure.MEMORY:

@@ -91,7 +91,8 @@ def _orphans(root: Path) -> Iterator[tuple[str, Path]]:
 def _snapshots(root: Path, runs: Sequence[SeenRun]) -> Iterator[tuple[str, Path]]:
     from o2o.sweep.ledger import manifest
 
-    unfinished = {str(run.path) for run in runs if run.state is not Seen.DONE}
+    # A result with a note has a redo that has not begun, and may still.
+    unfinished = {str(run.path) for run in runs if run.state is not Seen.DONE or run.note}
     try:
         used = {
             root / launch.code

@@ -34,7 +34,7 @@ SHORT: dict[str, Callable[[SeenRun], Any]] = {
 """The values that short words stand for."""
 
 _WORD = re.compile(r"([\w.]+)(!?=)(.*)", re.DOTALL)
-_BARE = str.maketrans("", "", ' "')
+_BARE = str.maketrans("", "", " \"'")
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _CLOSED = {"state": [state.lower() for state in Seen], "phase": ["pretrain", "finetune"]}
 """Words whose values are known without looking at any run."""
@@ -153,7 +153,7 @@ def _equal(value: str, own: Any) -> bool:
         return value.lower() in ("null", "none")
     text = str(own)
     if value.startswith("[") and value.endswith("]"):  # a list, and no class of letters as in a pattern
-        return value.translate(_BARE) == text.translate(_BARE)
+        return value.translate(_BARE).lower() == text.translate(_BARE).lower()
     if (span := _RANGE.fullmatch(value)) and text.isdecimal():
         return int(span[1]) <= int(text) <= int(span[2])
     return fnmatch.fnmatchcase(text.lower(), value.lower()) or _number(value) == _number(text) is not None

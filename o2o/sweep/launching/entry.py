@@ -210,7 +210,8 @@ def end(place: Place, exit_code: int, known: Mapping[str, str]) -> bool:
 def _configurations(place: Place) -> dict[str, Config]:
     """The job's runs by their directories, but those that an earlier attempt of it found to be beyond help.
 
-    Where a redo was asked for, its first attempt takes away the results that are there.
+    Of a redo those are to be made again whose result is of before its launch; an earlier attempt, or whoever else made
+    one since, has done the others.
 
     Raises:
         ConfigError: what was frozen is not there any more, or does not fit the code.
@@ -222,11 +223,13 @@ def _configurations(place: Place) -> dict[str, Config]:
     except (OSError, ValueError) as error:
         raise ConfigError([str(error)]) from None
     hopeless = {run for row in place.endings for run, how in row["failed"].items() if how not in RETRYABLE}
-    seeds = zip(place.job.runs, spec["seeds"], strict=True)
-    if spec["redo"] and not place.endings:
-        for run in place.job.runs:
-            (place.runs / run / RESULT).unlink(missing_ok=True)
-    return {run: build({**spec["config"], "seed": seed}) for run, seed in seeds if run not in hopeless}
+    configs = {}
+    for run, seed in zip(place.job.runs, spec["seeds"], strict=True):
+        if run not in hopeless:
+            redo = spec["redo"] and manifest.awaited(place.runs, place.submission, run)
+            launch = {**spec["config"]["launch"], "redo": redo}
+            configs[run] = build({**spec["config"], "seed": seed, "launch": launch})
+    return configs
 
 
 def _pretrained(place: Place, run: str, config: Config) -> bool:

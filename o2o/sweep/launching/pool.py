@@ -22,6 +22,7 @@ from o2o.machine.names import sweep_command
 from o2o.machine.progress import Progress
 from o2o.machine.signals import signals
 from o2o.runs.directory.layout import PRETRAIN, STATUS, read_object
+from o2o.runs.lock import Leases
 from o2o.runs.recording import failures
 from o2o.sweep.launching import entry, prepare
 from o2o.sweep.launching.jobs import PlannedRun, missing_pretrainings
@@ -61,13 +62,15 @@ def run(
     for platform in {run.config.execution.device.platform for run in due}:
         device.probe(platform)
     places = slots(settings["processes"], settings["gpus"])
-    try:
-        with prepare.locked(root):
-            submission = prepare.launch(root, due, name, seeds, "local", settings, {})
-            manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
-    except OSError as error:
-        raise ConfigError([prepare.unwritten(error, root)]) from None
-    code = _Pool(root, submission, places, _spans(root, due)).run()
+    with Leases() as leases:
+        try:
+            with prepare.locked(root):
+                submission = prepare.launch(root, due, name, seeds, "local", settings, {})
+                manifest.add_runs(root, name, [prepare.entry(root, run) for run in asked])
+            leases.take(manifest.submission_directory(root, name, submission.token))
+        except OSError as error:
+            raise ConfigError([prepare.unwritten(error, root)]) from None
+        code = _Pool(root, submission, places, _spans(root, due)).run()
     if code in (0, failures.RUNS_FAILED):
         print(prepare.next_steps(root, name, failed=bool(code)), flush=True)
     return code

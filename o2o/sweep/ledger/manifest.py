@@ -189,12 +189,16 @@ def submissions(runs: Path, name: str | None = None) -> Iterator[Submission]:
 
 
 def awaited(runs: Path, submission: Submission, run: str) -> bool:
-    """Whether a launch's run has no result, or, of a redo, the one that was there before it."""
-    directory = runs / run
-    if not (directory / RESULT).is_file():
+    """Whether a launch's run has no result, or, of a redo, the one that was there before it.
+
+    A run that was redone says when; of a result without a time it is not known, so that it may be awaited.
+    """
+    if not (runs / run / RESULT).is_file():
         return True
-    told = told_at(directory) if submission.redo else None
-    return told is not None and told < datetime.fromisoformat(submission.at).replace(microsecond=0)
+    if not submission.redo:
+        return False
+    told = told_at(runs / run)
+    return told is None or told < datetime.fromisoformat(submission.at).replace(microsecond=0)
 
 
 def write_submission(runs: Path, submission: Submission, specs: Mapping[int, Mapping[str, Any]]) -> None:

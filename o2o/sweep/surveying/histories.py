@@ -100,6 +100,8 @@ def _hear_end(run: SeenRun, ended: dict[str, Any], last: dict[str, Any]) -> None
             run.state, run.failure, run.note = Seen.FAILED, failure, f"its job ended: {told}"
         elif not run.spent:
             run.failure, run.note = run.failure or failure, f"{run.note}\nits job ended: {told}".strip()
+    elif decision == "done" and run.state in UNBEGUN:
+        left(run, "its job has ended")
     elif decision == "cancelled" and run.state in (*UNBEGUN, *UNDER_WAY):
         run.state, run.note = Seen.CANCELLED, "its job was cancelled"
 

@@ -107,7 +107,10 @@ def hear(root: Path, runs: Sequence[SeenRun]) -> list[str]:
 
 
 def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
-    """Adds the notes of unfinished runs' jobs, and the reason why runs that were launched have none."""
+    """Adds the notes of unfinished runs' jobs, and the reason why runs that were launched have none.
+
+    Runs that a redo is to make again are unfinished, beside the result that they have.
+    """
     begun: set[str] = set()
     for run in runs:
         its = run.launched if run.state is Seen.DONE else None
@@ -122,13 +125,13 @@ def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
             histories.hear(run, launched.submission.at, history)
             if history:
                 begun.add(launched.submission.token)
-    _hear_pools(runs, begun)
+    _hear_pools(root, runs, begun)
     _hear_processes(root, runs)
     _hear_batches(root, runs)
 
 
-def _hear_pools(runs: Sequence[SeenRun], begun: Collection[str]) -> None:
-    """A local pool waits for its jobs: where none of them is alive, none that is queued will be started.
+def _hear_pools(root: Path, runs: Sequence[SeenRun], begun: Collection[str]) -> None:
+    """A local pool waits for its jobs: where neither it nor any of them is alive, none that is queued will be started.
 
     One that was launched just now, and is not among those that have `begun`, is still to start its first.
     """
@@ -139,7 +142,8 @@ def _hear_pools(runs: Sequence[SeenRun], begun: Collection[str]) -> None:
     for token, members in of_launch.items():
         launched = members[0].launched
         new = launched and token not in begun and histories.age(launched.submission.at) < BEGINNING_SECONDS
-        if not new and not any(run.state in (Seen.RUNNING, Seen.WAITING) for run in members):
+        at_it = launched and lock.is_held(_directory(root, launched.submission))
+        if not (new or at_it or any(run.state in (Seen.RUNNING, Seen.WAITING) for run in members)):
             for run in members:
                 if run.state is Seen.QUEUED:
                     histories.left(run, "the pool that was to run it has ended")
@@ -152,7 +156,7 @@ def _hear_processes(root: Path, runs: Sequence[SeenRun]) -> None:
     for run in waiting:
         launch = run.launched.submission if run.launched else None
         if launch is not None and launch.launcher == "here":
-            of_launch[manifest.submission_directory(root, launch.sweep, launch.token)].append(run)
+            of_launch[_directory(root, launch)].append(run)
     for directory, members in of_launch.items():
         alive = lock.is_held(directory)
         for run in members:
@@ -245,6 +249,10 @@ def _without_job(runs: Iterable[SeenRun]) -> list[tuple[Submission, list[SeenRun
     return list(found.values())
 
 
+def _directory(root: Path, launch: Submission) -> Path:
+    return manifest.submission_directory(root, launch.sweep, launch.token)
+
+
 def _launcher(members: Sequence[SeenRun]) -> str | None:
     return members[0].launched.submission.launcher if members[0].launched else None
 
@@ -262,3 +270,5 @@ def _tell_ended(run: SeenRun, state: str) -> None:
     if state in _ENDINGS and run.state in (*UNBEGUN, *UNDER_WAY):
         run.state, run.failure = _ENDINGS[state]
         run.note = f"SLURM ended its job: {state}"
+    elif state == "COMPLETED" and run.state in UNBEGUN:
+        histories.left(run, "its job has ended")

@@ -96,7 +96,7 @@ class SeenRun:
     alive_at: datetime | None = None
     """Its last sign of life."""
     note: str = ""
-    """The reason why it stopped, or the file that is damaged."""
+    """The reason why it stopped, the file that is damaged, or why a run that is done was not redone."""
     failure: str | None = None
     """The class of its failure."""
     before: End | None = None
