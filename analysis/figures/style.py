@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, MaxNLocator
 
 from analysis.data.cells import Cell
@@ -64,7 +65,7 @@ PAGE_WIDTH, COLUMN_WIDTH, PANEL_HEIGHT = 7.0, 3.5, 1.75  # inches
 LEARNER_STEPS = "learner steps (thousands): pretraining updates + env steps"
 ENV_STEPS = "env steps since the switch (thousands); left of it, pretraining updates"
 SUPERSCRIPTS = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-MARGINS = 0.4
+MARGINS = 0.9
 """The inches beside panels that hold no title: labels of the axes, and some air."""
 LETTER, HANDLE, LEGEND_ROW = 4.5, 34.0, 0.17
 """The width of a legend's letter and of a line beside it, in points, and the height of its row, in inches."""
@@ -118,8 +119,17 @@ def add_steps_label(figure: Figure, label: str, size: float = 8) -> None:
 
 def fitted_title(title: str, width: float, size: float = 8) -> str:
     """A panel's title with no line longer than so many inches; names are broken at their hyphens."""
-    letters = int(72 * width / (LETTER * size / 8))
-    return "\n".join(textwrap.fill(line, letters) for line in title.split("\n"))
+    lines = []
+    for line in title.split("\n"):
+        letters = len(line)
+        while letters > 10 and any(_inches(part, size) > width for part in textwrap.wrap(line, letters)):
+            letters -= 1
+        lines += textwrap.wrap(line, letters)
+    return "\n".join(lines)
+
+
+def _inches(text: str, size: float) -> float:
+    return TextPath((0, 0), text, size=size).get_extents().width / 72
 
 
 def _in_columns(labels: Sequence[str], count: int) -> list[list[str]]:
