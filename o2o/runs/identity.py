@@ -82,21 +82,16 @@ def refuse_other_run(config: Config, done: bool = False) -> None:
         before = reader.read_config(directory / layout.CONFIG) if known and not done else {}
     except (ValueError, OSError) as error:
         raise ConfigError([f"{error}. Remove {directory} to run it from the start."]) from None
-    if known is None and done:
-        raise ConfigError(
-            [
-                f"{directory} has a result, but no {layout.IDENTITY}. Remove {directory} to run it from the start."
-            ]
-        )
+    differing: list[str] = []
     if known is None:
-        return
-    if known.get("identity") != identity(config):
+        if done:
+            lost = f"{directory} has a result, but no {layout.IDENTITY}. Remove {directory} to run it from the start."
+            raise ConfigError([lost])
+    elif known.get("identity") != identity(config):
         differing = _differences(known.get("science"), science(config)) or [
             f"{layout.IDENTITY} names another"
         ]
-    elif done:
-        return
-    else:
+    elif not done:
         records = before.get("records")
         interval = records.get("interval") if isinstance(records, dict) else None
         differing = _differences(interval, config.execution.records.interval, "records.interval")

@@ -169,14 +169,12 @@ def _take(config: Config, job: Job, asked_for: bool) -> bool:
     if not done or redo:
         job.leases.take(directory, while_waiting=None if asked_for else _Wait(directory, job.stop))
         done = (directory / RESULT).is_file()
+    refuse_other_run(config, done=done and not redo)
     if done:
-        if not redo:
-            refuse_other_run(config, done=True)
         store_of(config).forget()  # what a kill behind the result left, or what a redo begins without
         if not redo:
             job.leases.release(directory)
             return False
-    refuse_other_run(config)
     clear_leftovers(directory)
     return True
 

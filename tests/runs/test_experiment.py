@@ -324,6 +324,21 @@ def test_a_seed_whose_result_is_another_runs_does_not_stop_the_others(configure,
     assert "another run" in status["error"]
 
 
+def test_a_redo_of_what_is_another_run_touches_nothing_of_it(configure, tmp_path):
+    config = configure(tmp_path, "finetune.env_steps=0", "launch.redo=true")
+    other = RunDirectory(run_directory(config))
+    other.write(layout.RESULT, {})
+    other.write(layout.IDENTITY, {"identity": "0" * 64})
+    other.write(layout.CONFIG, container(config))
+    kept = other.path / layout.CHECKPOINTS / "4000.npz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"of the other")
+    with pytest.raises(ConfigError, match="holds another run"):
+        job.run(config)
+    assert kept.exists()
+    assert (other.path / layout.RESULT).is_file()
+
+
 def test_seeds_that_are_all_refused_are_bad_input(configure, tmp_path):
     configs = [configure(tmp_path, f"seed={seed}", "finetune.env_steps=0") for seed in range(2)]
     for config in configs:
