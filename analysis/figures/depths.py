@@ -26,9 +26,9 @@ from analysis.figures.style import (
 from o2o import collapse
 from o2o.config.dataset_names import stands_for
 
-# D4RL's words for how its data were collected, from the least diverse to the most.
 NAMES_WIDTH = 1.2
 """The inches of a heat map beside its panels: names of the rows, and the colour bar."""
+# D4RL's words for how its data were collected, from the least diverse to the most.
 QUALITIES = ("expert", "medium-expert", "medium", "medium-replay", "full-replay")
 REPLAYS = {"offline": "solid", "empty": (0, (4, 1.5))}
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from following import directory, launch, queued, states, write
 
+from o2o.runs.lock import Leases
 from o2o.sweep.following import status
 from o2o.sweep.launching import entry
 from o2o.sweep.launching.entry import Place
@@ -107,9 +108,10 @@ def test_a_run_that_ran_here_since_its_launch_says_itself_how_it_is(tmp_path, sa
 def test_a_pool_that_was_just_told_to_retry_is_believed(tmp_path, say):
     paths = [write(tmp_path, seed=seed, end="FAILED", quiet=OLD) for seed in (0, 1)]
     jobs = {f"local-abc123-{seed}": [path] for seed, path in enumerate(paths)}
-    launch(tmp_path, jobs, launcher="local", ago=0)
-    assert states(say) == {0: "QUEUED", 1: "QUEUED"}
-    launch(tmp_path, jobs, launcher="local", ago=100)
+    submission = launch(tmp_path, jobs, launcher="local", ago=0)
+    with Leases() as leases:
+        leases.take(manifest.submission_directory(tmp_path, submission.sweep, submission.token))
+        assert states(say) == {0: "QUEUED", 1: "QUEUED"}
     assert states(say) == {0: "FAILED", 1: "FAILED"}
     assert "the pool that was to run it has ended" in say("why")[1]
 

@@ -139,9 +139,9 @@ def _configuration(root: Path, run: SeenRun) -> Config:
     else:
         config = load(run.path / CONFIG)
         if run.launched is not None:
+            # Of a launch that is damaged nothing is known: the run's own words hold.
             with suppress(ConfigError, OSError, ValueError, KeyError):
-                told = _frozen(root, run.launched, run.seed)
-                config = _with_data_of(config, told)
+                config = _with_data_of(config, _frozen(root, run.launched, run.seed))
     execution = config.execution
     launch = replace(execution.launch, redo=False, dry_run=False)
     return replace(

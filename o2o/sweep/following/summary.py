@@ -86,8 +86,8 @@ class Row:
         """Remarks on its runs, one line for all that have the same."""
         alike: dict[str, list[SeenRun]] = defaultdict(list)
         for run in self.runs:
-            told = run.state in (Seen.PLANNED, Seen.WAITING) and run.note
-            if told or run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
+            waits = run.state in (Seen.PLANNED, Seen.WAITING) and run.note
+            if waits or run.state in (*BROKEN, Seen.STALLED, Seen.CANCELLED):
                 alike[kind(explained(run))].append(run)
         return [f"{named_seeds([run.seed for run in runs])} {explained(runs[0])}" for runs in alike.values()]
 

@@ -19,7 +19,7 @@ from o2o.sweep.surveying.survey import STALLED_SECONDS, End, Seen, SeenRun
 UNBEGUN = (Seen.PLANNED, Seen.QUEUED, Seen.WAITING)
 UNDER_WAY = (Seen.RUNNING, Seen.STALLED)
 
-_HAD = (Seen.QUEUED, Seen.WAITING, Seen.RUNNING)
+_WITH_A_JOB = (Seen.QUEUED, Seen.WAITING, Seen.RUNNING)
 _ENDED = (Seen.STALLED, Seen.INTERRUPTED, Seen.FAILED, Seen.DONE)
 
 
@@ -74,7 +74,7 @@ def left(run: SeenRun, note: str) -> None:
 
 def settle(run: SeenRun) -> None:
     """Where no job has a redo, or its job has ended before it began: the earlier result stands, with a word on that."""
-    if run.before is not None and run.before.state is Seen.DONE and run.state not in _HAD:
+    if run.before is not None and run.before.state is Seen.DONE and run.state not in _WITH_A_JOB:
         run.note = f"its redo has not begun{run.note and ': '}{run.note}"
         run.state, run.failure, run.before = Seen.DONE, None, None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,6 @@ from o2o.sweep.surveying.histories import UNBEGUN, UNDER_WAY
 from o2o.sweep.surveying.survey import Launched, Seen, SeenCell, SeenRun, look_at
 
 ASK_AGAIN_SECONDS = 30.0
-BEGINNING_SECONDS = 60.0
-"""So long a pool may take from its launch to the first sign of a job."""
 
 _NOT_BEGUN = "the command that was to run it ended before"
 _UNANSWERED = "SLURM gave no clear answer when it was submitted"
@@ -111,7 +109,6 @@ def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
 
     Runs that a redo is to make again are unfinished, beside the result that they have.
     """
-    begun: set[str] = set()
     for run in runs:
         its = run.launched if run.state is Seen.DONE else None
         if its and its.submission.redo and manifest.awaited(root, its.submission, its.directory):
@@ -123,27 +120,19 @@ def hear_jobs(root: Path, runs: Sequence[SeenRun]) -> None:
             history = []
         for launched, run in ((run.launched, run) for run in members if run.launched):
             histories.hear(run, launched.submission.at, history)
-            if history:
-                begun.add(launched.submission.token)
-    _hear_pools(root, runs, begun)
+    _hear_pools(root, runs)
     _hear_processes(root, runs)
     _hear_batches(root, runs)
 
 
-def _hear_pools(root: Path, runs: Sequence[SeenRun], begun: Collection[str]) -> None:
-    """A local pool waits for its jobs: where neither it nor any of them is alive, none that is queued will be started.
-
-    One that was launched just now, and is not among those that have `begun`, is still to start its first.
-    """
-    of_launch: dict[str, list[SeenRun]] = defaultdict(list)
+def _hear_pools(root: Path, runs: Sequence[SeenRun]) -> None:
+    """A local pool holds its launch: where neither it nor a job of it is alive, none that is queued will be started."""
+    of_launch: dict[Path, list[SeenRun]] = defaultdict(list)
     for run in runs:
         if run.launched is not None and run.launched.submission.launcher == "local":
-            of_launch[run.launched.submission.token].append(run)
-    for token, members in of_launch.items():
-        launched = members[0].launched
-        new = launched and token not in begun and histories.age(launched.submission.at) < BEGINNING_SECONDS
-        at_it = launched and lock.is_held(_directory(root, launched.submission))
-        if not (new or at_it or any(run.state in (Seen.RUNNING, Seen.WAITING) for run in members)):
+            of_launch[_directory(root, run.launched.submission)].append(run)
+    for directory, members in of_launch.items():
+        if not (lock.is_held(directory) or any(run.state in (Seen.RUNNING, Seen.WAITING) for run in members)):
             for run in members:
                 if run.state is Seen.QUEUED:
                     histories.left(run, "the pool that was to run it has ended")
